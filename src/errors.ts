@@ -1,0 +1,34 @@
+/**
+ * The one error type that a caller may see. `detail` is a sentence a person can act on and holds no secret;
+ * src/api/errors.ts maps `code` to an HTTP status, src/cli maps it to an exit code. Any other throw is a 500.
+ */
+export type ErrorCode =
+  | "bad_input" // 400
+  | "unauthenticated" // 401
+  | "forbidden" // 403
+  | "not_found" // 404
+  | "method_not_allowed" // 405
+  | "timeout" // 408
+  | "conflict" // 409
+  | "length_required" // 411
+  | "too_large" // 413
+  | "not_text" // 415
+  | "range_not_satisfiable" // 416
+  | "invalid" // 422
+  | "busy" // 429, with retryAfterS
+  | "internal" // 500
+  | "sandbox_lost" // 502: the command may have run
+  | "unavailable" // 503, with retryAfterS
+  | "no_space"; // 507
+
+export class AppError extends Error {
+  readonly code: ErrorCode;
+  readonly retryAfterS: number | undefined;
+
+  constructor(code: ErrorCode, detail: string, options: { retryAfterS?: number; cause?: unknown } = {}) {
+    super(detail, { cause: options.cause });
+    this.name = "AppError";
+    this.code = code;
+    this.retryAfterS = options.retryAfterS;
+  }
+}

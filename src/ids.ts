@@ -1,0 +1,49 @@
+import { z } from "zod";
+
+/**
+ * Every identifier is a prefix, a dash and random lower-case base32 text, made here and nowhere else.
+ * They are safe as file names, container ids and log fields; nothing a tenant chose is ever part of one.
+ */
+const ALPHABET = "abcdefghijklmnopqrstuvwxyz234567";
+
+function randomText(length: number): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(length));
+  return Array.from(bytes, (byte) => ALPHABET[byte & 31]).join("");
+}
+
+function idKind<P extends string>(prefix: P, length: number) {
+  const schema = z
+    .string()
+    .regex(new RegExp(`^${prefix}-[a-z2-7]{${length}}$`), `expected an id like ${prefix}-…`)
+    .transform((text) => text as `${P}-${string}` & z.core.$brand<P>);
+  return { schema, make: () => schema.parse(`${prefix}-${randomText(length)}`) };
+}
+
+export const workspaceId = idKind("ws", 16);
+export const namespaceId = idKind("ns", 16);
+export const keyId = idKind("key", 16);
+/** One gVisor instance. Short, because runsc's control socket path holds it and sun_path is 108 bytes. */
+export const sandboxId = idKind("sb", 10);
+
+export type WorkspaceId = z.infer<typeof workspaceId.schema>;
+export type NamespaceId = z.infer<typeof namespaceId.schema>;
+export type KeyId = z.infer<typeof keyId.schema>;
+export type SandboxId = z.infer<typeof sandboxId.schema>;
+
+/** What tells two instances on one host apart in every name they put there. */
+export const instanceTag = z
+  .string()
+  .regex(/^[0-9a-f]{4}$/)
+  .brand("inst");
+export type InstanceTag = z.infer<typeof instanceTag>;
+
+/**
+ * A namespace's name, chosen by the caller. Never used in a path or a command: directories come from NamespaceId.
+ * The first character is a letter or digit, so that a name can't be read as a flag or a dot file.
+ */
+export const namespaceName = z
+  .string()
+  .regex(
+    /^[A-Za-z0-9][A-Za-z0-9._@:+-]{0,127}$/,
+    "A namespace name has 1 to 128 characters of A-Z a-z 0-9 . _ @ : + - and starts with a letter or digit.",
+  );

@@ -1,0 +1,86 @@
+import { z } from "zod";
+import { namespaceId, sandboxId } from "../ids.ts";
+
+/**
+ * api → sandboxd, newline-framed JSON over sandboxd's unix socket. A request names an intent by ids; sandboxd
+ * derives every path, name and limit itself. Several requests may be in flight; answers carry the request's `id`.
+ */
+export const MAX_LINE_BYTES = 64 * 1024;
+
+const empty = z.strictObject({});
+
+const poolStatus = z.strictObject({ target: z.int(), ready: z.int(), booting: z.int() });
+
+const sandboxStatus = z.strictObject({
+  sandbox: sandboxId.schema,
+  /** null while it waits in the pool. */
+  namespace: namespaceId.schema.nullable(),
+  started_at: z.string(),
+  memory_bytes: z.int().nullable(),
+});
+
+/** One finding of `doctor`: what was looked at, whether it is well, and what to do when it is not. */
+export const check = z.strictObject({
+  name: z.string(),
+  status: z.enum(["ok", "warn", "fail"]),
+  detail: z.string(),
+  fix: z.string().nullable(),
+});
+export type Check = z.infer<typeof check>;
+
+export const operations = {
+  /**
+   * A sandbox with the namespace's volume attached: the one it has, else one of the pool, else a new one.
+   * `nonce` proves that the connection which arrived at api's sandbox socket is this sandbox's.
+   */
+  ensureSandbox: {
+    args: z.strictObject({ namespace: namespaceId.schema }),
+    result: z.strictObject({
+      sandbox: sandboxId.schema,
+      nonce: z.string().length(64),
+      from_pool: z.boolean(),
+    }),
+  },
+  /** Ends a sandbox and all that runs in it; one that is gone already is a success. */
+  stopSandbox: { args: z.strictObject({ sandbox: sandboxId.schema }), result: empty },
+  /** What became of a sandbox whose connection ended. Kept for a minute after its end. */
+  inspectSandbox: {
+    args: z.strictObject({ sandbox: sandboxId.schema }),
+    result: z.strictObject({ state: z.enum(["running", "gone"]), oom: z.boolean() }),
+  },
+  status: {
+    args: empty,
+    result: z.strictObject({
+      version: z.string(),
+      runsc: z.string(),
+      rootfs: z.string(),
+      pool: poolStatus,
+      sandboxes: z.array(sandboxStatus),
+      memory_available_bytes: z.int(),
+    }),
+  },
+  doctor: { args: empty, result: z.strictObject({ checks: z.array(check) }) },
+} as const;
+
+export type Operations = typeof operations;
+export type OperationName = keyof Operations;
+export type OperationArgs<N extends OperationName> = z.infer<Operations[N]["args"]>;
+export type OperationResult<N extends OperationName> = z.infer<Operations[N]["result"]>;
+
+const operationNames = Object.keys(operations) as [OperationName, ...OperationName[]];
+
+export const request = z.strictObject({ id: z.int().min(0), op: z.enum(operationNames), args: z.unknown() });
+
+export const response = z.discriminatedUnion("ok", [
+  z.strictObject({ id: z.int(), ok: z.literal(true), result: z.unknown() }),
+  z.strictObject({
+    id: z.int(),
+    ok: z.literal(false),
+    /** bad_request: the caller's fault; unavailable: try again later; failed: a step on the host failed. */
+    code: z.enum(["bad_request", "unavailable", "failed"]),
+    detail: z.string(),
+  }),
+]);
+
+/** The line that sandboxd writes first on each sandbox's connection to api's sandbox socket. */
+export const sandboxHello = z.strictObject({ sandbox: sandboxId.schema, nonce: z.string().length(64) });
