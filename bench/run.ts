@@ -1,0 +1,84 @@
+import { mkdtempSync } from "node:fs";
+import { resolve } from "node:path";
+import { startAppliance, type Appliance } from "../test/fixtures/appliance.ts";
+import { backToBack, crowd, firstExec, warmExec } from "./exec.ts";
+import { files } from "./files.ts";
+import { memory } from "./memory.ts";
+import { startPeers } from "./peers.ts";
+import { summary, type Summary } from "./stats.ts";
+
+// bench/run calls this inside a throw-away copy of the machine: `bun bench/run.ts [--quick] OUT.json`.
+const quick = process.argv.includes("--quick");
+const out = process.argv.at(-1) ?? "";
+const few = quick ? 10 : 40;
+const many = quick ? 30 : 200;
+const POOL = 2;
+
+const note = (text: string) => console.error(`bench: ${text}`);
+
+async function coldStart(rounds: number): Promise<Summary> {
+  const times: number[] = [];
+  for (let round = 0; round < rounds; round++) {
+    const first = await startAppliance({ config: "[exec]\npool = 0\n" });
+    await first.stop();
+    const start = performance.now();
+    const again: Appliance = await startAppliance({ data: first.data, config: "[exec]\npool = 0\n" });
+    times.push(performance.now() - start);
+    await again.stop();
+  }
+  return summary({ name: "serve, from start to the first answered request", times });
+}
+
+const stage = resolve(process.env.COFFERDAM_STAGE ?? "dist/stage");
+const work = mkdtempSync("/scratch/bench-");
+const rows: Summary[] = [];
+
+note("cold start");
+rows.push(await coldStart(quick ? 3 : 10));
+const appliance = await startAppliance({ config: `[exec]\npool = ${POOL}\n` });
+const peers = await startPeers(stage, work);
+await Bun.sleep(3000);
+const idle = memory(appliance);
+note("first exec in a namespace");
+rows.push(...(await firstExec(appliance, peers, few, POOL)));
+note("warm exec");
+rows.push(...(await warmExec(appliance, peers, quick ? 20 : 100)));
+note("back to back");
+rows.push(...(await backToBack(appliance, many)));
+note("files");
+rows.push(...(await files(appliance, work, many)));
+note("crowd");
+rows.push(...(await crowd(appliance, [1, 10, 50], quick ? 20 : 100)));
+await Bun.sleep(1000);
+const crowded = memory(appliance);
+await peers.close();
+await appliance.stop();
+
+const p50 = (name: string) => rows.find((row) => row.name === name)?.p50_ms ?? Number.NaN;
+const ratio = (a: string, b: string) => Math.round((p50(a) / p50(b)) * 100) / 100;
+const ratios = {
+  "warm echo hi / runsc exec": ratio("echo hi: HTTP exec, warm", "echo hi: runsc exec"),
+  "warm echo hi / bwrap": ratio("echo hi: HTTP exec, warm", "echo hi: bwrap --unshare-all"),
+  "first in a namespace / cold runsc run": ratio(
+    "echo hi: first in a namespace, pool filled",
+    "echo hi: cold runsc run",
+  ),
+  "durable 1 KiB write / plain calls": ratio(
+    "write 1 KiB, durable: HTTP",
+    "write 1 KiB, durable: plain calls",
+  ),
+  "upload / plain calls": ratio("upload 100 MiB: HTTP", "upload 100 MiB: plain calls"),
+  "download / plain calls": ratio("download 100 MiB: HTTP", "download 100 MiB: plain calls"),
+};
+
+const cell = (value: number) => value.toFixed(2).padStart(9);
+console.log(`${"".padEnd(52)}   n       min       p50       p99       max  (ms)`);
+for (const row of rows)
+  console.log(
+    `${row.name.padEnd(50)} ${String(row.n).padStart(5)} ${cell(row.min_ms)} ${cell(row.p50_ms)} ${cell(row.p99_ms)} ${cell(row.max_ms)}`,
+  );
+for (const [name, value] of Object.entries(ratios)) console.log(`${name.padEnd(50)} ${value.toFixed(2)}`);
+for (const [title, figures] of Object.entries({ idle, "with 50 warm sandboxes": crowded }))
+  for (const [name, value] of Object.entries(figures))
+    console.log(`${`${title}: ${name}`.padEnd(70)} ${value.toFixed(1)}`);
+await Bun.write(out, `${JSON.stringify({ rows, ratios, memory: { idle, crowded } }, null, 2)}\n`);
