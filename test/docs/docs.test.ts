@@ -1,0 +1,29 @@
+import { afterAll, expect, test } from "bun:test";
+import { readFileSync, readdirSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { sdkBin } from "../fixtures/sdk.ts";
+import { matches, shell, steps } from "../fixtures/transcript.ts";
+
+/*
+ * Every command of the README and of docs/, run as a reader would, in a throw-away copy of the machine on which
+ * install.sh has installed the built stage. Blocks marked `console systemd` are run by test/install on a systemd host.
+ */
+const repo = resolve(import.meta.dir, "../..");
+const bash = shell({
+  cwd: repo,
+  env: { HOME: "/root", PATH: `/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${sdkBin()}`, LANG: "C.UTF-8" },
+});
+afterAll(() => bash.end());
+
+const documents = ["README.md", ...readdirSync(join(repo, "docs")).map((name) => `docs/${name}`)].filter(
+  (name) => name.endsWith(".md"),
+);
+
+for (const document of documents) {
+  for (const step of steps(document, readFileSync(join(repo, document), "utf8"), "console")) {
+    test(`${step.file}:${step.line} ${step.command.split("\n")[0]}`, async () => {
+      const { output } = await bash.run(step.command);
+      expect(matches(step.output, output), `shown:\n${step.output}\nreal:\n${output}`).toBe(true);
+    });
+  }
+}
