@@ -22,6 +22,8 @@ function idKind<P extends string>(prefix: P, length: number) {
 export const workspaceId = idKind("ws", 16);
 export const namespaceId = idKind("ns", 16);
 export const keyId = idKind("key", 16);
+/** One HTTP request, in the log and in X-Request-Id. */
+export const requestId = idKind("req", 16);
 /** One gVisor instance. Short, because runsc's control socket path holds it and sun_path is 108 bytes. */
 export const sandboxId = idKind("sb", 10);
 

@@ -1,0 +1,147 @@
+import { Elysia } from "elysia";
+import { AppError } from "../errors.ts";
+import { namespaceName, workspaceId, type KeyId, type NamespaceId, type WorkspaceId } from "../ids.ts";
+import type { Caller } from "../keys/caller.ts";
+import type { Calls, Lease } from "../keys/calls.ts";
+
+export interface AccessParts {
+  readonly keys: {
+    /** null for a key that is unknown or revoked. */
+    authenticate(apiKey: string): Promise<Caller | null>;
+    isRevoked(keyId: KeyId): boolean;
+  };
+  readonly namespaces: {
+    find(workspace: WorkspaceId, name: string): Promise<NamespaceId | null>;
+    /** Makes the namespace when it is not there yet. */
+    ensure(workspace: WorkspaceId, name: string): Promise<NamespaceId>;
+    isEnding(id: NamespaceId): boolean;
+  };
+  readonly workspaces: { exists(workspace: WorkspaceId): Promise<boolean> };
+  readonly calls: Calls;
+  /** On the admin socket a call without a key is the operator's. Never true on TCP. */
+  readonly operator: boolean;
+}
+
+/** The namespace of a call, allowed to its caller. It need not exist: a write makes it, a read does not. */
+export interface NamespaceCall {
+  readonly name: string;
+  readonly workspaceId: WorkspaceId;
+  readonly caller: Caller;
+  /** `id` is null when nothing was ever written there. */
+  read<T>(use: (lease: Lease<NamespaceId | null>) => Promise<T>): Promise<T>;
+  /** Call it when the request has been checked: it makes the namespace, and a 4xx must leave nothing behind. */
+  write<T>(use: (lease: Lease) => Promise<T>): Promise<T>;
+}
+
+export type Access = ReturnType<typeof createAccess>;
+
+const BEARER = /^Bearer +([!-~]+) *$/i;
+
+/** Who may do what. Every route takes its caller from here, before it reads the request's body. */
+export function createAccess({ keys, namespaces, workspaces, calls, operator }: AccessParts) {
+  async function caller(request: Request): Promise<Caller> {
+    const header = request.headers.get("authorization");
+    if (header === null && operator) return { scope: "operator" };
+    const key = BEARER.exec(header ?? "")?.[1];
+    const found = key === undefined ? null : await keys.authenticate(key);
+    if (found === null) throw unauthenticated();
+    return found;
+  }
+
+  /** The caller of an account call for the workspace named in the path. Another workspace's looks like none. */
+  async function admin(request: Request, workspaceText: string): Promise<WorkspaceId> {
+    const who = await caller(request);
+    const parsed = workspaceId.schema.safeParse(workspaceText);
+    if (who.scope === "operator") {
+      if (!parsed.success || !(await workspaces.exists(parsed.data))) throw noWorkspace(workspaceText);
+      return parsed.data;
+    }
+    if (who.scope !== "admin" || parsed.data !== who.workspaceId) {
+      throw new AppError("forbidden", "This takes an admin key of the workspace named in the path.");
+    }
+    return who.workspaceId;
+  }
+
+  async function namespace(request: Request): Promise<NamespaceCall> {
+    const who = await caller(request);
+    const name = request.headers.get("x-namespace");
+    const workspace = await workspaceOf(who, request);
+    return allowed(request, who, workspace, namespaceOf(who, name));
+  }
+
+  async function workspaceOf(who: Caller, request: Request): Promise<WorkspaceId> {
+    if (who.scope !== "operator") return who.workspaceId;
+    const text = request.headers.get("x-workspace") ?? "";
+    const parsed = workspaceId.schema.safeParse(text);
+    if (!parsed.success || !(await workspaces.exists(parsed.data))) throw noWorkspace(text);
+    return parsed.data;
+  }
+
+  function allowed(request: Request, who: Caller, workspace: WorkspaceId, name: string): NamespaceCall {
+    const keyId = who.scope === "operator" ? null : who.keyId;
+    async function run<Id extends NamespaceId | null, T>(
+      namespaceId: Id,
+      use: (lease: Lease<Id>) => Promise<T>,
+    ): Promise<T> {
+      return calls.run({ keyId, namespaceId, hangUp: request.signal }, (lease) => {
+        // Either may have ended between its look-up and here; from here on that aborts the call.
+        if (keyId !== null && keys.isRevoked(keyId)) throw unauthenticated();
+        if (namespaceId !== null && namespaces.isEnding(namespaceId)) throw namespaceEnding(name);
+        return use(lease);
+      });
+    }
+    return {
+      name,
+      workspaceId: workspace,
+      caller: who,
+      read: async (use) => run(await namespaces.find(workspace, name), use),
+      write: async (use) => run(await namespaces.ensure(workspace, name), use),
+    };
+  }
+
+  return { caller, admin, namespace };
+}
+
+/** A plugin for the routes of a namespace: their handlers get `namespace`. */
+export function namespaceCalls(access: Access) {
+  return new Elysia().resolve({ as: "scoped" }, async ({ request }) => ({
+    namespace: await access.namespace(request),
+  }));
+}
+
+/** Which namespace the caller means, if it may. For a locked key nothing here depends on what exists. */
+function namespaceOf(who: Caller, header: string | null): string {
+  if (who.scope === "admin") {
+    throw new AppError("forbidden", "An admin key manages keys; use a workspace key for files and commands.");
+  }
+  const locked = who.scope === "operator" ? null : who.lockedNamespace;
+  if (locked !== null) {
+    if (header !== null && header !== locked) {
+      throw new AppError("forbidden", "This key is locked to one namespace, and X-Namespace names another.");
+    }
+    return locked;
+  }
+  if (header === null) {
+    throw new AppError("bad_input", "Name the namespace in the X-Namespace header.");
+  }
+  const name = namespaceName.safeParse(header);
+  if (!name.success) throw new AppError("bad_input", `X-Namespace: ${name.error.issues[0]?.message ?? ""}`);
+  return name.data;
+}
+
+/** One text for no key, an unknown and a revoked one. */
+export function unauthenticated(): AppError {
+  return new AppError(
+    "unauthenticated",
+    "Send a valid API key in the Authorization header: Bearer trove-sk-…",
+  );
+}
+
+/** For a call that meets the deletion of its namespace. */
+export function namespaceEnding(name: string): AppError {
+  return new AppError("conflict", `The namespace "${name}" is being deleted; try again when that is done.`);
+}
+
+function noWorkspace(id: string): AppError {
+  return new AppError("not_found", `There is no workspace "${id}"; see cofferdam workspace list.`);
+}

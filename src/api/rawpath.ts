@@ -1,0 +1,43 @@
+import type { BunRequest } from "bun";
+
+/**
+ * Bun resolves `..`, `%2e%2e` and `\` in a URL before a handler sees it, so /files/a/../b would quietly write "b".
+ * Its own router, though, matches the target as it was sent and keeps the segments, decoded once, in `params`. A path
+ * is as sent when both tell the same.
+ */
+const MAX_SEGMENTS = 64;
+
+type Handler = (request: Request) => Promise<Response>;
+
+/** Routes for Bun.serve: paths under /files that nothing was folded in go to `accept`, others to `refuse`. */
+export function fileRouteTable(accept: Handler, refuse: Handler): Record<string, Handler> {
+  const check = (prefix: string) => (request: Request) => {
+    const { params, url } = request as BunRequest;
+    return isAsSent(url, prefix, Object.values(params)) ? accept(request) : refuse(request);
+  };
+  // What no route below takes: empty segments, and more of them than a path may have.
+  const table: Record<string, Handler> = { "/files/*": refuse };
+  // "/workspace/a" is one of the ways to spell "a", so that it may follow "/files/" whole.
+  for (const prefix of ["/files/", "/files//workspace/"]) {
+    for (let count = 1; count <= MAX_SEGMENTS; count++) {
+      const segments = Array.from({ length: count }, (_, index) => `:s${index}`);
+      table[prefix + segments.join("/")] = check(prefix);
+    }
+  }
+  return table;
+}
+
+function isAsSent(url: string, prefix: string, segments: readonly string[]): boolean {
+  try {
+    return decodeURIComponent(new URL(url).pathname) === prefix + segments.join("/");
+  } catch {
+    // Not percent-encoded UTF-8.
+    return false;
+  }
+}
+
+/** Whether a path that came to no route above only looks like one of /files because something was folded in it. */
+export function isFolded(url: string): boolean {
+  const { pathname } = new URL(url);
+  return pathname === "/files" || pathname.startsWith("/files/");
+}

@@ -1,0 +1,141 @@
+import { rmSync } from "node:fs";
+import type { Server } from "bun";
+import { AppError } from "../errors.ts";
+import { requestId } from "../ids.ts";
+import { errorResponse, unforeseen } from "./errors.ts";
+import { fileRouteTable, isFolded } from "./rawpath.ts";
+
+interface Log {
+  error(message: string, fields: Readonly<Record<string, unknown>>): void;
+}
+
+export interface App {
+  fetch(request: Request): Response | Promise<Response>;
+}
+
+export interface ServerParts {
+  /** The app of the TCP listener, and that of the admin socket. */
+  readonly app: App;
+  readonly adminApp: App;
+  /** HOST:PORT */
+  readonly listen: string;
+  readonly adminSocket: string;
+  /** The longest that an answer may be silent, in seconds. */
+  readonly silenceS: number;
+  readonly requestIds: WeakMap<Request, string>;
+  readonly badPath: () => AppError;
+  readonly log: Log;
+}
+
+/** Bun answers what is larger than its own limit with a bare 413; ours come with a sentence, so its is out of reach. */
+const NO_LIMIT = Number.MAX_SAFE_INTEGER;
+/** Bun's idle timeout is one byte. */
+const MAX_IDLE_S = 255;
+const POLL_MS = 20;
+
+export type ApiServer = ReturnType<typeof startServer>;
+
+/** Opens both listeners. `stop` refuses new calls and waits for those in flight. */
+export function startServer(parts: ServerParts) {
+  const { requestIds, log } = parts;
+  const lifecycle = { draining: false };
+
+  async function finish(request: Request, work: () => Response | Promise<Response>): Promise<Response> {
+    const id = requestId.make();
+    requestIds.set(request, id);
+    let response: Response;
+    try {
+      response = await work();
+    } catch (error) {
+      if (!(error instanceof AppError)) log.error("request failed", { request_id: id, cause: error });
+      response = errorResponse(error instanceof AppError ? error : unforeseen(id));
+    }
+    response.headers.set("x-request-id", id);
+    if (lifecycle.draining) response.headers.set("connection", "close");
+    return response;
+  }
+
+  function handlers(app: App) {
+    const accept = (request: Request) =>
+      finish(request, () => {
+        if (lifecycle.draining) {
+          throw new AppError("unavailable", "The appliance is stopping; try again soon.", { retryAfterS: 5 });
+        }
+        checkHost(request);
+        return app.fetch(request);
+      });
+    const refuse = (request: Request) =>
+      finish(request, () => {
+        throw parts.badPath();
+      });
+    return {
+      routes: fileRouteTable(accept, refuse),
+      fetch: (request: Request) => (isFolded(request.url) ? refuse(request) : accept(request)),
+      maxRequestBodySize: NO_LIMIT,
+      idleTimeout: parts.silenceS > MAX_IDLE_S ? 0 : parts.silenceS,
+      development: false,
+    };
+  }
+
+  const address = loopback(parts.listen);
+  const tcp = bind(`the address ${parts.listen}`, () => Bun.serve({ ...handlers(parts.app), ...address }));
+  const admin = bind(`the socket ${parts.adminSocket}`, () =>
+    serveUnix(parts.adminSocket, handlers(parts.adminApp)),
+  );
+
+  return {
+    /** The port that was taken, which is the free one when 0 was asked for. */
+    port: tcp.port ?? address.port,
+    hostname: address.hostname,
+    async stop(patienceMs: number): Promise<void> {
+      lifecycle.draining = true;
+      const deadline = Date.now() + patienceMs;
+      while (tcp.pendingRequests + admin.pendingRequests > 0 && Date.now() < deadline)
+        await Bun.sleep(POLL_MS);
+      await Promise.all([tcp.stop(true), admin.stop(true)]);
+      rmSync(parts.adminSocket, { force: true });
+    },
+  };
+}
+
+/** 0660: root, and the group that api's user shares with the operators. */
+function serveUnix(path: string, handlers: Omit<Bun.Serve.Options<undefined>, "unix">): Server<undefined> {
+  rmSync(path, { force: true });
+  const before = process.umask(0o117);
+  try {
+    return Bun.serve({ ...handlers, unix: path } as Bun.Serve.Options<undefined>);
+  } finally {
+    process.umask(before);
+  }
+}
+
+function bind<T>(what: string, open: () => T): T {
+  try {
+    return open();
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new AppError("unavailable", `Cannot listen on ${what}: ${why}`, { cause: error });
+  }
+}
+
+/** Bun joins repeated headers with a comma, which no host name has. */
+function checkHost(request: Request): void {
+  if (request.headers.get("host")?.includes(",") === true) {
+    throw new AppError("bad_input", "The request has two Host headers; send one.");
+  }
+}
+
+function loopback(listen: string): { hostname: string; port: number } {
+  const colon = listen.lastIndexOf(":");
+  const host = listen.slice(0, colon).replace(/^\[(.*)\]$/, "$1");
+  const port = Number(listen.slice(colon + 1));
+  if (!/^(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|::1)$/.test(host)) {
+    throw new AppError(
+      "invalid",
+      `[http] listen = "${listen}" would serve keys and files in the clear beyond this host; ` +
+        "use a loopback address such as 127.0.0.1:8080 and a proxy that does TLS.",
+    );
+  }
+  if (port > 65535) throw new AppError("invalid", `[http] listen = "${listen}": the port is at most 65535.`);
+  return { hostname: host === "localhost" ? "127.0.0.1" : host, port };
+}
