@@ -1,0 +1,84 @@
+# shellcheck shell=bash
+# Sourced by the build scripts. A script's stdout is its result (one path); progress goes to stderr.
+# Whatever is slow to make is kept in the cache under a key of all that it was made from.
+set -euo pipefail
+shopt -s inherit_errexit
+export LC_ALL=C.UTF-8
+
+cache=${COFFERDAM_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/cofferdam}
+
+say() { printf '%s\n' "$*" >&2; }
+
+# fail WHAT HINT..: one line that says what is wrong and what to do.
+fail() {
+  printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+  exit 1
+}
+
+# digest_of FILE..: one SHA-256 over the contents, in the order given.
+digest_of() { cat -- "$@" | sha256sum | cut -c1-64; }
+
+# file_digest FILE: its SHA-256.
+file_digest() { sha256sum <"$1" | cut -c1-64; }
+
+# cached KIND KEY MAKE..: prints the path CACHE/KIND/KEY, and makes it first with `MAKE.. OUT` when it is not there.
+# MAKE builds in a directory of its own, and only a finished result is renamed into place; builders of one kind wait
+# for each other. What a killed build left is removed by the next one, and what nobody used for 30 days too.
+cached() (
+  kind=$1 key=$2
+  shift 2
+  out=$cache/$kind/$key
+  mkdir -p "$cache/$kind"
+  if [ ! -e "$out" ]; then
+    exec 9>"$cache/$kind/.lock"
+    flock -n 9 || {
+      say "  waiting for another build of $kind"
+      flock 9
+    }
+    if [ ! -e "$out" ]; then
+      rm -rf --one-file-system "$cache/$kind"/.making.*
+      making=$(mktemp -d "$cache/$kind/.making.XXXXXX")
+      trap 'rm -rf --one-file-system "$making"' EXIT
+      "$@" "$making/out" >&2
+      find "$cache/$kind" -mindepth 1 -maxdepth 1 ! -name '.*' -mtime +30 -exec rm -rf --one-file-system {} +
+      mv -T "$making/out" "$out"
+    fi
+  fi
+  touch -c "$out"
+  printf '%s\n' "$out"
+)
+
+# tries N CMD..: for what a flaky mirror can break; the pause grows.
+tries() {
+  local left=$1 pause=3
+  shift
+  until "$@"; do
+    left=$((left - 1))
+    [ "$left" -gt 0 ] || return 1
+    say "  failed, trying again in ${pause} s: $1"
+    sleep "$pause"
+    pause=$((pause * 3))
+  done
+}
+
+# needs COMMAND=PACKAGE..: installs the packages of the commands that are missing.
+needs() {
+  local pair missing=()
+  for pair; do
+    command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || fail "missing: ${missing[*]}. Install them and run this again."
+  [ "$(id -u)" = 0 ] || fail "missing: ${missing[*]}. Run as root: apt-get install ${missing[*]}"
+  say "Installing packages: ${missing[*]}"
+  # A second apt on the machine (its own timers, at first boot) holds the lock for a while: wait for it.
+  apt_install "${missing[@]}" 2>/dev/null >&2 || {
+    tries 3 apt-get -qq -o DPkg::Lock::Timeout=300 update >&2 || fail "apt-get update failed: is the network there?"
+    apt_install "${missing[@]}" >&2 || fail "apt-get could not install: ${missing[*]}"
+  }
+}
+
+apt_install() {
+  DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
+    install --no-install-recommends "$@"
+}
