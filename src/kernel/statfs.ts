@@ -1,0 +1,28 @@
+import { cString, NR, syscall } from "./libc.ts";
+
+export interface FilesystemStatus {
+  /** The magic number of statfs(2), 0xef53 for ext4. */
+  readonly type: number;
+  readonly totalBytes: number;
+  /** What a process without privilege may still write. */
+  readonly availableBytes: number;
+  readonly totalFiles: number;
+  readonly freeFiles: number;
+}
+
+/** The file system at a path or an open descriptor. */
+export function statfs(target: string | number): FilesystemStatus {
+  // struct statfs of x86-64: type, bsize, blocks, bfree, bavail, files, ffree, fsid, namelen, frsize, …
+  const buffer = new BigInt64Array(new ArrayBuffer(120));
+  if (typeof target === "number") syscall("fstatfs", NR.fstatfs, target, buffer);
+  else syscall("statfs", NR.statfs, cString(target), buffer, 0, 0, 0, 0, target);
+  const field = (index: number) => Number(buffer[index] ?? 0n);
+  const blockBytes = field(9) || field(1);
+  return {
+    type: field(0),
+    totalBytes: field(2) * blockBytes,
+    availableBytes: field(4) * blockBytes,
+    totalFiles: field(5),
+    freeFiles: field(6),
+  };
+}
