@@ -1,4 +1,6 @@
-import { join } from "node:path";
+import { readFileSync, realpathSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { AppError } from "./errors.ts";
 import { instanceTag, type InstanceTag } from "./ids.ts";
 
 export const DEFAULT_DATA = "/var/lib/cofferdam";
@@ -30,6 +32,8 @@ export interface Instance {
     readonly runsc: string;
     readonly logs: string;
   };
+  /** root, 0600; whoever starts sandboxes of this instance holds it. */
+  readonly lockFile: string;
   readonly sockets: {
     readonly dir: string;
     /** api's HTTP for the admin commands: 0660, root and group cofferdam. */
@@ -66,6 +70,7 @@ export function instanceLayout(data: string, inst: string): Instance {
       runsc: join(sandboxd, "runsc"),
       logs: join(sandboxd, "logs"),
     },
+    lockFile: join(run, "lock"),
     sockets: {
       dir: run,
       admin: join(run, "api", "admin.sock"),
@@ -74,4 +79,42 @@ export function instanceLayout(data: string, inst: string): Instance {
       gateway: join(run, "gateway", "gateway.sock"),
     },
   };
+}
+
+/** The instance that lives in a data directory. Symlinks on the way to it are resolved here, once. */
+export function openInstance(data: string): Instance {
+  const dir = realDirectory(data);
+  const text = dir === null ? null : readIfThere(join(dir, "inst"));
+  if (dir === null || text === null) {
+    throw new AppError(
+      "not_found",
+      `${data} holds no instance of Cofferdam; name the right directory with --data, or make one there with "cofferdam serve --data ${data}".`,
+    );
+  }
+  const inst = instanceTag.safeParse(text.trim());
+  if (!inst.success) {
+    throw new AppError(
+      "conflict",
+      `${join(dir, "inst")} must hold four hexadecimal digits; restore it from a backup.`,
+    );
+  }
+  return instanceLayout(dir, inst.data);
+}
+
+function realDirectory(path: string): string | null {
+  try {
+    return realpathSync(resolve(path));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+    throw error;
+  }
+}
+
+function readIfThere(path: string): string | null {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+    throw error;
+  }
 }

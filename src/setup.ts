@@ -1,0 +1,159 @@
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  existsSync,
+  fchmodSync,
+  fsyncSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { AppError } from "./errors.ts";
+import { openInstance, type Instance } from "./instance.ts";
+import { roleUser, type User } from "./kernel/users.ts";
+
+const ROOT: User = { uid: 0, gid: 0 };
+
+/**
+ * Makes what is missing of an instance, as root, and returns it: safe to call at every start, and after a crash in an
+ * earlier call. It never replaces a key and never takes over a directory that holds something else.
+ */
+export function createInstance(data: string): Instance {
+  const api = roleUser("cofferdam");
+  const gateway = roleUser("cofferdam-gw");
+  mkdirSync(resolve(data), { recursive: true, mode: 0o755 });
+  const dir = realpathSync(resolve(data));
+  refuseForeign(dir);
+  refuseMovable(dir);
+  // Others may pass through, since each role's directory below is closed to them, but not look around.
+  chownSync(dir, 0, 0);
+  chmodSync(dir, 0o711);
+  writeOnce(join(dir, "inst"), freeTag(), 0o644);
+  const instance = openInstance(dir);
+  if (!existsSync(instance.masterKeyFile) && existsSync(instance.api.database)) {
+    throw new AppError(
+      "conflict",
+      `${instance.masterKeyFile} is missing but there is a database that needs it; restore the key from a backup.`,
+    );
+  }
+  writeOnce(instance.masterKeyFile, crypto.getRandomValues(new Uint8Array(32)), 0o600);
+  ensureDirectory(instance.api.dir, api, 0o700);
+  ensureDirectory(instance.gateway.dir, gateway, 0o700);
+  return instance;
+}
+
+/** The directories for sockets and sandboxes; /run is empty after every boot. As root, before any role starts. */
+export function ensureRunDirectories(instance: Instance): void {
+  const api = roleUser("cofferdam");
+  const gateway = roleUser("cofferdam-gw");
+  const { sockets } = instance;
+  ensureDirectory(dirname(sockets.dir), ROOT, 0o755);
+  ensureDirectory(sockets.dir, ROOT, 0o755);
+  // Anyone in the group may reach the admin socket, which has a mode of its own.
+  ensureDirectory(dirname(sockets.admin), api, 0o755);
+  ensureDirectory(dirname(sockets.sandboxd), { uid: 0, gid: api.gid }, 0o750);
+  ensureDirectory(dirname(sockets.gateway), { uid: gateway.uid, gid: api.gid }, 0o750);
+  ensureDirectory(instance.sandboxd.dir, ROOT, 0o700);
+}
+
+/** Only for directories whose parent is root's, so that nobody can put a link in their place. */
+function ensureDirectory(path: string, owner: User, mode: number): void {
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+  }
+  const stat = lstatSync(path);
+  // New, or left so by a crash right here.
+  if (stat.isDirectory() && stat.uid === 0 && readdirSync(path).length === 0) {
+    chownSync(path, owner.uid, owner.gid);
+    chmodSync(path, mode);
+    return;
+  }
+  if (
+    !stat.isDirectory() ||
+    stat.uid !== owner.uid ||
+    stat.gid !== owner.gid ||
+    (stat.mode & 0o777) !== mode
+  ) {
+    throw new AppError(
+      "conflict",
+      `${path} must be a directory with owner ${owner.uid}:${owner.gid} and mode ${mode.toString(8)}; put it right with: chown ${owner.uid}:${owner.gid} ${path} && chmod ${mode.toString(8)} ${path}`,
+    );
+  }
+}
+
+/** An empty directory, or one that this appliance made; lost+found and a configuration put there beforehand are fine. */
+function refuseForeign(dir: string): void {
+  const entries = readdirSync(dir);
+  const ours = new Set(["inst", "master.key", "config.toml", "lost+found"]);
+  const foreign = entries.find((name) => !ours.has(name) && !name.startsWith(TEMPORARY));
+  if (!entries.includes("inst") && foreign !== undefined) {
+    throw new AppError(
+      "conflict",
+      `${dir} is not empty (it holds ${foreign}) and holds no instance; give an empty directory.`,
+    );
+  }
+}
+
+/** Whoever may write to a directory above could put another tree in place of the data, and root would use it. */
+function refuseMovable(dir: string): void {
+  for (let path = dirname(dir); ; path = dirname(path)) {
+    const stat = statSync(path);
+    const othersWrite = (stat.mode & 0o022) !== 0 && (stat.mode & 0o1000) === 0;
+    if (stat.uid !== 0 || othersWrite) {
+      throw new AppError(
+        "conflict",
+        `${path}, which leads to the data, must be root's and not writable by others; use another --data or: chown root ${path} && chmod go-w ${path}`,
+      );
+    }
+    if (path === "/") return;
+  }
+}
+
+/** A tag that no instance on this host uses at the moment. */
+function freeTag(): string {
+  for (;;) {
+    const tag = Buffer.from(crypto.getRandomValues(new Uint8Array(2))).toString("hex");
+    if (!existsSync(`/run/cofferdam/${tag}`)) return tag;
+  }
+}
+
+const TEMPORARY = ".new-";
+
+/** A durable file with all of its content, or none: a link never replaces what is there. */
+function writeOnce(path: string, content: string | Uint8Array, mode: number): void {
+  if (existsSync(path)) return;
+  const temporary = join(dirname(path), `${TEMPORARY}${crypto.randomUUID()}`);
+  const fd = openSync(temporary, "wx", mode);
+  try {
+    fchmodSync(fd, mode);
+    const bytes = Buffer.from(content);
+    if (writeSync(fd, bytes) !== bytes.length) throw new Error(`${temporary}: short write`);
+    fsyncSync(fd);
+    linkSync(temporary, path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+  } finally {
+    closeSync(fd);
+    rmSync(temporary);
+  }
+  syncDirectory(dirname(path));
+}
+
+function syncDirectory(path: string): void {
+  const fd = openSync(path, "r");
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
