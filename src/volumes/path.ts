@@ -1,0 +1,79 @@
+import { AppError } from "../errors.ts";
+
+/** One sentence for everything that no call takes as a path, so that an answer tells nothing about the disk. */
+const REFUSED =
+  "This path can't be used: give it as workspace/dir/file, without .., backslashes, control characters, names over " +
+  "255 bytes, more than 4096 bytes in all, or links that lead out of the workspace.";
+
+export const MAX_PATH_BYTES = 4096;
+const MAX_NAME_BYTES = 255;
+
+/** A file or directory of a namespace, as text that is safe to hand to openat2 beneath the namespace's directory. */
+export interface WorkspacePath {
+  /** What every answer says: `workspace/a/b`, `workspace` for the directory itself. */
+  readonly text: string;
+  /** `a/b`; empty for the workspace itself. */
+  readonly inner: string;
+  readonly names: readonly string[];
+  /** A slash at the end says that a directory is meant. */
+  readonly directory: boolean;
+}
+
+export function refusedPath(cause?: unknown): AppError {
+  return new AppError("bad_input", REFUSED, { cause });
+}
+
+/**
+ * The one reading of a path, for bodies, queries and URLs alike. `workspace/a`, `a` and `/workspace/a` are the same
+ * file; `.` and a doubled slash mean what they mean to the kernel, nothing. Percent signs are ordinary characters
+ * here: a URL's path was decoded once by the caller.
+ */
+export function parsePath(input: string, maxBytes: number = MAX_PATH_BYTES): WorkspacePath {
+  // Lone surrogates would reach the disk as U+FFFD: another name than the caller's.
+  if (!input.isWellFormed() || /[\p{Cc}\\]/u.test(input) || hidesParent(input)) throw refusedPath();
+  const absolute = /^\/workspace(?=\/|$)/.exec(input);
+  let rest = absolute === null ? input : input.slice(1);
+  const prefix = /^workspace(\/|$)/.exec(rest);
+  if (prefix !== null) rest = rest.slice(prefix[0].length);
+  // Once a client has taken off `workspace/`, as the SDK does, `workspace//etc` is `/etc`: so neither is taken.
+  if (rest.startsWith("/")) throw refusedPath();
+
+  const names = rest.split("/").filter((name) => name !== "" && name !== ".");
+  const inner = names.join("/");
+  const text = inner === "" ? "workspace" : `workspace/${inner}`;
+  if (Buffer.byteLength(text) > Math.min(maxBytes, MAX_PATH_BYTES)) throw refusedPath();
+  if (names.some((name) => Buffer.byteLength(name) > MAX_NAME_BYTES)) throw refusedPath();
+  return { text, inner, names, directory: names.length === 0 || /(^|\/)\.?$/.test(rest) };
+}
+
+/**
+ * The path of `/files/{path}` as a URL carries it, with its query, if any. The query belongs to the name, because
+ * the call has none of its own and the SDK sends `what?.txt` unescaped: a file named `what` must not be replaced then.
+ */
+export function parseUrlPath(encoded: string, maxBytes: number = MAX_PATH_BYTES): WorkspacePath {
+  let decoded: string;
+  try {
+    decoded = decodeURIComponent(encoded);
+  } catch (error) {
+    throw refusedPath(error);
+  }
+  return parsePath(decoded, maxBytes);
+}
+
+/**
+ * Whether a name is `..` however often it was percent-encoded, so that no proxy or client that decodes once more can
+ * turn an accepted path into one that climbs.
+ */
+function hidesParent(input: string): boolean {
+  let text = input;
+  // Each round takes one level of encoding off; more levels than these are an attack, never a name.
+  for (let round = 0; round < 8; round++) {
+    if (/(^|[/\\])\.\.([/\\]|$)/.test(text)) return true;
+    const decoded = text.replace(/%([0-9a-f]{2})/gi, (_, hex: string) =>
+      String.fromCharCode(Number.parseInt(hex, 16)),
+    );
+    if (decoded === text) return false;
+    text = decoded;
+  }
+  return true;
+}
