@@ -1,0 +1,37 @@
+/**
+ * Forward only: a statement list per version, each applied once, in order, in one transaction with its number. A
+ * released one is never edited.
+ */
+export const migrations: readonly (readonly string[])[] = [
+  [
+    `CREATE TABLE workspaces (
+       id TEXT PRIMARY KEY NOT NULL,
+       name TEXT NOT NULL,
+       created_at INTEGER NOT NULL
+     ) STRICT`,
+    `CREATE TABLE namespaces (
+       id TEXT PRIMARY KEY NOT NULL,
+       workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+       name TEXT NOT NULL,
+       created_at INTEGER NOT NULL,
+       last_used_at INTEGER NOT NULL,
+       deleting_at INTEGER
+     ) STRICT`,
+    `CREATE UNIQUE INDEX namespaces_name ON namespaces (workspace_id, name) WHERE deleting_at IS NULL`,
+    `CREATE TABLE keys (
+       id TEXT PRIMARY KEY NOT NULL,
+       workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+       name TEXT NOT NULL,
+       scope TEXT NOT NULL CHECK (scope IN ('admin', 'workspace')),
+       namespace_id TEXT REFERENCES namespaces (id) ON DELETE CASCADE,
+       prefix TEXT NOT NULL,
+       hash TEXT NOT NULL UNIQUE,
+       created_at INTEGER NOT NULL,
+       last_used_at INTEGER,
+       revoked_at INTEGER,
+       CHECK (scope = 'workspace' OR namespace_id IS NULL)
+     ) STRICT`,
+    `CREATE INDEX keys_workspace ON keys (workspace_id)`,
+    `CREATE INDEX keys_namespace ON keys (namespace_id)`,
+  ],
+];

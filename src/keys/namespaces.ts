@@ -1,0 +1,147 @@
+import { and, asc, eq, isNotNull, isNull, sql } from "drizzle-orm";
+import type { Database } from "../db/open.ts";
+import { keys as keyTable, namespaces as table } from "../db/schema.ts";
+import { AppError } from "../errors.ts";
+import { namespaceId, type NamespaceId, type WorkspaceId } from "../ids.ts";
+import type { Calls } from "./calls.ts";
+import type { Keys } from "./keys.ts";
+import { createLastUse, storeLastUse } from "./lastuse.ts";
+
+const CACHED = 10_000;
+/** How long a deletion waits for the calls that it aborted. */
+const PATIENCE_MS = 10_000;
+
+export interface Namespace {
+  readonly id: NamespaceId;
+  readonly name: string;
+  readonly createdAt: number;
+  readonly lastUsedAt: number;
+}
+
+export interface NamespacesParts {
+  readonly db: Database;
+  readonly calls: Calls;
+  readonly keys: Pick<Keys, "end">;
+  /** Namespaces that one workspace may have; 0 = no limit. */
+  readonly limit: () => number;
+  /** Ends what runs there. Idempotent. */
+  readonly stopSandbox: (id: NamespaceId) => Promise<void>;
+  /** Idempotent. */
+  readonly removeFiles: (id: NamespaceId) => Promise<void>;
+}
+
+export type Namespaces = ReturnType<typeof createNamespaces>;
+
+export function createNamespaces(parts: NamespacesParts) {
+  const { db, calls, keys } = parts;
+  const cache = new Map<string, NamespaceId>();
+  const ending = new Set<NamespaceId>();
+  const lastUse = createLastUse<NamespaceId>((seen) => storeLastUse(db, table, seen));
+
+  const live = (workspaceId: WorkspaceId) =>
+    and(eq(table.workspaceId, workspaceId), isNull(table.deletingAt));
+
+  /** No name holds the space that parts the two. */
+  const cacheKey = (workspaceId: WorkspaceId, name: string) => `${workspaceId} ${name}`;
+
+  function used(workspaceId: WorkspaceId, name: string, id: NamespaceId): NamespaceId {
+    if (cache.size >= CACHED) cache.clear();
+    if (!ending.has(id)) cache.set(cacheKey(workspaceId, name), id);
+    lastUse.touch(id);
+    return id;
+  }
+
+  async function find(workspaceId: WorkspaceId, name: string): Promise<NamespaceId | null> {
+    const cached = cache.get(cacheKey(workspaceId, name));
+    if (cached !== undefined) return used(workspaceId, name, cached);
+    const rows = await db
+      .select({ id: table.id })
+      .from(table)
+      .where(and(live(workspaceId), eq(table.name, name)));
+    return rows[0] === undefined ? null : used(workspaceId, name, rows[0].id);
+  }
+
+  /** Makes it when it is not there yet. */
+  async function ensure(workspaceId: WorkspaceId, name: string): Promise<NamespaceId> {
+    const found = await find(workspaceId, name);
+    if (found !== null) return found;
+    const now = Date.now();
+    const limit = parts.limit();
+    // One statement, so that neither a second call of this name nor the limit can be missed.
+    await db.run(sql`
+      INSERT INTO ${table} (id, workspace_id, name, created_at, last_used_at)
+      SELECT ${namespaceId.make()}, ${workspaceId}, ${name}, ${now}, ${now}
+      WHERE ${limit} = 0 OR ${limit} >
+        (SELECT count(*) FROM ${table} WHERE workspace_id = ${workspaceId} AND deleting_at IS NULL)
+      ON CONFLICT DO NOTHING`);
+    const made = await find(workspaceId, name);
+    if (made === null) {
+      throw new AppError(
+        "no_space",
+        `The workspace has the ${limit} namespaces that [quota] namespaces allows; delete one first.`,
+      );
+    }
+    return made;
+  }
+
+  /** What a deletion still has to do once the row says that it began; also after a crash in its middle. */
+  async function finish(id: NamespaceId, name: string): Promise<void> {
+    const reason = new AppError("conflict", `The namespace "${name}" was deleted while this call ran.`);
+    await calls.endOfNamespace(id, reason, PATIENCE_MS);
+    await parts.stopSandbox(id);
+    await parts.removeFiles(id);
+    // Takes its locked keys, revoked before, along.
+    await db.delete(table).where(eq(table.id, id));
+  }
+
+  return {
+    find,
+    ensure,
+    isEnding: (id: NamespaceId) => ending.has(id),
+
+    async list(workspaceId: WorkspaceId): Promise<Namespace[]> {
+      const rows = await db.select().from(table).where(live(workspaceId)).orderBy(asc(table.name));
+      return rows.map(({ id, name, createdAt, lastUsedAt }) => ({
+        id,
+        name,
+        createdAt,
+        lastUsedAt: lastUse.pending(id) ?? lastUsedAt,
+      }));
+    },
+
+    /** Its files and its locked keys go with it; the name is free at once. False when there is none of that name. */
+    async remove(workspaceId: WorkspaceId, name: string): Promise<boolean> {
+      const id = await find(workspaceId, name);
+      if (id === null) return false;
+      ending.add(id);
+      cache.delete(cacheKey(workspaceId, name));
+      const now = Date.now();
+      const [marked, locked] = await db.batch([
+        db
+          .update(table)
+          .set({ deletingAt: now })
+          .where(and(eq(table.id, id), isNull(table.deletingAt))),
+        db
+          .update(keyTable)
+          .set({ revokedAt: now })
+          .where(and(eq(keyTable.namespaceId, id), isNull(keyTable.revokedAt)))
+          .returning({ id: keyTable.id }),
+      ]);
+      keys.end(locked.map((key) => key.id));
+      if (marked.rowsAffected !== 1) return false;
+      await finish(id, name);
+      return true;
+    },
+
+    /** Ends the deletions that a crash or a failure left halfway. */
+    async resume(): Promise<void> {
+      const rows = await db.select().from(table).where(isNotNull(table.deletingAt));
+      for (const { id, name } of rows) {
+        ending.add(id);
+        await finish(id, name);
+      }
+    },
+
+    lastUse,
+  };
+}
