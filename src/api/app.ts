@@ -1,10 +1,7 @@
 import { Elysia, type AnyElysia } from "elysia";
 import { AppError } from "../errors.ts";
+import type { Log } from "../log.ts";
 import { errorResponse, unforeseen } from "./errors.ts";
-
-interface Log {
-  error(message: string, fields: Readonly<Record<string, unknown>>): void;
-}
 
 export interface AppParts {
   /** One plugin per resource; together they are the table of contents. */

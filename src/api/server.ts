@@ -2,12 +2,10 @@ import { rmSync } from "node:fs";
 import type { Server } from "bun";
 import { AppError } from "../errors.ts";
 import { requestId } from "../ids.ts";
+import type { Log } from "../log.ts";
+import { refusedPath } from "../volumes/path.ts";
 import { errorResponse, unforeseen } from "./errors.ts";
 import { fileRouteTable, isFolded } from "./rawpath.ts";
-
-interface Log {
-  error(message: string, fields: Readonly<Record<string, unknown>>): void;
-}
 
 export interface App {
   fetch(request: Request): Response | Promise<Response>;
@@ -23,7 +21,6 @@ export interface ServerParts {
   /** The longest that an answer may be silent, in seconds. */
   readonly silenceS: number;
   readonly requestIds: WeakMap<Request, string>;
-  readonly badPath: () => AppError;
   readonly log: Log;
 }
 
@@ -66,7 +63,7 @@ export function startServer(parts: ServerParts) {
       });
     const refuse = (request: Request) =>
       finish(request, () => {
-        throw parts.badPath();
+        throw refusedPath();
       });
     return {
       routes: fileRouteTable(accept, refuse),
