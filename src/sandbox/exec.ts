@@ -1,0 +1,189 @@
+import type { Config } from "../config/schema.ts";
+import { AppError } from "../errors.ts";
+import type { NamespaceId } from "../ids.ts";
+import type { Log } from "../log.ts";
+import { MAX_COMMAND_BYTES, MAX_STDIN_BYTES } from "../protocol/frames.ts";
+import { createAdmission, hungUp } from "./admission.ts";
+import type { Connections } from "./connections.ts";
+import { readHostMemory } from "./memory.ts";
+import type { SandboxdClient } from "./sandboxd-client.ts";
+import { Session, type RunningCall } from "./session.ts";
+import { createWarmSet } from "./warm-set.ts";
+
+export interface ExecRequest {
+  readonly namespace: NamespaceId;
+  /** What bash evaluates. */
+  readonly command: string;
+  /** undefined: /dev/null. */
+  readonly stdin?: Uint8Array | undefined;
+  /** The caller went away: the command is killed. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface ExecResult {
+  /** 128+n for a signal; 137 with `oom` when the sandbox ran out of memory. */
+  readonly exitCode: number;
+  readonly stdout: Uint8Array;
+  readonly stderr: Uint8Array;
+  readonly stdoutTruncated: boolean;
+  readonly stderrTruncated: boolean;
+  /** Of the command itself, without the wait for its turn or for a sandbox. */
+  readonly durationMs: number;
+  readonly oom: boolean;
+}
+
+export interface Exec {
+  /**
+   * Runs one command in the namespace's sandbox. Throws AppError: bad_input or too_large before anything runs, busy
+   * and unavailable when it did not run, timeout and sandbox_lost when it may have.
+   */
+  exec(request: ExecRequest): Promise<ExecResult>;
+  /** Ends the namespace's sandbox and what runs in it; resolves when it is gone. */
+  stopNamespace(namespace: NamespaceId): Promise<void>;
+  stats(): { running: number; waiting: number; warm: number; unclaimed: number };
+  /** Takes no more calls, lets those that run end, then stops every sandbox. */
+  close(): Promise<void>;
+}
+
+interface Options {
+  readonly config: Config;
+  readonly sandboxd: SandboxdClient;
+  readonly connections: Connections;
+  readonly log: Log;
+  /** Done before a namespace's first command: sandboxd attaches a volume that must exist. */
+  readonly prepare?: (namespace: NamespaceId) => Promise<void>;
+}
+
+/** Well under the 45 s after which the SDK gives up, together with the command's own 30 s. */
+const MAX_WAIT_MS = 10_000;
+
+export function createExec({ config, sandboxd, connections, log, prepare }: Options): Exec {
+  const limits = config.exec;
+  const maxCommandBytes = Math.min(limits.command_kb * 1024, MAX_COMMAND_BYTES);
+  const outputCap = limits.output_mb * 1024 * 1024;
+  const admission = createAdmission({
+    concurrency: limits.concurrency,
+    perNamespace: limits.per_namespace,
+    queue: limits.queue,
+    maxWaitMs: MAX_WAIT_MS,
+  });
+  const warm = createWarmSet({
+    open: openSession,
+    idleMs: limits.idle_s * 1000,
+    max: limits.warm,
+    memory: readHostMemory,
+    log,
+  });
+  let closing: Promise<void> | undefined;
+
+  async function openSession(namespace: NamespaceId): Promise<Session> {
+    await prepare?.(namespace);
+    const { sandbox, nonce } = await sandboxd.call("ensureSandbox", { namespace });
+    const host = {
+      inspect: () => sandboxd.call("inspectSandbox", { sandbox }),
+      stop: async () => void (await sandboxd.call("stopSandbox", { sandbox })),
+    };
+    try {
+      const connection = await connections.claim(sandbox, nonce);
+      const session = new Session({ sandbox, connection, host, log });
+      await session.ready;
+      return session;
+    } catch (error) {
+      // Else ensureSandbox would name it again, and no connection would ever come.
+      await host.stop().catch((cause: unknown) => {
+        log.warn("a sandbox that failed to start could not be stopped", { sandbox, error: String(cause) });
+      });
+      throw error;
+    }
+  }
+
+  function check({ command, stdin }: ExecRequest): void {
+    if (command.includes("\0")) throw new AppError("bad_input", "A command cannot hold a NUL character.");
+    if (Buffer.byteLength(command) > maxCommandBytes) {
+      throw new AppError(
+        "too_large",
+        `A command has at most ${maxCommandBytes} bytes. Write a longer script to a file and run that.`,
+      );
+    }
+    if (stdin !== undefined && stdin.length > MAX_STDIN_BYTES) {
+      throw new AppError(
+        "too_large",
+        "stdin has at most 1 MiB. Write more to a file and redirect it in the command.",
+      );
+    }
+  }
+
+  return {
+    async exec(request) {
+      check(request);
+      if (closing !== undefined) throw stopping();
+      const { namespace, command, stdin, signal } = request;
+      const release = await admission.admit(namespace, signal);
+      try {
+        const lease = await warm.acquire(namespace, signal);
+        try {
+          const running = lease.session.run({ command, stdin, outputCap });
+          return await finish(running, limits.timeout_s, signal);
+        } finally {
+          lease.release();
+        }
+      } finally {
+        release();
+      }
+    },
+
+    stopNamespace: (namespace) => warm.stop(namespace),
+
+    stats: () => ({
+      running: admission.stats().running,
+      waiting: admission.stats().waiting,
+      warm: warm.stats().warm,
+      unclaimed: connections.unclaimed,
+    }),
+
+    close() {
+      closing ??= (async () => {
+        admission.refuseWaiting(stopping());
+        await admission.idle();
+        await warm.close();
+      })();
+      return closing;
+    },
+  };
+}
+
+/** Waits for the call's end, for its wall clock or for its caller to go, whichever is first. */
+async function finish(
+  running: RunningCall,
+  timeoutS: number,
+  signal: AbortSignal | undefined,
+): Promise<ExecResult> {
+  const start = performance.now();
+  let late = false;
+  const timer = setTimeout(() => {
+    late = true;
+    running.kill();
+  }, timeoutS * 1000);
+  const onAbort = (): void => running.kill();
+  signal?.addEventListener("abort", onAbort, { once: true });
+  // It may have fired just before there was anything to kill.
+  if (signal?.aborted === true) running.kill();
+  try {
+    const { killed, ...outcome } = await running.outcome;
+    if (killed && late) {
+      throw new AppError(
+        "timeout",
+        `The command ran longer than ${timeoutS} s and was stopped, with all that it started. Files that it wrote stay.`,
+      );
+    }
+    if (killed && signal?.aborted === true) throw hungUp();
+    return { ...outcome, durationMs: Math.round(performance.now() - start) };
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", onAbort);
+  }
+}
+
+function stopping(): AppError {
+  return new AppError("unavailable", "The server is stopping. Try again in a moment.", { retryAfterS: 5 });
+}

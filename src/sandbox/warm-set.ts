@@ -1,0 +1,192 @@
+import { AppError } from "../errors.ts";
+import type { NamespaceId } from "../ids.ts";
+import type { Log } from "../log.ts";
+import { hungUp } from "./admission.ts";
+import type { HostMemory } from "./memory.ts";
+import type { Session } from "./session.ts";
+
+/** A session that stays while it is held. */
+export interface Lease {
+  readonly session: Session;
+  /** To be called once, when the call is over. */
+  release(): void;
+}
+
+export interface WarmSet {
+  /** The namespace's session: the one it has, or a new one that concurrent calls share. */
+  acquire(namespace: NamespaceId, signal?: AbortSignal): Promise<Lease>;
+  /** Ends the namespace's sandbox, if it has one, and what runs in it. Resolves when it is gone. */
+  stop(namespace: NamespaceId): Promise<void>;
+  /** Ends them all and takes no more. */
+  close(): Promise<void>;
+  stats(): { warm: number; leases: number };
+}
+
+interface Options {
+  /** Boots or attaches a sandbox and resolves when it can run commands. */
+  readonly open: (namespace: NamespaceId) => Promise<Session>;
+  readonly idleMs: number;
+  /** Sessions kept; more only while all are in use. */
+  readonly max: number;
+  readonly memory: () => HostMemory;
+  readonly log: Log;
+  /** How often idleness and memory are looked at. */
+  readonly tickMs?: number;
+}
+
+interface Entry {
+  readonly opened: Promise<Session>;
+  /** undefined while it opens. */
+  session: Session | undefined;
+  leases: number;
+  idleSince: number;
+}
+
+const MIB = 1024 * 1024;
+
+/** The sandboxes that api holds, one for each namespace that ran a command lately. */
+export function createWarmSet({ open, idleMs, max, memory, log, tickMs = 1_000 }: Options): WarmSet {
+  /** Least recently used first. */
+  const entries = new Map<NamespaceId, Entry>();
+  let ticking: Timer | undefined;
+  let closed = false;
+  // Fails now, not in a timer, where it cannot be read.
+  memory();
+
+  function add(namespace: NamespaceId): Entry {
+    const opened = open(namespace);
+    const entry: Entry = { opened, session: undefined, leases: 0, idleSince: performance.now() };
+    entries.set(namespace, entry);
+    ticking ??= setInterval(tick, tickMs).unref();
+    void watch(namespace, entry);
+    evict();
+    return entry;
+  }
+
+  async function watch(namespace: NamespaceId, entry: Entry): Promise<void> {
+    try {
+      entry.session = await entry.opened;
+      await entry.session.over;
+    } catch {
+      // Those who wait for `opened` get the error; here it only means that there is nothing to keep.
+    }
+    forget(namespace, entry);
+  }
+
+  function forget(namespace: NamespaceId, entry: Entry): void {
+    if (entries.get(namespace) === entry) entries.delete(namespace);
+    if (entries.size > 0) return;
+    clearInterval(ticking);
+    ticking = undefined;
+  }
+
+  function hold(entry: Entry): () => void {
+    entry.leases += 1;
+    return () => {
+      entry.leases -= 1;
+      entry.idleSince = performance.now();
+      if (entries.size > max) evict();
+    };
+  }
+
+  /** Sessions that nobody uses, least recently used first. */
+  function* idle(): Generator<Entry & { session: Session }> {
+    for (const entry of entries.values()) {
+      if (entry.leases === 0 && entry.session?.alive === true) yield { ...entry, session: entry.session };
+    }
+  }
+
+  /** Down to `max`, as far as sessions are idle. */
+  function evict(): void {
+    let excess = -max;
+    for (const { session } of entries.values()) if (session?.alive !== false) excess += 1;
+    for (const { session } of idle()) {
+      if (excess-- <= 0) return;
+      void session.end("its sandbox made room for another.");
+    }
+  }
+
+  function tick(): void {
+    const oldest = performance.now() - idleMs;
+    for (const { session, idleSince } of idle()) {
+      if (idleSince <= oldest) void session.end("its sandbox was idle.");
+    }
+    const { totalBytes, availableBytes } = memory();
+    if (availableBytes >= Math.min(256 * MIB, totalBytes / 16)) return;
+    // One a tick: what it gives back shows a little later.
+    for (const { session } of idle()) {
+      log.warn("memory is short, an idle sandbox is stopped", { sandbox: session.sandbox, availableBytes });
+      void session.end("the host is short of memory.");
+      return;
+    }
+  }
+
+  return {
+    async acquire(namespace, signal) {
+      for (;;) {
+        if (closed) throw stopping();
+        let entry = entries.get(namespace);
+        if (entry?.session?.alive === false) {
+          // sandboxd must be done with the old one, or it would name it again.
+          await orAbort(entry.session.over, signal);
+          continue;
+        }
+        entry ??= add(namespace);
+        // Counted from here, so that it is not evicted between its start and its use.
+        const lease = hold(entry);
+        try {
+          const session = entry.session ?? (await orAbort(entry.opened, signal));
+          if (session.alive) {
+            entries.delete(namespace);
+            entries.set(namespace, entry);
+            return { session, release: lease };
+          }
+        } catch (error) {
+          lease();
+          throw error;
+        }
+        lease();
+      }
+    },
+
+    async stop(namespace) {
+      const entry = entries.get(namespace);
+      if (entry === undefined) return;
+      const session = await entry.opened.catch(() => undefined);
+      await session?.end("its namespace was stopped.");
+    },
+
+    async close() {
+      closed = true;
+      await Promise.all(
+        [...entries.values()].map(async ({ opened }) => {
+          const session = await opened.catch(() => undefined);
+          await session?.end("the server was stopped.");
+        }),
+      );
+    },
+
+    stats: () => ({
+      warm: entries.size,
+      leases: [...entries.values()].reduce((sum, { leases }) => sum + leases, 0),
+    }),
+  };
+}
+
+function stopping(): AppError {
+  return new AppError("unavailable", "The server is stopping. Try again in a moment.", { retryAfterS: 5 });
+}
+
+/** The promise goes on for others when this caller's signal fires. */
+async function orAbort<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return await promise;
+  if (signal.aborted) throw hungUp();
+  const aborted = Promise.withResolvers<never>();
+  const onAbort = (): void => aborted.reject(hungUp());
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await Promise.race([promise, aborted.promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
