@@ -3,6 +3,7 @@ import { z } from "zod";
 import type { Exec, ExecResult } from "../sandbox/exec.ts";
 import { namespaceCalls, type Access, type NamespaceCall } from "./auth.ts";
 import { readJson, text } from "./body.ts";
+import { createOutgoing, type Outgoing } from "./outgoing.ts";
 
 const execBody = z.object({ command: text, stdin: text.nullish() });
 
@@ -10,11 +11,15 @@ const execBody = z.object({ command: text, stdin: text.nullish() });
 const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
 /** Longer answers are written piece by piece, as the client takes them: NUL bytes grow sixfold in JSON. */
-const LARGE_BYTES = 256 * 1024;
+const LARGE_BYTES = 64 * 1024;
 const PIECE_BYTES = 64 * 1024;
+/** Of all long answers that are on their way: a dozen of the longest. */
+const OUTGOING_BYTES = 256 * 1024 * 1024;
 
 /** `POST /v1/exec` answers in JSON, `POST /exec` in plain text. */
 export function execRoutes({ access, exec }: { access: Access; exec: Exec }) {
+  const outgoing = createOutgoing(OUTGOING_BYTES);
+
   async function run(request: Request, namespace: NamespaceCall): Promise<ExecResult> {
     const body = await readJson(request, execBody, MAX_BODY_BYTES);
     const { command } = body;
@@ -25,16 +30,16 @@ export function execRoutes({ access, exec }: { access: Access; exec: Exec }) {
 
   return new Elysia()
     .use(namespaceCalls(access))
-    .post("/v1/exec", async ({ request, namespace }) => jsonAnswer(await run(request, namespace)), {
+    .post("/v1/exec", async ({ request, namespace }) => jsonAnswer(await run(request, namespace), outgoing), {
       parse: "none",
     })
-    .post("/exec", async ({ request, namespace }) => textAnswer(await run(request, namespace)), {
+    .post("/exec", async ({ request, namespace }) => textAnswer(await run(request, namespace), outgoing), {
       parse: "none",
     });
 }
 
-export function jsonAnswer(result: ExecResult): Response {
-  return answer(result, "application/json", function* ({ stdout, stderr }) {
+export function jsonAnswer(result: ExecResult, outgoing: Outgoing): Response {
+  return answer(result, outgoing, "application/json", function* ({ stdout, stderr }) {
     yield `{"exit_code":${result.exitCode},"stdout":"`;
     for (const piece of stdout) yield JSON.stringify(piece).slice(1, -1);
     yield `","stderr":"`;
@@ -49,8 +54,8 @@ export function jsonAnswer(result: ExecResult): Response {
   });
 }
 
-export function textAnswer(result: ExecResult): Response {
-  return answer(result, "text/plain; charset=utf-8", function* ({ stdout, stderr }) {
+export function textAnswer(result: ExecResult, outgoing: Outgoing): Response {
+  return answer(result, outgoing, "text/plain; charset=utf-8", function* ({ stdout, stderr }) {
     if (result.exitCode !== 0) {
       yield `[exit ${result.exitCode}]\n`;
       yield* stderr;
@@ -61,13 +66,18 @@ export function textAnswer(result: ExecResult): Response {
 
 type Texts = Record<"stdout" | "stderr", Generator<string>>;
 
-function answer(result: ExecResult, type: string, write: (texts: Texts) => Generator<string>): Response {
+function answer(
+  result: ExecResult,
+  outgoing: Outgoing,
+  type: string,
+  write: (texts: Texts) => Generator<string>,
+): Response {
   const pieces = write({
     stdout: decoded(result.stdout, result.stdoutTruncated),
     stderr: decoded(result.stderr, result.stderrTruncated),
   });
   const size = result.stdout.length + result.stderr.length;
-  const body = size <= LARGE_BYTES ? [...pieces].join("") : streamed(pieces);
+  const body = size <= LARGE_BYTES ? [...pieces].join("") : outgoing.stream(pieces, size);
   return new Response(body, { headers: { "content-type": type } });
 }
 
@@ -79,18 +89,4 @@ function* decoded(bytes: Uint8Array, truncated: boolean): Generator<string> {
     // The decoder keeps the start of a character that a piece's end cuts; without a last piece it is dropped.
     yield decoder.decode(bytes.subarray(at, end), { stream: truncated || end < bytes.length });
   }
-}
-
-function streamed(pieces: Generator<string>): ReadableStream<Uint8Array> {
-  const encoder = new TextEncoder();
-  return new ReadableStream(
-    {
-      pull(controller) {
-        const { done, value } = pieces.next();
-        if (done === true) controller.close();
-        else controller.enqueue(encoder.encode(value));
-      },
-    },
-    { highWaterMark: 0 },
-  );
 }

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { jsonAnswer, textAnswer } from "../../../src/api/exec.ts";
+import { createOutgoing } from "../../../src/api/outgoing.ts";
 import type { ExecResult } from "../../../src/sandbox/exec.ts";
 import { seededRandom } from "../../fixtures/random.ts";
 
@@ -16,16 +17,20 @@ function result(over: Partial<ExecResult> = {}): ExecResult {
   };
 }
 
+const outgoing = createOutgoing(64 * 1024 * 1024);
 const utf8 = new TextEncoder();
 const stdoutOf = async (over: Partial<ExecResult>) => {
-  const answer = (await jsonAnswer(result(over)).json()) as { stdout: string };
+  const answer = (await jsonAnswer(result(over), outgoing).json()) as { stdout: string };
   return answer.stdout;
 };
 
 describe("the JSON answer", () => {
   test("has exactly these fields", async () => {
     const stdout = utf8.encode('a "quoted"\n\u0000line');
-    const answer = await jsonAnswer(result({ exitCode: 3, stdout, stderr: utf8.encode("é") })).json();
+    const answer = await jsonAnswer(
+      result({ exitCode: 3, stdout, stderr: utf8.encode("é") }),
+      outgoing,
+    ).json();
     expect(answer).toEqual({
       exit_code: 3,
       stdout: 'a "quoted"\n\u0000line',
@@ -64,7 +69,7 @@ describe("the JSON answer", () => {
       const whole = parts.join("");
       const stdout = utf8.encode(whole);
       expect(stdout.length).toBeGreaterThan(256 * 1024);
-      const response = jsonAnswer(result({ stdout, stderr: stdout }));
+      const response = jsonAnswer(result({ stdout, stderr: stdout }), outgoing);
       const { stdout: out, stderr } = (await response.json()) as { stdout: string; stderr: string };
       expect([out === whole, stderr === whole]).toEqual([true, true]);
     }
@@ -79,13 +84,16 @@ describe("the JSON answer", () => {
 
 describe("the text answer", () => {
   test("is stdout alone when all went well", async () => {
-    const response = textAnswer(result({ stdout: utf8.encode("hi\n"), stderr: utf8.encode("warning") }));
+    const response = textAnswer(
+      result({ stdout: utf8.encode("hi\n"), stderr: utf8.encode("warning") }),
+      outgoing,
+    );
     expect(response.headers.get("content-type")).toBe("text/plain; charset=utf-8");
     expect(await response.text()).toBe("hi\n");
   });
 
   test("names the exit code, then stderr, then stdout when it did not", async () => {
     const failed = result({ exitCode: 2, stdout: utf8.encode("hi\n"), stderr: utf8.encode("oops\n") });
-    expect(await textAnswer(failed).text()).toBe("[exit 2]\noops\nhi\n");
+    expect(await textAnswer(failed, outgoing).text()).toBe("[exit 2]\noops\nhi\n");
   });
 });
