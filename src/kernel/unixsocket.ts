@@ -4,21 +4,24 @@ import { closeFd } from "./openat2.ts";
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
+const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
+const FIONBIO = 0x5421;
 const MSG_NOSIGNAL = 0x4000;
 const SUN_PATH_MAX = 108;
 const EINTR = 4;
 const ENAMETOOLONG = 36;
 
 /**
- * A connected stream socket as a bare descriptor (close-on-exec), to be given to a child. Blocking: on loopback
- * unix sockets connect() waits only while the listener's backlog is full.
+ * A connected stream socket as a bare descriptor (close-on-exec, blocking), to be given to a child. Never waits: where
+ * the listener's backlog is full it throws EAGAIN, since who listens may be hostile and must not stop us.
  */
 export function connectUnix(path: string): number {
   const address = socketAddress(path);
-  const fd = syscall("socket", NR.socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const fd = syscall("socket", NR.socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   try {
     retryInterrupted(() => syscall("connect", NR.connect, fd, address, address.length, 0, 0, 0, path));
+    syscall("ioctl FIONBIO", NR.ioctl, fd, FIONBIO, new Int32Array(new ArrayBuffer(4)));
   } catch (error) {
     closeFd(fd);
     throw error;

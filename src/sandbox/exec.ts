@@ -33,8 +33,6 @@ export interface ExecResult {
 }
 
 export interface Exec {
-  /** Throws AppError bad_input or too_large for what exec would refuse: before a namespace is made for it. */
-  check(request: Pick<ExecRequest, "command" | "stdin">): void;
   /**
    * Runs one command in the namespace's sandbox. Throws AppError: bad_input or too_large before anything runs, busy
    * and unavailable when it did not run, timeout and sandbox_lost when it may have.
@@ -99,7 +97,7 @@ export function createExec({ config, sandboxd, connections, log, prepare }: Opti
     }
   }
 
-  function check({ command, stdin }: Pick<ExecRequest, "command" | "stdin">): void {
+  function check({ command, stdin }: ExecRequest): void {
     if (command.includes("\0")) throw new AppError("bad_input", "A command cannot hold a NUL character.");
     if (Buffer.byteLength(command) > maxCommandBytes) {
       throw new AppError(
@@ -110,14 +108,12 @@ export function createExec({ config, sandboxd, connections, log, prepare }: Opti
     if (stdin !== undefined && stdin.length > MAX_STDIN_BYTES) {
       throw new AppError(
         "too_large",
-        "The stdin has at most 1 MiB. Write more to a file and redirect it in the command.",
+        "stdin has at most 1 MiB. Write more to a file and redirect it in the command.",
       );
     }
   }
 
   return {
-    check,
-
     async exec(request) {
       check(request);
       if (closing !== undefined) throw stopping();

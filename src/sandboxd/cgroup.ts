@@ -1,0 +1,270 @@
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { signalPid } from "./process.ts";
+
+export interface SandboxLimits {
+  readonly memoryBytes: number;
+  readonly pids: number;
+  readonly cpus: number;
+}
+
+type Controller = "memory" | "pids" | "cpu";
+
+interface Setting {
+  readonly controller: Controller;
+  readonly file: string;
+  readonly value: string;
+  /** A kernel may lack it (swap accounting, say) without the limit losing its bite. */
+  readonly optional?: boolean;
+}
+
+const CPU_PERIOD_US = 100_000;
+const GONE = new Set(["ENOENT", "ENODEV"]);
+
+function v1Settings({ memoryBytes, pids, cpus }: SandboxLimits): Setting[] {
+  return [
+    { controller: "memory", file: "memory.limit_in_bytes", value: `${memoryBytes}` },
+    { controller: "memory", file: "memory.memsw.limit_in_bytes", value: `${memoryBytes}`, optional: true },
+    { controller: "pids", file: "pids.max", value: `${pids}` },
+    { controller: "cpu", file: "cpu.cfs_period_us", value: `${CPU_PERIOD_US}` },
+    { controller: "cpu", file: "cpu.cfs_quota_us", value: `${Math.round(cpus * CPU_PERIOD_US)}` },
+  ];
+}
+
+function v2Settings({ memoryBytes, pids, cpus }: SandboxLimits): Setting[] {
+  return [
+    { controller: "memory", file: "memory.max", value: `${memoryBytes}` },
+    { controller: "memory", file: "memory.swap.max", value: "0", optional: true },
+    { controller: "memory", file: "memory.oom.group", value: "1", optional: true },
+    { controller: "pids", file: "pids.max", value: `${pids}` },
+    { controller: "cpu", file: "cpu.max", value: `${Math.round(cpus * CPU_PERIOD_US)} ${CPU_PERIOD_US}` },
+  ];
+}
+
+/** Share of the CPU when others want it too. A spare boots and waits behind the sandboxes that have work. */
+export type Priority = "spare" | "tenant";
+
+interface Layout {
+  readonly version: 1 | 2;
+  readonly settings: (limits: SandboxLimits) => Setting[];
+  readonly weight: Record<Priority, Setting>;
+  readonly oomEvents: string;
+  readonly memoryUsage: string;
+}
+
+const V1: Layout = {
+  version: 1,
+  settings: v1Settings,
+  weight: {
+    spare: { controller: "cpu", file: "cpu.shares", value: "64" },
+    tenant: { controller: "cpu", file: "cpu.shares", value: "1024" },
+  },
+  oomEvents: "memory.oom_control",
+  memoryUsage: "memory.usage_in_bytes",
+};
+
+const V2: Layout = {
+  version: 2,
+  settings: v2Settings,
+  weight: {
+    spare: { controller: "cpu", file: "cpu.weight", value: "6" },
+    tenant: { controller: "cpu", file: "cpu.weight", value: "100" },
+  },
+  oomEvents: "memory.events",
+  memoryUsage: "memory.current",
+};
+
+export type Cgroups = ReturnType<typeof openCgroups>;
+
+/**
+ * The host's cgroups, version 1 or 2, whichever is at /sys/fs/cgroup (what runsc looks at too). sandboxd makes a
+ * sandbox's cgroup and sets its limits before runsc starts: runsc joins one that exists as it is and never removes it,
+ * so the limits are in force before the first process and the counters can be read after the last.
+ */
+export function openCgroups(
+  mountinfo: string = readFileSync("/proc/self/mountinfo", "utf8"),
+  top = "/sys/fs/cgroup",
+) {
+  const mounts = cgroupMounts(mountinfo, top);
+  const unified = mounts.find(({ type, point }) => type === "cgroup2" && point === top);
+  const layout = unified === undefined ? V1 : V2;
+  const hierarchies = unified === undefined ? mounts.map(({ point }) => point) : [top];
+
+  function hierarchy(controller: Controller): string {
+    if (unified !== undefined) return top;
+    const found = mounts.find(({ type, options }) => type === "cgroup" && options.includes(controller));
+    if (found === undefined)
+      throw new Error(`this host has no ${controller} cgroup, so no limit would be in force`);
+    return found.point;
+  }
+
+  function fileOf(path: string, { controller, file }: Pick<Setting, "controller" | "file">): string {
+    return join(hierarchy(controller), path, file);
+  }
+
+  function apply(path: string, setting: Setting): void {
+    const file = fileOf(path, setting);
+    try {
+      // r+: opened to write, never created.
+      writeFileSync(file, setting.value, { flag: "r+" });
+    } catch (error) {
+      if (setting.optional === true) return;
+      throw new Error(`the limit ${setting.file} can't be set in ${file}`, { cause: error });
+    }
+    const now = readFileSync(file, "utf8").trim();
+    if (now !== setting.value && setting.optional !== true) {
+      throw new Error(`the limit ${setting.file} reads ${now} after ${setting.value} was written to ${file}`);
+    }
+  }
+
+  /** Version 2 lets a group have only the controllers that its parent hands down. */
+  function handDown(directory: string): void {
+    const control = join(directory, "cgroup.subtree_control");
+    const on = new Set(readFileSync(control, "utf8").trim().split(" "));
+    const missing = ["memory", "pids", "cpu"].filter((controller) => !on.has(controller));
+    if (missing.length === 0) return;
+    try {
+      writeFileSync(control, missing.map((controller) => `+${controller}`).join(" "), { flag: "r+" });
+    } catch (error) {
+      throw new Error(`the cgroup controllers ${missing.join(", ")} can't be enabled in ${control}`, {
+        cause: error,
+      });
+    }
+  }
+
+  function processes(path: string): number[] {
+    const pids = hierarchies.flatMap((point) => readPids(join(point, path, "cgroup.procs")));
+    return [...new Set(pids)];
+  }
+
+  return {
+    version: layout.version,
+
+    /** Makes the group with its limits, each read back; throws when one is not in force. */
+    create(path: string, limits: SandboxLimits): void {
+      const parent = path.slice(0, path.lastIndexOf("/"));
+      if (unified !== undefined) {
+        handDown(top);
+        mkdirSync(join(top, parent), { recursive: true });
+        handDown(join(top, parent));
+      }
+      for (const controller of ["memory", "pids", "cpu"] as const) {
+        mkdirSync(join(hierarchy(controller), path), { recursive: true });
+      }
+      for (const setting of layout.settings(limits)) apply(path, setting);
+    },
+
+    setPriority(path: string, priority: Priority): void {
+      apply(path, layout.weight[priority]);
+    },
+
+    join(path: string, pid: number): void {
+      for (const controller of ["memory", "pids", "cpu"] as const) {
+        writeFileSync(fileOf(path, { controller, file: "cgroup.procs" }), `${pid}`, { flag: "r+" });
+      }
+    },
+
+    /** Throws unless the process is in the group under each controller, so that the limits are its own. */
+    verifyMember(path: string, pid: number): void {
+      for (const controller of ["memory", "pids", "cpu"] as const) {
+        const procs = fileOf(path, { controller, file: "cgroup.procs" });
+        if (!readPids(procs).includes(pid))
+          throw new Error(`process ${pid} is not in ${procs}: its limits would not hold`);
+      }
+    },
+
+    /** Whether the kernel killed a process of the group for want of memory. */
+    oomKilled(path: string): boolean {
+      const text = readIfThere(fileOf(path, { controller: "memory", file: layout.oomEvents }));
+      return Number(/^oom_kill (\d+)$/m.exec(text ?? "")?.[1] ?? 0) > 0;
+    },
+
+    memoryBytes(path: string): number | null {
+      const text = readIfThere(fileOf(path, { controller: "memory", file: layout.memoryUsage }));
+      return text === undefined ? null : Number(text);
+    },
+
+    processes,
+
+    /** Kills what is in the group until nothing is left, then removes it from every hierarchy. */
+    async remove(path: string, timeoutMs: number): Promise<void> {
+      const deadline = Date.now() + timeoutMs;
+      for (;;) {
+        const pids = processes(path);
+        if (pids.length === 0) break;
+        if (Date.now() > deadline)
+          throw new Error(`processes ${pids.join(", ")} of cgroup ${path} do not end`);
+        // 0 is a process that this PID namespace can't see, and kill(0) would be ourselves.
+        for (const pid of pids) if (pid > 0) signalPid(pid);
+        await sleep(2);
+      }
+      const left = hierarchies.map((point) => join(point, path));
+      for (;;) {
+        const busy = left.filter((directory) => !removeDirectory(directory));
+        if (busy.length === 0) return;
+        if (Date.now() > deadline) throw new Error(`cgroup directories stay busy: ${busy.join(", ")}`);
+        left.splice(0, left.length, ...busy);
+        await sleep(2);
+      }
+    },
+
+    /** The groups in `parent`, in any hierarchy. */
+    children(parent: string): string[] {
+      return [...new Set(hierarchies.flatMap((point) => childDirectories(join(point, parent))))];
+    },
+
+    /** Removes `parent` where it has no group in it. */
+    removeEmpty(parent: string): void {
+      for (const point of hierarchies) removeDirectory(join(point, parent));
+    },
+  };
+}
+
+function cgroupMounts(mountinfo: string, top: string) {
+  return mountinfo
+    .split("\n")
+    .map((line) => {
+      const [before = "", after = ""] = line.split(" - ");
+      const [type = "", , options = ""] = after.split(" ");
+      return { point: before.split(" ")[4] ?? "", type, options: options.split(",") };
+    })
+    .filter(({ type, point }) => type.startsWith("cgroup") && (point === top || point.startsWith(`${top}/`)));
+}
+
+function readIfThere(file: string): string | undefined {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    if (GONE.has((error as NodeJS.ErrnoException).code ?? "")) return undefined;
+    throw error;
+  }
+}
+
+function readPids(file: string): number[] {
+  const text = readIfThere(file) ?? "";
+  return text.split("\n").filter(Boolean).map(Number);
+}
+
+function childDirectories(directory: string): string[] {
+  try {
+    const entries = readdirSync(directory, { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+  } catch (error) {
+    if (GONE.has((error as NodeJS.ErrnoException).code ?? "")) return [];
+    throw error;
+  }
+}
+
+/** False while the kernel still counts someone in it. */
+function removeDirectory(directory: string): boolean {
+  try {
+    rmdirSync(directory);
+    return true;
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? "";
+    if (GONE.has(code)) return true;
+    if (code === "EBUSY" || code === "ENOTEMPTY") return false;
+    throw error;
+  }
+}

@@ -1,0 +1,50 @@
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+import type { Config } from "../config/schema.ts";
+import { sandboxId } from "../ids.ts";
+import type { Instance } from "../instance.ts";
+import { sandboxNames } from "./names.ts";
+import { runscFlags, sandboxSpec } from "./spec.ts";
+
+const manifestSchema = z.object({ version: z.string(), runsc: z.string(), rootfs: z.string() });
+
+/** What lies beside the executable, in PREFIX/lib/cofferdam: root's, and as trusted as the executable itself. */
+export interface Library {
+  readonly manifest: z.infer<typeof manifestSchema>;
+  readonly runsc: string;
+  readonly rootImage: string;
+}
+
+/** Throws a sentence that names the file when one is missing, or when somebody other than root could change it. */
+export function openLibrary(lib: string): Library {
+  const manifestFile = owned(join(lib, "manifest.json"));
+  const parsed = manifestSchema.safeParse(JSON.parse(readFileSync(manifestFile, "utf8")));
+  if (!parsed.success) throw new Error(`${manifestFile} is not a manifest: ${z.prettifyError(parsed.error)}`);
+  return {
+    manifest: parsed.data,
+    runsc: owned(join(lib, "runsc")),
+    rootImage: owned(join(lib, "rootfs.erofs")),
+  };
+}
+
+function owned(file: string): string {
+  if (!existsSync(file)) throw new Error(`${file} is missing: run install.sh again`);
+  const { uid, mode } = statSync(file);
+  if (uid !== 0 || (mode & 0o022) !== 0)
+    throw new Error(`${file} must belong to root and be writable by root only`);
+  return file;
+}
+
+/** Names what a sandbox is made from. Spares that an older runsc, image or configuration made are not used. */
+export function makeOf(library: Library, instance: Instance, config: Config): string {
+  const names = sandboxNames(instance, sandboxId.schema.parse(`sb-${"a".repeat(10)}`));
+  const parts = [
+    library.manifest,
+    sandboxSpec(names, library.rootImage, config.exec),
+    runscFlags(instance.sandboxd.runsc, config.exec.directfs),
+    config.exec,
+  ];
+  return createHash("sha256").update(JSON.stringify(parts)).digest("hex");
+}

@@ -1,0 +1,56 @@
+import { readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+
+/** A process told apart from a later one with the same number: the start time is in clock ticks since boot. */
+export interface ProcessIdentity {
+  readonly pid: number;
+  readonly startTime: number;
+}
+
+interface Stat {
+  readonly state: string;
+  readonly startTime: number;
+}
+
+function readStat(pid: number): Stat | undefined {
+  let text: string;
+  try {
+    text = readFileSync(`/proc/${pid}/stat`, "utf8");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ESRCH") return undefined;
+    throw error;
+  }
+  // The second field is the program's name in parentheses and may hold anything, so count from its end.
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  return { state: fields[0] ?? "", startTime: Number(fields[19]) };
+}
+
+export function identify(pid: number): ProcessIdentity | undefined {
+  const stat = readStat(pid);
+  return stat === undefined ? undefined : { pid, startTime: stat.startTime };
+}
+
+/** A zombie counts as gone: it runs nothing and holds nothing. */
+export function isAlive({ pid, startTime }: ProcessIdentity): boolean {
+  const stat = readStat(pid);
+  return stat !== undefined && stat.startTime === startTime && stat.state !== "Z" && stat.state !== "X";
+}
+
+export function killProcess(identity: ProcessIdentity): void {
+  if (isAlive(identity)) signalPid(identity.pid);
+}
+
+/** SIGKILL to a process that may be gone by now. */
+export function signalPid(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}
+
+/** Resolves when a process that is not our child has ended: the kernel tells only parents, so it is looked for. */
+export async function whenGone(identity: ProcessIdentity, everyMs: number): Promise<void> {
+  while (isAlive(identity)) await sleep(everyMs, undefined, { ref: false });
+}

@@ -1,0 +1,211 @@
+import { closeSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import type { Config } from "../config/schema.ts";
+import { sandboxId, type SandboxId } from "../ids.ts";
+import type { Instance } from "../instance.ts";
+import { KernelError, NR, syscall } from "../kernel/libc.ts";
+import { roleUser } from "../kernel/users.ts";
+import type { Log } from "../log.ts";
+import { ensureRunDirectories } from "../setup.ts";
+import { adoptOrRemove, removeStrays } from "./adopt.ts";
+import { bootSandbox, teardown, type BootStep, type Sandbox } from "./boot.ts";
+import { openCgroups } from "./cgroup.ts";
+import { examine } from "./doctor.ts";
+import { makeOf, openLibrary } from "./library.ts";
+import { cgroupParent } from "./names.ts";
+import { createAnswerer } from "./operations.ts";
+import { createPool } from "./pool.ts";
+import { isAlive } from "./process.ts";
+import { runCommand } from "./runner.ts";
+import { createSandboxes } from "./sandboxes.ts";
+import { listenForLines } from "./server.ts";
+import { attachTenant } from "./tenant.ts";
+import { openVolume } from "./volume.ts";
+
+const CLEANUP_EVERY_MS = 60_000;
+const MAX_PARALLEL_BOOTS = 4;
+/** How many more tenants' sandboxes than `exec.warm` there may be while api evicts. */
+const WARM_MARGIN = 16;
+const GONE_API_WAIT_MS = 1_000;
+
+export interface SandboxdOptions {
+  readonly instance: Instance;
+  readonly config: Config;
+  /** PREFIX/lib/cofferdam. */
+  readonly lib: string;
+  readonly log: Log;
+  /** Called before each step of a boot. */
+  readonly onStep?: (step: BootStep, id: SandboxId) => void;
+}
+
+export interface Sandboxd {
+  /**
+   * Answers what is asked, then goes. "keep": sandboxes that api holds live on, for the sandboxd that comes next; those
+   * of an api that is gone end by themselves and are removed. "end": every sandbox is ended and removed.
+   */
+  stop(sandboxes: "keep" | "end"): Promise<void>;
+}
+
+/** The monitor: root, in the host's mount namespace. Resolves when it listens and what was left before it is settled. */
+export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd> {
+  const { instance, config, log } = options;
+  const library = openLibrary(options.lib);
+  const api = roleUser("cofferdam");
+  makeDirectories(instance);
+  const lock = lockInstance(instance);
+  try {
+    return await run();
+  } catch (error) {
+    closeSync(lock);
+    throw error;
+  }
+
+  async function run(): Promise<Sandboxd> {
+    const cgroups = openCgroups();
+    const make = makeOf(library, instance, config);
+    const runscVersion =
+      (await runCommand([library.runsc, "--version"], { timeoutMs: 10_000 })).split("\n")[0] ?? "";
+    const { runsc, rootImage } = library;
+    const booting = new Set<SandboxId>();
+
+    async function boot(): Promise<Sandbox> {
+      const id = sandboxId.make();
+      booting.add(id);
+      const started = performance.now();
+      const step = options.onStep === undefined ? {} : { onStep: options.onStep };
+      try {
+        const deps = { instance, config, runsc, rootImage, apiUid: api.uid, cgroups, make, ...step };
+        const sandbox = await bootSandbox(deps, id);
+        sandboxes.enter(sandbox, null);
+        log.info("a sandbox is booted", { sandbox: id, ms: Math.round(performance.now() - started) });
+        return sandbox;
+      } finally {
+        booting.delete(id);
+      }
+    }
+
+    async function probeBoot(): Promise<void> {
+      const sandbox = await boot();
+      await sandboxes.stop(sandbox.names.id);
+    }
+
+    const pool = createPool<Sandbox>({
+      target: config.exec.pool,
+      parallel: Math.min(MAX_PARALLEL_BOOTS, availableParallelism()),
+      boot,
+      log,
+    });
+    const sandboxes = createSandboxes({
+      pool,
+      limit: config.exec.warm + WARM_MARGIN,
+      log,
+      host: {
+        checkVolume: (namespace) => closeSync(openVolume(instance, namespace)),
+        attach: (sandbox, namespace) => attachTenant({ instance, cgroups, make }, sandbox, namespace),
+        isAlive: ({ process }) => isAlive(process),
+        fate: ({ names }) => ({ oom: cgroups.oomKilled(names.cgroup) }),
+        teardown: ({ names, process }) => teardown(names, cgroups, process),
+        memoryBytes: ({ names }) => cgroups.memoryBytes(names.cgroup),
+      },
+    });
+
+    for (const { sandbox, record } of await adoptOrRemove({ instance, cgroups, make, log })) {
+      sandboxes.enter(sandbox, record.namespace);
+      if (record.namespace === null) pool.add(sandbox);
+      log.info("a sandbox from before the start goes on", {
+        sandbox: record.sandbox,
+        namespace: record.namespace,
+      });
+    }
+
+    const isClaimed = (id: SandboxId) => sandboxes.has(id) || booting.has(id);
+    const cleanup = setInterval(() => void removeStrays(instance, cgroups, isClaimed, log), CLEANUP_EVERY_MS);
+    cleanup.unref();
+
+    const answer = createAnswerer(
+      {
+        ensureSandbox: ({ namespace }) => sandboxes.ensure(namespace),
+        stopSandbox: async ({ sandbox }) => {
+          await sandboxes.stop(sandbox);
+          return {};
+        },
+        inspectSandbox: ({ sandbox }) => sandboxes.inspect(sandbox),
+        status: async () => ({
+          version: library.manifest.version,
+          runsc: runscVersion,
+          rootfs: library.manifest.rootfs,
+          pool: pool.status(),
+          sandboxes: sandboxes.list(),
+          memory_available_bytes: memoryAvailable(),
+        }),
+        doctor: async () => ({
+          checks: await examine({
+            instance,
+            config,
+            cgroups,
+            library,
+            run: runCommand,
+            probeBoot,
+            memoryAvailable,
+          }),
+        }),
+      },
+      log,
+    );
+    const server = listenForLines({
+      path: instance.sockets.sandboxd,
+      gid: api.gid,
+      allowedUids: new Set([0, api.uid]),
+      answer,
+      // An api that connects is one that listens, so spares can be booted again.
+      onClient: () => pool.wake(),
+      log,
+    });
+    pool.wake();
+
+    return {
+      async stop(which) {
+        server.close();
+        clearInterval(cleanup);
+        await pool.stop();
+        if (which === "end") await sandboxes.stopAll();
+        else if (server.clients() === 0)
+          await Promise.race([sandboxes.emptied(), Bun.sleep(GONE_API_WAIT_MS)]);
+        await sandboxes.settled();
+        server.drop();
+        cgroups.removeEmpty(cgroupParent(instance));
+        closeSync(lock);
+      },
+    };
+  }
+}
+
+function makeDirectories(instance: Instance): void {
+  ensureRunDirectories(instance);
+  const { slots, bundles, runsc } = instance.sandboxd;
+  for (const directory of [slots, bundles, runsc]) mkdirSync(directory, { recursive: true, mode: 0o700 });
+}
+
+const LOCK_EX_NB = 2 | 4;
+
+/** Two sandboxd of one instance would take each other's sandboxes for remains. The lock ends with the process. */
+function lockInstance(instance: Instance): number {
+  const file = instance.lockFile;
+  const fd = openSync(file, "w", 0o600);
+  try {
+    syscall("flock", NR.flock, fd, LOCK_EX_NB, 0, 0, 0, 0, file);
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    if (error instanceof KernelError && error.code === "EAGAIN") {
+      throw new Error(`another sandboxd runs for this instance (${file} is locked)`, { cause: error });
+    }
+    throw error;
+  }
+}
+
+function memoryAvailable(): number {
+  const match = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync("/proc/meminfo", "utf8"));
+  if (match?.[1] === undefined) throw new Error("/proc/meminfo has no MemAvailable");
+  return Number(match[1]) * 1024;
+}

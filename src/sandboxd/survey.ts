@@ -1,0 +1,51 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { relative } from "node:path";
+import type { SandboxId } from "../ids.ts";
+import type { Instance } from "../instance.ts";
+import type { Cgroups } from "./cgroup.ts";
+import { cgroupParent, sandboxIdInName } from "./names.ts";
+import { mountPointsBelow } from "./slot.ts";
+
+/** Every sandbox of this instance of which the host shows anything: directories, mounts, cgroups, runsc's state. */
+export function sandboxesOnHost(instance: Instance, cgroups: Cgroups): Set<SandboxId> {
+  const { slots, bundles, runsc } = instance.sandboxd;
+  const names = [
+    ...list(slots),
+    ...list(bundles),
+    ...list(runsc),
+    ...cgroups.children(cgroupParent(instance)),
+    ...mountPointsBelow(slots).map((point) => relative(slots, point).split("/")[0] ?? ""),
+  ];
+  return new Set(names.map(sandboxIdInName).filter((id) => id !== undefined));
+}
+
+/**
+ * The processes that were started with this instance's runsc root, whether or not anything else is known of them: a
+ * `runsc run` whose sandboxd died before it could write its record has no other trace yet.
+ */
+export function runscProcesses(instance: Instance): number[] {
+  const mark = `--root=${instance.sandboxd.runsc}`;
+  return list("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => commandLine(pid).includes(mark))
+    .map(Number);
+}
+
+function commandLine(pid: string): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ESRCH") return [];
+    throw error;
+  }
+}
+
+function list(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
+  }
+}

@@ -1,0 +1,40 @@
+import { closeSync, fstatSync, openSync } from "node:fs";
+import { relative } from "node:path";
+import type { NamespaceId } from "../ids.ts";
+import type { Instance } from "../instance.ts";
+import { constants, openBeneath } from "../kernel/openat2.ts";
+import { TENANT } from "../kernel/users.ts";
+
+/**
+ * Opens a namespace's live directory for attaching. All below the data directory is api's and so hostile: it may hold
+ * links, other kinds of files or another owner's directory, and change at any time. So the kernel walks it from a
+ * descriptor of the data directory (root's), follows no link and crosses no mount, and what was opened is then looked
+ * at by its descriptor. The caller closes it.
+ */
+export function openVolume(instance: Instance, namespace: NamespaceId): number {
+  const data = openSync(instance.data, constants.O_PATH | constants.O_DIRECTORY);
+  try {
+    const live = `${relative(instance.data, instance.api.volumes)}/${namespace}/live`;
+    const flags = constants.O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+    const fd = openBeneath(data, live, flags, 0, { noSymlinks: true, noMounts: true });
+    try {
+      check(fd, data);
+      return fd;
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  } finally {
+    closeSync(data);
+  }
+}
+
+function check(fd: number, data: number): void {
+  const found = fstatSync(fd);
+  if (!found.isDirectory()) throw new Error("the volume is not a directory");
+  if (found.uid !== TENANT.uid || found.gid !== TENANT.gid) {
+    throw new Error(`the volume belongs to ${found.uid}:${found.gid}, not to ${TENANT.uid}:${TENANT.gid}`);
+  }
+  if (found.dev !== fstatSync(data).dev)
+    throw new Error("the volume is on another file system than the data directory");
+}
