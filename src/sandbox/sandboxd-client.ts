@@ -37,7 +37,10 @@ interface Link {
   readonly end: () => void;
 }
 
-/** api's end of sandboxd's socket. */
+/** sandboxd fills its pool once api is connected, so that api stays connected, not only while it asks for something. */
+const RECONNECT_MS = 1_000;
+
+/** api's end of sandboxd's socket. To be made when api listens for sandboxes: sandboxd takes it for the sign of that. */
 export function createSandboxdClient({ path, log }: { path: string; log: Log }): SandboxdClient {
   let link: Promise<Link> | undefined;
   let lastId = 0;
@@ -52,6 +55,13 @@ export function createSandboxdClient({ path, log }: { path: string; log: Log }):
     }
     return link;
   }
+
+  const stayConnected = (): void => {
+    linkUp().catch(() => {});
+  };
+  stayConnected();
+  const reconnecting = setInterval(stayConnected, RECONNECT_MS);
+  reconnecting.unref();
 
   return {
     async call<N extends OperationName>(op: N, args: OperationArgs<N>): Promise<OperationResult<N>> {
@@ -80,6 +90,7 @@ export function createSandboxdClient({ path, log }: { path: string; log: Log }):
 
     close() {
       closed = true;
+      clearInterval(reconnecting);
       link?.then(
         (open) => open.end(),
         () => {},

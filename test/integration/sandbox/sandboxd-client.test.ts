@@ -30,6 +30,14 @@ afterEach(() => {
   rmSync(dir, { recursive: true });
 });
 
+async function until(condition: () => boolean): Promise<void> {
+  const deadline = performance.now() + 5_000;
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error("it did not come to pass in 5 s");
+    await Bun.sleep(2);
+  }
+}
+
 describe("sandboxd client", () => {
   test("answers reach the requests that they belong to, many at once", async () => {
     const namespaces = Array.from({ length: 20 }, () => namespaceId.make());
@@ -48,6 +56,14 @@ describe("sandboxd client", () => {
     });
     sandboxd.start();
     expect(await client.call("ensureSandbox", { namespace: namespaceId.make() })).toBeDefined();
+  });
+
+  test("is connected before it is asked anything, and again when sandboxd was away", async () => {
+    await until(() => sandboxd.clients === 1);
+    sandboxd.stop();
+    await until(() => sandboxd.clients === 0);
+    sandboxd.start();
+    await until(() => sandboxd.clients === 1);
   });
 
   test("dies with requests in flight: each fails, the next one works", async () => {
