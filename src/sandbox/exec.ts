@@ -33,6 +33,8 @@ export interface ExecResult {
 }
 
 export interface Exec {
+  /** Throws AppError bad_input or too_large for what exec would refuse: before a namespace is made for it. */
+  check(request: Pick<ExecRequest, "command" | "stdin">): void;
   /**
    * Runs one command in the namespace's sandbox. Throws AppError: bad_input or too_large before anything runs, busy
    * and unavailable when it did not run, timeout and sandbox_lost when it may have.
@@ -97,7 +99,7 @@ export function createExec({ config, sandboxd, connections, log, prepare }: Opti
     }
   }
 
-  function check({ command, stdin }: ExecRequest): void {
+  function check({ command, stdin }: Pick<ExecRequest, "command" | "stdin">): void {
     if (command.includes("\0")) throw new AppError("bad_input", "A command cannot hold a NUL character.");
     if (Buffer.byteLength(command) > maxCommandBytes) {
       throw new AppError(
@@ -108,12 +110,14 @@ export function createExec({ config, sandboxd, connections, log, prepare }: Opti
     if (stdin !== undefined && stdin.length > MAX_STDIN_BYTES) {
       throw new AppError(
         "too_large",
-        "stdin has at most 1 MiB. Write more to a file and redirect it in the command.",
+        "The stdin has at most 1 MiB. Write more to a file and redirect it in the command.",
       );
     }
   }
 
   return {
+    check,
+
     async exec(request) {
       check(request);
       if (closing !== undefined) throw stopping();

@@ -1,0 +1,92 @@
+import { Elysia } from "elysia";
+import { z } from "zod";
+import type { Exec, ExecResult } from "../sandbox/exec.ts";
+import { namespaceCalls, type Access, type NamespaceCall } from "./auth.ts";
+import { readJson, text } from "./body.ts";
+import { createOutgoing, type Outgoing } from "./outgoing.ts";
+
+const execBody = z.object({ command: text, stdin: text.nullish() });
+
+/** The longest command and stdin, with every byte of both spelled as a six-character JSON escape. */
+const MAX_BODY_BYTES = 8 * 1024 * 1024;
+
+/** Longer answers are written piece by piece, as the client takes them: NUL bytes grow sixfold in JSON. */
+const LARGE_BYTES = 64 * 1024;
+const PIECE_BYTES = 64 * 1024;
+/** Of all long answers that are on their way: a dozen of the longest. */
+const OUTGOING_BYTES = 256 * 1024 * 1024;
+
+/** `POST /v1/exec` answers in JSON, `POST /exec` in plain text. */
+export function execRoutes({ access, exec }: { access: Access; exec: Exec }) {
+  const outgoing = createOutgoing(OUTGOING_BYTES);
+
+  async function run(request: Request, namespace: NamespaceCall): Promise<ExecResult> {
+    const body = await readJson(request, execBody, MAX_BODY_BYTES);
+    const { command } = body;
+    const stdin = typeof body.stdin === "string" ? new TextEncoder().encode(body.stdin) : undefined;
+    exec.check({ command, stdin });
+    return await namespace.write(({ id, signal }) => exec.exec({ namespace: id, command, stdin, signal }));
+  }
+
+  return new Elysia()
+    .use(namespaceCalls(access))
+    .post("/v1/exec", async ({ request, namespace }) => jsonAnswer(await run(request, namespace), outgoing), {
+      parse: "none",
+    })
+    .post("/exec", async ({ request, namespace }) => textAnswer(await run(request, namespace), outgoing), {
+      parse: "none",
+    });
+}
+
+export function jsonAnswer(result: ExecResult, outgoing: Outgoing): Response {
+  return answer(result, outgoing, "application/json", function* ({ stdout, stderr }) {
+    yield `{"exit_code":${result.exitCode},"stdout":"`;
+    for (const piece of stdout) yield JSON.stringify(piece).slice(1, -1);
+    yield `","stderr":"`;
+    for (const piece of stderr) yield JSON.stringify(piece).slice(1, -1);
+    const rest = {
+      duration_ms: result.durationMs,
+      stdout_truncated: result.stdoutTruncated,
+      stderr_truncated: result.stderrTruncated,
+      oom: result.oom,
+    };
+    yield `",${JSON.stringify(rest).slice(1)}`;
+  });
+}
+
+export function textAnswer(result: ExecResult, outgoing: Outgoing): Response {
+  return answer(result, outgoing, "text/plain; charset=utf-8", function* ({ stdout, stderr }) {
+    if (result.exitCode !== 0) {
+      yield `[exit ${result.exitCode}]\n`;
+      yield* stderr;
+    }
+    yield* stdout;
+  });
+}
+
+type Texts = Record<"stdout" | "stderr", Generator<string>>;
+
+function answer(
+  result: ExecResult,
+  outgoing: Outgoing,
+  type: string,
+  write: (texts: Texts) => Generator<string>,
+): Response {
+  const pieces = write({
+    stdout: decoded(result.stdout, result.stdoutTruncated),
+    stderr: decoded(result.stderr, result.stderrTruncated),
+  });
+  const size = result.stdout.length + result.stderr.length;
+  const body = size <= LARGE_BYTES ? [...pieces].join("") : outgoing.stream(pieces, size);
+  return new Response(body, { headers: { "content-type": type } });
+}
+
+/** Bytes as text, with U+FFFD for what is not UTF-8. What was truncated may end inside a character: that one is left out. */
+function* decoded(bytes: Uint8Array, truncated: boolean): Generator<string> {
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
+    const end = at + PIECE_BYTES;
+    // The decoder keeps the start of a character that a piece's end cuts; without a last piece it is dropped.
+    yield decoder.decode(bytes.subarray(at, end), { stream: truncated || end < bytes.length });
+  }
+}

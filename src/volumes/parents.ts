@@ -1,0 +1,87 @@
+import { rmdirSync } from "node:fs";
+import { constants, fchmodFd, fchownFd, mkdirAt, openBeneath, renameAt } from "../kernel/openat2.ts";
+import { AppError } from "../errors.ts";
+import { OPEN_DIRECTORY, openInside } from "./beneath.ts";
+import { Descriptor } from "./descriptor.ts";
+import { codeOf } from "./failure.ts";
+import type { WorkspacePath } from "./path.ts";
+import type { Space } from "./space.ts";
+
+/** The uid and gid of every tenant's files; commands run as it. */
+export const TENANT = 10_000;
+const DIRECTORY_MODE = 0o755;
+const { RENAME_NOREPLACE, O_NOFOLLOW } = constants;
+
+/** The directory that `path` is in, and those directories that got a new entry on the way to it. */
+export interface Parents {
+  readonly dir: Descriptor;
+  readonly grown: readonly Descriptor[];
+}
+
+/** How many directories a write to `path` would have to make. */
+export function missingParents(space: Space, path: WorkspacePath): number {
+  for (let count = path.names.length - 1; count > 0; count--) {
+    using dir = openIfThere(space, path, path.names.slice(0, count));
+    if (dir !== null) return path.names.length - 1 - count;
+  }
+  return path.names.length - 1;
+}
+
+/** Opens the directory that `path` is in; makes it and those above it where they are missing. */
+export function ensureParents(space: Space, path: WorkspacePath, freshName: () => string): Parents {
+  const names = path.names.slice(0, -1);
+  const missing = missingParents(space, path);
+  const grown: Descriptor[] = [];
+  let dir = openInside(space.live, names.slice(0, names.length - missing).join("/"), OPEN_DIRECTORY);
+  try {
+    for (const name of names.slice(names.length - missing)) {
+      makeDirectory(space, dir, name, freshName);
+      grown.push(dir);
+      dir = openMade(dir, name, path);
+    }
+    return { dir, grown };
+  } catch (error) {
+    for (const each of new Set([...grown, dir])) each[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** It appears with its owner and mode: a process killed in between leaves no directory that the tenant can't use. */
+function makeDirectory(space: Space, parent: Descriptor, name: string, freshName: () => string): void {
+  const fresh = freshName();
+  mkdirAt(space.tmp.fd, fresh, DIRECTORY_MODE);
+  try {
+    using made = new Descriptor(openBeneath(space.tmp.fd, fresh, OPEN_DIRECTORY));
+    fchownFd(made.fd, TENANT, TENANT);
+    // The process's umask had its say in mkdir.
+    fchmodFd(made.fd, DIRECTORY_MODE);
+    renameAt(space.tmp.fd, fresh, parent.fd, name, RENAME_NOREPLACE);
+  } catch (error) {
+    rmdirSync(space.tmp.entry(fresh));
+    // Somebody else was faster.
+    if (codeOf(error) !== "EEXIST") throw error;
+  }
+}
+
+/** No link is followed: where one stands it was planted just now, or leads nowhere, or `missingParents` had seen it. */
+function openMade(parent: Descriptor, name: string, path: WorkspacePath): Descriptor {
+  try {
+    return new Descriptor(openBeneath(parent.fd, name, OPEN_DIRECTORY | O_NOFOLLOW));
+  } catch (error) {
+    if (codeOf(error) !== "ENOTDIR" && codeOf(error) !== "ELOOP") throw error;
+    throw inTheWay(path, error);
+  }
+}
+
+function openIfThere(space: Space, path: WorkspacePath, names: readonly string[]): Descriptor | null {
+  try {
+    return openInside(space.live, names.join("/"), OPEN_DIRECTORY);
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return null;
+    throw codeOf(error) === "ENOTDIR" ? inTheWay(path, error) : error;
+  }
+}
+
+function inTheWay(path: WorkspacePath, cause: unknown): AppError {
+  return new AppError("conflict", `Something on the way to ${path.text} is not a directory.`, { cause });
+}

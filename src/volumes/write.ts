@@ -1,0 +1,161 @@
+import { rename, unlink } from "node:fs/promises";
+import { AppError } from "../errors.ts";
+import { constants, fchmodFd, fchownFd, openBeneath } from "../kernel/openat2.ts";
+import { statfs } from "../kernel/statfs.ts";
+import { OPEN_DIRECTORY, openInside, placeOf, type Place } from "./beneath.ts";
+import { closeFile, syncFile, writeAt } from "./disk.ts";
+import { codeOf, fileFailure, notRegular } from "./failure.ts";
+import { ensureParents, missingParents, TENANT } from "./parents.ts";
+import type { WorkspacePath } from "./path.ts";
+import type { Space } from "./space.ts";
+
+const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
+const FILE_MODE = 0o644;
+/** How often a large write looks whether the disk still has room. */
+const FLOOR_CHECK_BYTES = 8 * 1024 * 1024;
+/** Of a directory that is deleted again and again while a file is put into it. */
+const MAX_ATTEMPTS = 5;
+
+export interface WriteLimits {
+  readonly maxBytes: number;
+  /** What the disk has to have free afterwards. */
+  readonly diskFloorBytes: number;
+}
+
+export interface WriteSource {
+  readonly chunks: AsyncIterable<Uint8Array> | readonly Uint8Array[];
+  /** What the client announced; a body that ends early is not written. */
+  readonly sizeBytes?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface Written {
+  readonly path: string;
+  readonly sizeBytes: number;
+  /** Lower-case hex. */
+  readonly sha256: string;
+}
+
+/**
+ * Puts a whole file in place, or nothing: the bytes go beside the workspace, reach the disk, and take the name by a
+ * rename, which the disk has too before this returns. An existing file keeps its mode; missing directories are made.
+ * `freshName` makes names in tmp; `admit` is asked before anything is written how many entries this would add.
+ */
+export async function writeFile(
+  space: Space,
+  path: WorkspacePath,
+  source: WriteSource,
+  limits: WriteLimits,
+  freshName: () => string,
+  admit: (newEntries: number) => Promise<void>,
+): Promise<Written> {
+  if (path.names.length === 0 || path.directory) {
+    throw new AppError("bad_input", `${path.text} names a directory; give the path of a file.`);
+  }
+  checkSize(source.sizeBytes ?? 0, limits);
+  try {
+    const { mode, newEntries } = lookAhead(space, path);
+    if (newEntries > 0) await admit(newEntries);
+    checkFloor(space, source.sizeBytes ?? 0, limits);
+    const fresh = freshName();
+    const fd = openBeneath(space.tmp.fd, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+    try {
+      const { sizeBytes, sha256 } = await receive(space, fd, source, limits);
+      fchownFd(fd, TENANT, TENANT);
+      // After the chown, which takes setuid and setgid away, and so does this.
+      fchmodFd(fd, mode);
+      await syncFile(fd);
+      source.signal?.throwIfAborted();
+      await putInPlace(space, path, fresh, freshName);
+      return { path: path.text, sizeBytes, sha256 };
+    } catch (error) {
+      await unlink(space.tmp.entry(fresh)).catch(ignoreAbsence);
+      throw error;
+    } finally {
+      await closeFile(fd);
+    }
+  } catch (error) {
+    throw fileFailure(error, path);
+  }
+}
+
+/** What can be refused before the body is read. */
+function lookAhead(space: Space, path: WorkspacePath): { mode: number; newEntries: number } {
+  const missing = missingParents(space, path);
+  if (missing > 0) return { mode: FILE_MODE, newEntries: missing + 1 };
+  const dir = openInside(space.live, path.names.slice(0, -1).join("/"), OPEN_DIRECTORY);
+  using place = placeOf(space.live, path.inner, dir);
+  checkReplaceable(place, path);
+  return place.status === null
+    ? { mode: FILE_MODE, newEntries: 1 }
+    : { mode: place.status.mode & 0o777, newEntries: 0 };
+}
+
+function checkReplaceable(place: Place, path: WorkspacePath): void {
+  if (place.status?.kind === "directory") {
+    throw new AppError("conflict", `${path.text} is a directory; delete it first.`);
+  }
+  if (place.status?.kind === "other") throw notRegular(path);
+}
+
+async function receive(space: Space, fd: number, source: WriteSource, limits: WriteLimits) {
+  const hash = new Bun.CryptoHasher("sha256");
+  let size = 0;
+  let nextCheck = FLOOR_CHECK_BYTES;
+  for await (const chunk of source.chunks) {
+    source.signal?.throwIfAborted();
+    checkSize(size + chunk.length, limits);
+    if (size + chunk.length > nextCheck) {
+      checkFloor(space, chunk.length, limits);
+      nextCheck += FLOOR_CHECK_BYTES;
+    }
+    hash.update(chunk);
+    await writeAt(fd, chunk, size);
+    size += chunk.length;
+  }
+  if (source.sizeBytes !== undefined && size !== source.sizeBytes) {
+    throw new AppError(
+      "bad_input",
+      `The body ended after ${size} of the ${source.sizeBytes} bytes announced.`,
+    );
+  }
+  return { sizeBytes: size, sha256: hash.digest("hex") };
+}
+
+async function putInPlace(
+  space: Space,
+  path: WorkspacePath,
+  fresh: string,
+  freshName: () => string,
+): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    const { dir, grown } = ensureParents(space, path, freshName);
+    try {
+      using place = placeOf(space.live, path.inner, dir);
+      checkReplaceable(place, path);
+      await rename(space.tmp.entry(fresh), place.dir.entry(place.name));
+      // The new names are on the disk too before anybody is told of them.
+      await Promise.all([place.dir, ...grown].map(async ({ fd }) => syncFile(fd)));
+      return;
+    } catch (error) {
+      if (codeOf(error) !== "ENOENT" || attempt >= MAX_ATTEMPTS) throw error;
+    } finally {
+      for (const each of grown) each[Symbol.dispose]();
+    }
+  }
+}
+
+function checkSize(size: number, limits: WriteLimits): void {
+  if (size <= limits.maxBytes) return;
+  throw new AppError("too_large", `A file may have at most ${limits.maxBytes} bytes here.`);
+}
+
+function checkFloor(space: Space, more: number, limits: WriteLimits): void {
+  if (limits.diskFloorBytes === 0 || statfs(space.tmp.fd).availableBytes - more >= limits.diskFloorBytes)
+    return;
+  throw new AppError("no_space", "The disk is nearly full; delete something and try again.");
+}
+
+function ignoreAbsence(error: unknown): void {
+  if (codeOf(error) !== "ENOENT") throw error;
+}

@@ -1,0 +1,195 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createApp } from "../../../src/api/app.ts";
+import { createAccess } from "../../../src/api/auth.ts";
+import { execRoutes } from "../../../src/api/exec.ts";
+import { configSchema } from "../../../src/config/schema.ts";
+import { keyId, namespaceId, workspaceId, type NamespaceId } from "../../../src/ids.ts";
+import { createCalls } from "../../../src/keys/calls.ts";
+import { createLog } from "../../../src/log.ts";
+import { listenForSandboxes, type Connections } from "../../../src/sandbox/connections.ts";
+import { createExec, type Exec } from "../../../src/sandbox/exec.ts";
+import { createSandboxdClient, type SandboxdClient } from "../../../src/sandbox/sandboxd-client.ts";
+import { FakeSandboxd } from "../../fixtures/fake-sandboxd.ts";
+
+const log = createLog("test", () => {});
+const KEY = "trove-sk-test";
+let dir: string;
+let connections: Connections;
+let sandboxd: FakeSandboxd;
+let client: SandboxdClient;
+let exec: Exec;
+let server: Bun.Server<undefined>;
+/** Namespaces that calls made. */
+let made: Map<string, NamespaceId>;
+
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), "cd-"));
+  connections = listenForSandboxes({ path: join(dir, "sb"), trustedUid: 0, peerUid: () => 0, log });
+  sandboxd = new FakeSandboxd({ path: join(dir, "sd"), sandboxesPath: join(dir, "sb") });
+  sandboxd.start();
+  client = createSandboxdClient({ path: join(dir, "sd"), log });
+  const config = configSchema.parse({ exec: { timeout_s: 1, output_mb: 1, per_namespace: 1, queue: 0 } });
+  exec = createExec({ config, sandboxd: client, connections, log });
+  made = new Map();
+  const workspace = workspaceId.make();
+  const caller = {
+    scope: "workspace",
+    workspaceId: workspace,
+    keyId: keyId.make(),
+    keyName: "k",
+    lockedNamespace: null,
+  } as const;
+  const access = createAccess({
+    keys: { authenticate: async (key) => (key === KEY ? caller : null), isRevoked: () => false },
+    namespaces: {
+      find: async (_workspace, name) => made.get(name) ?? null,
+      ensure: async (_workspace, name) => {
+        const id = made.get(name) ?? namespaceId.make();
+        made.set(name, id);
+        return id;
+      },
+      isEnding: () => false,
+    },
+    workspaces: { exists: async () => true },
+    calls: createCalls(),
+    operator: false,
+  });
+  const app = createApp({ routes: [execRoutes({ access, exec })], log, requestIdOf: () => "req-test" });
+  server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: (request) => app.fetch(request) });
+});
+
+afterEach(async () => {
+  await server.stop(true);
+  await exec.close();
+  client.close();
+  sandboxd.stop();
+  connections.close();
+  rmSync(dir, { recursive: true });
+});
+
+interface Post {
+  path?: string;
+  key?: string;
+  namespace?: string;
+  signal?: AbortSignal;
+}
+
+function post(
+  body: string | Uint8Array<ArrayBuffer>,
+  { path = "/v1/exec", key = KEY, namespace = "alice", signal }: Post = {},
+) {
+  return fetch(new URL(path, server.url), {
+    method: "POST",
+    body,
+    headers: { authorization: `Bearer ${key}`, "x-namespace": namespace },
+    ...(signal === undefined ? {} : { signal }),
+  });
+}
+
+const command = (text: string, more: object = {}): string => JSON.stringify({ command: text, ...more });
+
+async function until(condition: () => boolean): Promise<void> {
+  const deadline = performance.now() + 5_000;
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error("it did not come to pass in 5 s");
+    await Bun.sleep(2);
+  }
+}
+
+describe("POST /v1/exec", () => {
+  test("runs a command, with and without stdin, and makes its namespace", async () => {
+    const answer = await post(command("cat\nout done\nerr hm\nexit 2", { stdin: "héllo\n" }));
+    expect(answer.status).toBe(200);
+    expect(answer.headers.get("content-type")).toStartWith("application/json");
+    expect(await answer.json()).toMatchObject({
+      exit_code: 2,
+      stdout: "héllo\ndone\n",
+      stderr: "hm\n",
+      oom: false,
+    });
+    const without = await post(command("cat", { stdin: null }));
+    expect(await without.json()).toMatchObject({ exit_code: 0, stdout: "" });
+    expect([...made.keys()]).toEqual(["alice"]);
+  });
+
+  test("long output arrives whole, and is cut at the cap", async () => {
+    const answer = await post(command("fill 2000000"));
+    const { stdout, ...rest } = (await answer.json()) as { stdout: string };
+    expect(stdout === "x".repeat(1024 * 1024)).toBe(true);
+    expect(rest).toMatchObject({ stdout_truncated: true, stderr_truncated: false });
+  });
+
+  test.each<[number, string, string | Uint8Array<ArrayBuffer>]>([
+    [400, "no JSON", "{"],
+    [400, "not UTF-8", Uint8Array.of(123, 255, 125)],
+    [422, "no command", "{}"],
+    [422, "a command that is no string", command([] as unknown as string)],
+    [422, "stdin that is no string", command("", { stdin: 5 })],
+    [422, "half of a surrogate pair", '{"command":"out \\ud800"}'],
+    [400, "a NUL in the command", command("out \0")],
+    [413, "a command of over 128 KiB", command("x".repeat(128 * 1024 + 1))],
+    [413, "stdin of over 1 MiB", command("cat", { stdin: "x".repeat(1024 * 1024 + 1) })],
+    [413, "a body that nothing valid needs", `${" ".repeat(9 * 1024 * 1024)}{}`],
+  ])("%d for %s, with a sentence, and nothing runs", async (status, _what, body) => {
+    const answer = await post(body);
+    expect(answer.status).toBe(status);
+    expect(await answer.json()).toEqual({ detail: expect.stringMatching(/^[A-Z].*\.$/) });
+    expect([sandboxd.booted, made.size]).toEqual([0, 0]);
+  });
+
+  test("the longest stdin passes even when every byte of it is escaped", async () => {
+    const escaped = `{"command":"cat","stdin":"${"\\u0001".repeat(1024 * 1024)}"}`;
+    const { stdout } = (await (await post(escaped)).json()) as { stdout: string };
+    expect(stdout === "\u0001".repeat(1024 * 1024)).toBe(true);
+  });
+
+  test("401 without a key, before the body is looked at", async () => {
+    expect((await post("{", { key: "other" })).status).toBe(401);
+  });
+
+  test("408 over the wall clock; 429 and Retry-After when it is the namespace's turn to wait", async () => {
+    const slow = post(command("sleep 60000"));
+    await until(() => exec.stats().running === 1);
+    const refused = await post(command("out x"));
+    expect([refused.status, refused.headers.get("retry-after")]).toEqual([429, "1"]);
+    expect((await slow).status).toBe(408);
+    expect((await post(command("out x"))).status).toBe(200);
+  });
+
+  test("503 with Retry-After when sandboxd is away, 502 when the sandbox is lost", async () => {
+    sandboxd.stop();
+    const away = await post(command("out x"));
+    expect([away.status, away.headers.get("retry-after")]).toEqual([503, "2"]);
+    sandboxd.start();
+    const lost = await post(command("die"));
+    expect(lost.status).toBe(502);
+    expect(await lost.json()).toEqual({
+      detail: "The command may have run, but its sandbox ended before it did.",
+    });
+  });
+
+  test("a client that hangs up kills its command", async () => {
+    const caller = new AbortController();
+    const call = post(command("sleep 900\nout late"), { signal: caller.signal }).catch(() => "hung up");
+    await until(() => exec.stats().running === 1 && sandboxd.booted === 1);
+    const start = performance.now();
+    caller.abort();
+    expect(await call).toBe("hung up");
+    await until(() => exec.stats().running === 0);
+    // Well before it would have ended by itself.
+    expect(performance.now() - start).toBeLessThan(700);
+  });
+});
+
+describe("POST /exec", () => {
+  test("answers in plain text", async () => {
+    const good = await post(command("out hi\nerr no"), { path: "/exec" });
+    expect(good.headers.get("content-type")).toBe("text/plain; charset=utf-8");
+    expect(await good.text()).toBe("hi\n");
+    const bad = await post(command("out hi\nerr no\nexit 9"), { path: "/exec" });
+    expect([bad.status, await bad.text()]).toEqual([200, "[exit 9]\nno\nhi\n"]);
+  });
+});
