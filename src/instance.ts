@@ -32,6 +32,8 @@ export interface Instance {
     readonly runsc: string;
     readonly logs: string;
   };
+  /** The configuration in force, a copy made by root for the roles, which don't see the one it came from. */
+  readonly publishedConfig: string;
   /** root, 0600; whoever starts sandboxes of this instance holds it. */
   readonly lockFile: string;
   readonly sockets: {
@@ -70,6 +72,7 @@ export function instanceLayout(data: string, inst: string): Instance {
       runsc: join(sandboxd, "runsc"),
       logs: join(sandboxd, "logs"),
     },
+    publishedConfig: join(run, "config", "config.toml"),
     lockFile: join(run, "lock"),
     sockets: {
       dir: run,

@@ -10,9 +10,12 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
+  readFileSync,
   realpathSync,
+  renameSync,
   rmSync,
   statSync,
+  writeFileSync,
   writeSync,
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -61,7 +64,22 @@ export function ensureRunDirectories(instance: Instance): void {
   ensureDirectory(dirname(sockets.admin), api, 0o755);
   ensureDirectory(dirname(sockets.sandboxd), { uid: 0, gid: api.gid }, 0o750);
   ensureDirectory(dirname(sockets.gateway), { uid: gateway.uid, gid: api.gid }, 0o750);
+  ensureDirectory(dirname(instance.publishedConfig), { uid: 0, gid: api.gid }, 0o750);
   ensureDirectory(instance.sandboxd.dir, ROOT, 0o700);
+}
+
+/**
+ * Puts a copy of the configuration where the roles see it; null = none, all defaults. A new file each time: a role reads
+ * the old or the new, never half of one.
+ */
+export function publishConfig(instance: Instance, file: string | null): void {
+  const api = roleUser("cofferdam");
+  const content = file === null ? new Uint8Array() : readFileSync(file);
+  const temporary = `${instance.publishedConfig}.new`;
+  rmSync(temporary, { force: true });
+  writeFileSync(temporary, content, { flag: "wx", mode: 0o640 });
+  chownSync(temporary, 0, api.gid);
+  renameSync(temporary, instance.publishedConfig);
 }
 
 /** Only for directories whose parent is root's, so that nobody can put a link in their place. */

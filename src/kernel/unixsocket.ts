@@ -29,6 +29,14 @@ export function connectUnix(path: string): number {
   return fd;
 }
 
+/** Two connected stream sockets, close-on-exec, as bare descriptors: one to keep, one to give to a child. */
+export function socketPair(): [number, number] {
+  const pair = new Int32Array(new ArrayBuffer(8));
+  syscall("socketpair", NR.socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+  const [ours = -1, theirs = -1] = pair;
+  return [ours, theirs];
+}
+
 /** One datagram to a unix socket; `path` with a leading `@` is an abstract address. */
 export function sendDatagram(path: string, message: string): void {
   const address = socketAddress(path);
