@@ -13,7 +13,8 @@ export interface AppParts {
 
 /** The routes with their errors: an AppError as its status, an unknown path or method as 404 or 405, the rest as 500. */
 export function createApp({ routes, log, requestIdOf }: AppParts) {
-  const app = new Elysia({ strictPath: true, normalize: false });
+  // standardHostname lets Elysia look for the path behind eleven characters: a shorter Host would hide its beginning.
+  const app = new Elysia({ strictPath: true, normalize: false, handler: { standardHostname: false } });
   app.onError(({ error, code, request }) => {
     if (error instanceof AppError) return errorResponse(error);
     if (code === "NOT_FOUND") return nothingThere(request, known);

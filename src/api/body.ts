@@ -19,11 +19,17 @@ export async function readJson<S extends z.ZodType>(
   maxBytes: number = SMALL_BODY_BYTES,
 ): Promise<z.infer<S>> {
   const bytes = await readBounded(request, maxBytes);
+  let source: string;
+  try {
+    source = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (error) {
+    throw new AppError("not_text", "The body has to be UTF-8.", { cause: error });
+  }
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    value = JSON.parse(source);
   } catch (error) {
-    throw new AppError("bad_input", "The body has to be JSON in UTF-8.", { cause: error });
+    throw new AppError("bad_input", "The body has to be JSON.", { cause: error });
   }
   const result = schema.safeParse(value);
   if (!result.success) throw new AppError("invalid", shapeDetail(result.error));

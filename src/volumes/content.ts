@@ -44,7 +44,8 @@ function wholeCharacters(bytes: Uint8Array): number {
     const byte = bytes[bytes.length - back] ?? 0;
     // A continuation byte: the character began before it.
     if ((byte & 0xc0) === 0x80) continue;
-    const length = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 1;
+    // What no character begins with stays, so that the file shows as binary.
+    const length = byte > 0xf4 || byte < 0xc2 ? 1 : byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
     return length > back ? bytes.length - back : bytes.length;
   }
   return bytes.length;

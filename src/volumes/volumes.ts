@@ -12,7 +12,9 @@ import { TENANT } from "./parents.ts";
 import { purge } from "./purge.ts";
 import { createFileQuota } from "./quota.ts";
 import { openSpace } from "./space.ts";
+import type { WorkspacePath } from "./path.ts";
 import { openVolume, type Volume } from "./volume.ts";
+import { checkWrite } from "./write.ts";
 
 /** Removed namespaces, until they are deleted. No namespace's id looks like this. */
 const TRASH = ".trash";
@@ -67,6 +69,11 @@ export function createVolumes({ dir, config }: VolumesParts) {
       }
       await syncFile(volumes.fd);
       await purge(trash, fresh, freshName);
+    },
+
+    /** What can be refused before the namespace is made and the body read: a path that is no file's, or its size. */
+    checkWrite(path: WorkspacePath, sizeBytes: number): void {
+      checkWrite(path, sizeBytes, limits);
     },
 
     /** `id` is null for a namespace that does not exist: it reads as empty. */

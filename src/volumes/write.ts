@@ -49,10 +49,7 @@ export async function writeFile(
   freshName: () => string,
   admit: (newEntries: number) => Promise<void>,
 ): Promise<Written> {
-  if (path.names.length === 0 || path.directory) {
-    throw new AppError("bad_input", `${path.text} names a directory; give the path of a file.`);
-  }
-  checkSize(source.sizeBytes ?? 0, limits);
+  checkWrite(path, source.sizeBytes ?? 0, limits);
   try {
     const { mode, newEntries } = lookAhead(space, path);
     if (newEntries > 0) await admit(newEntries);
@@ -77,6 +74,14 @@ export async function writeFile(
   } catch (error) {
     throw fileFailure(error, path);
   }
+}
+
+/** What can be refused without a look at the disk. */
+export function checkWrite(path: WorkspacePath, sizeBytes: number, limits: WriteLimits): void {
+  if (path.names.length === 0 || path.directory) {
+    throw new AppError("bad_input", `${path.text} names a directory; give the path of a file.`);
+  }
+  checkSize(sizeBytes, limits);
 }
 
 /** What can be refused before the body is read. */

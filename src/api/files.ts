@@ -1,0 +1,127 @@
+import { Elysia } from "elysia";
+import { z } from "zod";
+import { AppError } from "../errors.ts";
+import { parsePath, parseUrlPath, refusedPath, type WorkspacePath } from "../volumes/path.ts";
+import type { Volumes } from "../volumes/volumes.ts";
+import type { WriteSource, Written } from "../volumes/write.ts";
+import { namespaceCalls, type Access, type NamespaceCall } from "./auth.ts";
+import { errorResponse } from "./errors.ts";
+import { readJson, text } from "./body.ts";
+import { download } from "./download.ts";
+
+export interface FileRoutesParts {
+  readonly access: Access;
+  readonly volumes: Volumes;
+  /** The longest path, in bytes. */
+  readonly maxPathBytes: number;
+}
+
+/** JSON is held in memory, several times over, while it is parsed; larger files go through PUT. */
+const MAX_TEXT_BODY_BYTES = 32 * 1024 * 1024;
+
+const writeBody = z.object({ path: z.string(), content: text });
+const deleteBody = z.object({ path: z.string() });
+const RECURSIVE = new Map([
+  ["true", true],
+  ["1", true],
+  ["false", false],
+  ["0", false],
+]);
+
+/** The file calls of a namespace. */
+export function fileRoutes({ access, volumes, maxPathBytes }: FileRoutesParts) {
+  const pathOf = (input: string) => parsePath(input, maxPathBytes);
+
+  async function write(namespace: NamespaceCall, path: WorkspacePath, source: Omit<WriteSource, "signal">) {
+    volumes.checkWrite(path, source.sizeBytes ?? 0);
+    return namespace.write(async ({ id, signal }) => {
+      await volumes.ensure(id);
+      return written(await volumes.open(id).write(path, { ...source, signal }));
+    });
+  }
+
+  async function read(request: Request, namespace: NamespaceCall): Promise<Response> {
+    const path = urlPath(request, maxPathBytes);
+    return namespace.read(async (lease) => download(volumes.open(lease.id).open(path), request, lease));
+  }
+
+  return (
+    new Elysia()
+      .use(namespaceCalls(access))
+      .post(
+        "/write",
+        async ({ request, namespace }) => {
+          const body = await readJson(request, writeBody, MAX_TEXT_BODY_BYTES);
+          const bytes = new TextEncoder().encode(body.content);
+          return write(namespace, pathOf(body.path), { chunks: [bytes], sizeBytes: bytes.length });
+        },
+        { parse: "none" },
+      )
+      .put(
+        "/files/*",
+        async ({ request, namespace }) => {
+          const announced = request.headers.get("content-length");
+          return write(namespace, urlPath(request, maxPathBytes), {
+            chunks: request.body ?? [],
+            sizeBytes: announced === null ? undefined : Number(announced),
+          });
+        },
+        { parse: "none" },
+      )
+      // Not .get and .head: Elysia answers HEAD by a GET whose body it reads to the end to learn its length.
+      .all("/files/*", async ({ request, namespace }) => {
+        if (request.method === "GET" || request.method === "HEAD") return read(request, namespace);
+        const detail = `${request.method} does not work here; use GET, HEAD, PUT.`;
+        return errorResponse(new AppError("method_not_allowed", detail), { allow: "GET, HEAD, PUT" });
+      })
+      .post(
+        "/delete",
+        async ({ request, namespace }) => {
+          const path = pathOf((await readJson(request, deleteBody)).path);
+          return namespace.read(async ({ id }) => {
+            await volumes.open(id).delete(path);
+            return { deleted: path.text };
+          });
+        },
+        { parse: "none" },
+      )
+      .get("/v1/files", async ({ request, namespace }) => {
+        const query = queryOf(request);
+        const path = pathOf(query.get("path") ?? "workspace/");
+        const recursive = RECURSIVE.get(query.get("recursive")?.toLowerCase() ?? "false");
+        if (recursive === undefined) throw new AppError("invalid", "recursive has to be true or false.");
+        return namespace.read(async ({ id }) => volumes.open(id).list(path, recursive));
+      })
+      .get("/v1/files/content", async ({ request, namespace }) => {
+        const input = queryOf(request).get("path");
+        if (input === undefined) throw new AppError("invalid", "Name the file: ?path=workspace/…");
+        const path = pathOf(input);
+        return namespace.read(async ({ id }) => volumes.open(id).content(path));
+      })
+  );
+}
+
+function written({ path, sizeBytes }: Written): { path: string; size_bytes: number } {
+  return { path, size_bytes: sizeBytes };
+}
+
+/** What follows `/files/`, with the query: see parseUrlPath. */
+function urlPath(request: Request, maxPathBytes: number): WorkspacePath {
+  const { pathname, search } = new URL(request.url);
+  return parseUrlPath(pathname.slice("/files/".length) + search, maxPathBytes);
+}
+
+/** The query, of which each part has to be UTF-8: URLSearchParams would make another name of what isn't. */
+function queryOf(request: Request): Map<string, string> {
+  const parts = new URL(request.url).search.slice(1).split("&");
+  try {
+    return new Map(
+      parts.map((part) => {
+        const [name = "", ...value] = part.replaceAll("+", " ").split("=");
+        return [decodeURIComponent(name), decodeURIComponent(value.join("="))];
+      }),
+    );
+  } catch (error) {
+    throw refusedPath(error);
+  }
+}
