@@ -17,7 +17,12 @@ export class KernelError extends Error {
   }
 }
 
-const errnoNames = new Map(Object.entries(os.errno).map(([name, number]) => [number, name]));
+/** Where one number has two names the first one counts: EAGAIN, not EWOULDBLOCK. */
+const errnoNames = new Map(
+  Object.entries(os.errno)
+    .map(([name, number]) => [number, name] as const)
+    .toReversed(),
+);
 
 /** A number, a bigint, or memory: an array's address stays valid for the call since the caller holds the array. */
 export type Argument = number | bigint | NodeJS.TypedArray | DataView;

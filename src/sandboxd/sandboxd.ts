@@ -27,6 +27,7 @@ const MAX_PARALLEL_BOOTS = 4;
 /** How many more tenants' sandboxes than `exec.warm` there may be while api evicts. */
 const WARM_MARGIN = 16;
 const GONE_API_WAIT_MS = 1_000;
+const LEAVING_API_WAIT_MS = 200;
 
 export interface SandboxdOptions {
   readonly instance: Instance;
@@ -163,14 +164,20 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
     });
     pool.wake();
 
+    /** When all is being stopped, api may be a moment behind us. */
+    async function clientsLeave(): Promise<boolean> {
+      const deadline = Date.now() + LEAVING_API_WAIT_MS;
+      while (server.clients() > 0 && Date.now() < deadline) await Bun.sleep(10);
+      return server.clients() === 0;
+    }
+
     return {
       async stop(which) {
         server.close();
         clearInterval(cleanup);
         await pool.stop();
         if (which === "end") await sandboxes.stopAll();
-        else if (server.clients() === 0)
-          await Promise.race([sandboxes.emptied(), Bun.sleep(GONE_API_WAIT_MS)]);
+        else if (await clientsLeave()) await Promise.race([sandboxes.emptied(), Bun.sleep(GONE_API_WAIT_MS)]);
         await sandboxes.settled();
         server.drop();
         cgroups.removeEmpty(cgroupParent(instance));

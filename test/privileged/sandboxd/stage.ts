@@ -69,6 +69,16 @@ export function asUid<T>(uid: number, act: () => T): T {
   }
 }
 
+/** What a promise was rejected with; throws when it was not. */
+export async function refusal(promise: Promise<unknown>): Promise<string> {
+  try {
+    await promise;
+  } catch (error) {
+    return String(error);
+  }
+  throw new Error("it was not refused");
+}
+
 interface Talk {
   id: SandboxId | undefined;
   nonce: string;

@@ -1,0 +1,10 @@
+import { configSchema } from "../../../src/config/schema.ts";
+import { openInstance } from "../../../src/instance.ts";
+import { createLog } from "../../../src/log.ts";
+import { startSandboxd } from "../../../src/sandboxd/sandboxd.ts";
+
+/** A sandboxd in a process of its own, to be killed: daemon.ts DATA LIB EXEC-JSON. Prints a line when it listens. */
+const [data = "", lib = "", exec = "{}"] = process.argv.slice(2);
+const config = configSchema.parse({ exec: JSON.parse(exec) });
+await startSandboxd({ instance: openInstance(data), config, lib, log: createLog("sandboxd") });
+process.stdout.write("ready\n");
