@@ -5,16 +5,19 @@ import { hungUp } from "./admission.ts";
 import type { HostMemory } from "./memory.ts";
 import type { Session } from "./session.ts";
 
+/** What the set needs of a session: when it ends, and to end it. */
+export type WarmSession = Pick<Session, "sandbox" | "alive" | "over" | "end">;
+
 /** A session that stays while it is held. */
-export interface Lease {
-  readonly session: Session;
+export interface Lease<S> {
+  readonly session: S;
   /** To be called once, when the call is over. */
-  release(): void;
+  readonly release: () => void;
 }
 
-export interface WarmSet {
+export interface WarmSet<S> {
   /** The namespace's session: the one it has, or a new one that concurrent calls share. */
-  acquire(namespace: NamespaceId, signal?: AbortSignal): Promise<Lease>;
+  acquire(namespace: NamespaceId, signal?: AbortSignal): Promise<Lease<S>>;
   /** Ends the namespace's sandbox, if it has one, and what runs in it. Resolves when it is gone. */
   stop(namespace: NamespaceId): Promise<void>;
   /** Ends them all and takes no more. */
@@ -22,9 +25,9 @@ export interface WarmSet {
   stats(): { warm: number; leases: number };
 }
 
-interface Options {
+interface Options<S> {
   /** Boots or attaches a sandbox and resolves when it can run commands. */
-  readonly open: (namespace: NamespaceId) => Promise<Session>;
+  readonly open: (namespace: NamespaceId) => Promise<S>;
   readonly idleMs: number;
   /** Sessions kept; more only while all are in use. */
   readonly max: number;
@@ -34,10 +37,10 @@ interface Options {
   readonly tickMs?: number;
 }
 
-interface Entry {
-  readonly opened: Promise<Session>;
+interface Entry<S> {
+  readonly opened: Promise<S>;
   /** undefined while it opens. */
-  session: Session | undefined;
+  session: S | undefined;
   leases: number;
   idleSince: number;
 }
@@ -45,17 +48,18 @@ interface Entry {
 const MIB = 1024 * 1024;
 
 /** The sandboxes that api holds, one for each namespace that ran a command lately. */
-export function createWarmSet({ open, idleMs, max, memory, log, tickMs = 1_000 }: Options): WarmSet {
+export function createWarmSet<S extends WarmSession>(options: Options<S>): WarmSet<S> {
+  const { open, idleMs, max, memory, log, tickMs = 1_000 } = options;
   /** Least recently used first. */
-  const entries = new Map<NamespaceId, Entry>();
+  const entries = new Map<NamespaceId, Entry<S>>();
   let ticking: Timer | undefined;
   let closed = false;
   // Fails now, not in a timer, where it cannot be read.
   memory();
 
-  function add(namespace: NamespaceId): Entry {
+  function add(namespace: NamespaceId): Entry<S> {
     const opened = open(namespace);
-    const entry: Entry = { opened, session: undefined, leases: 0, idleSince: performance.now() };
+    const entry: Entry<S> = { opened, session: undefined, leases: 0, idleSince: performance.now() };
     entries.set(namespace, entry);
     ticking ??= setInterval(tick, tickMs).unref();
     void watch(namespace, entry);
@@ -63,7 +67,7 @@ export function createWarmSet({ open, idleMs, max, memory, log, tickMs = 1_000 }
     return entry;
   }
 
-  async function watch(namespace: NamespaceId, entry: Entry): Promise<void> {
+  async function watch(namespace: NamespaceId, entry: Entry<S>): Promise<void> {
     try {
       entry.session = await entry.opened;
       await entry.session.over;
@@ -73,14 +77,14 @@ export function createWarmSet({ open, idleMs, max, memory, log, tickMs = 1_000 }
     forget(namespace, entry);
   }
 
-  function forget(namespace: NamespaceId, entry: Entry): void {
+  function forget(namespace: NamespaceId, entry: Entry<S>): void {
     if (entries.get(namespace) === entry) entries.delete(namespace);
     if (entries.size > 0) return;
     clearInterval(ticking);
     ticking = undefined;
   }
 
-  function hold(entry: Entry): () => void {
+  function hold(entry: Entry<S>): () => void {
     entry.leases += 1;
     return () => {
       entry.leases -= 1;
@@ -90,7 +94,7 @@ export function createWarmSet({ open, idleMs, max, memory, log, tickMs = 1_000 }
   }
 
   /** Sessions that nobody uses, least recently used first. */
-  function* idle(): Generator<Entry & { session: Session }> {
+  function* idle(): Generator<Entry<S> & { session: S }> {
     for (const entry of entries.values()) {
       if (entry.leases === 0 && entry.session?.alive === true) yield { ...entry, session: entry.session };
     }
