@@ -19,6 +19,8 @@ interface Setting {
   readonly optional?: boolean;
 }
 
+/** Opened to write, never created: a control file that is not there is an error. */
+const EXISTING = { flag: "r+" };
 const CPU_PERIOD_US = 100_000;
 const GONE = new Set(["ENOENT", "ENODEV"]);
 
@@ -106,8 +108,7 @@ export function openCgroups(
   function apply(path: string, setting: Setting): void {
     const file = fileOf(path, setting);
     try {
-      // r+: opened to write, never created.
-      writeFileSync(file, setting.value, { flag: "r+" });
+      writeFileSync(file, setting.value, EXISTING);
     } catch (error) {
       if (setting.optional === true) return;
       throw new Error(`the limit ${setting.file} can't be set in ${file}`, { cause: error });
@@ -125,7 +126,7 @@ export function openCgroups(
     const missing = ["memory", "pids", "cpu"].filter((controller) => !on.has(controller));
     if (missing.length === 0) return;
     try {
-      writeFileSync(control, missing.map((controller) => `+${controller}`).join(" "), { flag: "r+" });
+      writeFileSync(control, missing.map((controller) => `+${controller}`).join(" "), EXISTING);
     } catch (error) {
       throw new Error(`the cgroup controllers ${missing.join(", ")} can't be enabled in ${control}`, {
         cause: error,
@@ -161,7 +162,7 @@ export function openCgroups(
 
     join(path: string, pid: number): void {
       for (const controller of ["memory", "pids", "cpu"] as const) {
-        writeFileSync(fileOf(path, { controller, file: "cgroup.procs" }), `${pid}`, { flag: "r+" });
+        writeFileSync(fileOf(path, { controller, file: "cgroup.procs" }), `${pid}`, EXISTING);
       }
     },
 

@@ -159,7 +159,9 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
       allowedUids: new Set([0, api.uid]),
       answer,
       // An api that connects is one that listens, so spares can be booted again.
-      onClient: () => pool.wake(),
+      onClient: (uid) => {
+        if (uid === api.uid) pool.wake();
+      },
       log,
     });
     pool.wake();

@@ -1,0 +1,72 @@
+import { afterAll, expect, test } from "bun:test";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { openCgroups } from "../../../src/sandboxd/cgroup.ts";
+
+const top = mkdtempSync(join(tmpdir(), "cgroup-"));
+afterAll(() => rmSync(top, { recursive: true }));
+
+const LIMITS = { memoryBytes: 1 << 28, pids: 100, cpus: 1.5 };
+const GROUP = "cofferdam-abcd/sb-x";
+
+/** A directory with the files that the kernel would put there. */
+function group(path: string, files: Record<string, string>): string {
+  const directory = join(top, path);
+  mkdirSync(directory, { recursive: true });
+  for (const [name, content] of Object.entries(files)) writeFileSync(join(directory, name), content);
+  return directory;
+}
+
+test("version 2: controllers are handed down, limits written and read back", () => {
+  const v2 = `30 1 0:1 / ${top} rw - cgroup2 cgroup2 rw,nsdelegate\n`;
+  group("", { "cgroup.subtree_control": "memory" });
+  group("cofferdam-abcd", { "cgroup.subtree_control": "" });
+  const directory = group(GROUP, {
+    "memory.max": "",
+    "memory.swap.max": "",
+    "pids.max": "",
+    "cpu.max": "",
+    "cpu.weight": "",
+    "memory.events": "low 0\noom 1\noom_kill 2\noom_group_kill 1\n",
+    "memory.current": "4096\n",
+    "cgroup.procs": "7\n9\n",
+  });
+  const cgroups = openCgroups(v2, top);
+  expect(cgroups.version).toBe(2);
+  cgroups.create(GROUP, LIMITS);
+  const file = (name: string) => readFileSync(join(directory, name), "utf8");
+  expect([file("memory.max"), file("memory.swap.max"), file("pids.max"), file("cpu.max")]).toEqual([
+    "268435456",
+    "0",
+    "100",
+    "150000 100000",
+  ]);
+  expect(readFileSync(join(top, "cgroup.subtree_control"), "utf8")).toBe("+pids +cpu");
+  cgroups.setPriority(GROUP, "spare");
+  expect(file("cpu.weight")).toBe("6");
+  expect([cgroups.oomKilled(GROUP), cgroups.memoryBytes(GROUP), cgroups.processes(GROUP)]).toEqual([
+    true,
+    4096,
+    [7, 9],
+  ]);
+  expect(() => cgroups.verifyMember(GROUP, 8)).toThrow("process 8 is not in");
+  cgroups.verifyMember(GROUP, 9);
+  expect(cgroups.oomKilled("cofferdam-abcd/absent")).toBe(false);
+});
+
+test("version 2 without a controller: no limit, no sandbox", () => {
+  const v2 = `30 1 0:1 / ${top} rw - cgroup2 cgroup2 rw\n`;
+  rmSync(join(top, GROUP, "memory.max"));
+  expect(() => openCgroups(v2, top).create(GROUP, LIMITS)).toThrow("memory.max can't be set");
+});
+
+test("version 1: a controller that is not mounted stops everything, one that is read-only too", () => {
+  const line = (name: string, n: number) => `${n} 1 0:${n} / ${top}/${name} rw - cgroup cgroup rw,${name}\n`;
+  const partial = openCgroups(line("memory", 31) + line("cpu", 32), top);
+  expect(partial.version).toBe(1);
+  expect(() => partial.create(GROUP, LIMITS)).toThrow("this host has no pids cgroup");
+  for (const name of ["memory", "cpu", "pids"]) group(join(name, GROUP), {});
+  const whole = openCgroups(line("memory", 31) + line("cpu", 32) + line("pids", 33), top);
+  expect(() => whole.create(GROUP, LIMITS)).toThrow("memory.limit_in_bytes can't be set");
+});

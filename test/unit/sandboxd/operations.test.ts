@@ -1,0 +1,72 @@
+import { expect, test } from "bun:test";
+import { namespaceId, sandboxId } from "../../../src/ids.ts";
+import { OperationError, StepError, explain } from "../../../src/sandboxd/failure.ts";
+import { createAnswerer, type Handlers } from "../../../src/sandboxd/operations.ts";
+
+const silent = { info() {}, warn() {}, error() {} };
+const sandbox = sandboxId.make();
+const answerOf = async (line: string, handlers: Partial<Handlers> = {}, busy = false) => {
+  const unasked = () => Promise.reject(new Error("not asked for"));
+  const table: Handlers = {
+    ensureSandbox: unasked,
+    stopSandbox: unasked,
+    inspectSandbox: unasked,
+    status: unasked,
+    doctor: unasked,
+    ...handlers,
+  };
+  return JSON.parse(await createAnswerer(table, silent)(line, busy)) as unknown;
+};
+const throws = (error: Error) => async (): Promise<never> => {
+  throw error;
+};
+const inspect = (args: unknown) => JSON.stringify({ id: 4, op: "inspectSandbox", args });
+
+test("a request is answered by its own handler, under its own number", async () => {
+  const inspectSandbox: Handlers["inspectSandbox"] = async ({ sandbox: asked }) => ({
+    state: asked === sandbox ? "running" : "gone",
+    oom: false,
+  });
+  expect(await answerOf(inspect({ sandbox }), { inspectSandbox })).toEqual({
+    id: 4,
+    ok: true,
+    result: { state: "running", oom: false },
+  });
+});
+
+test("what is not in the protocol is refused before any handler sees it", async () => {
+  const lines = [
+    "",
+    "[]",
+    '{"id":4}',
+    inspect({}),
+    inspect({ sandbox: namespaceId.make() }),
+    inspect({ sandbox, also: 1 }),
+    JSON.stringify({ id: 4, op: "__proto__", args: {} }),
+    JSON.stringify({ id: 4, op: "constructor", args: {} }),
+  ];
+  for (const line of lines) expect(await answerOf(line)).toMatchObject({ ok: false, code: "bad_request" });
+});
+
+test("an answer that the protocol does not allow is not sent", async () => {
+  const inspectSandbox = (async () => ({
+    state: "odd",
+    oom: false,
+  })) as unknown as Handlers["inspectSandbox"];
+  expect(await answerOf(inspect({ sandbox }), { inspectSandbox })).toMatchObject({
+    id: 4,
+    ok: false,
+    code: "failed",
+  });
+});
+
+test("a failure names its step and its cause; the client's code says whether to come again", async () => {
+  const slot = new StepError("slot", new Error("mount", { cause: new Error("EBUSY") }));
+  const failing = (error: Error) => answerOf(inspect({ sandbox }), { inspectSandbox: throws(error) });
+  expect(await failing(slot)).toEqual({ id: 4, ok: false, code: "failed", detail: "slot: mount: EBUSY" });
+  expect(await failing(new OperationError("unavailable", "later"))).toMatchObject({ code: "unavailable" });
+  expect(await answerOf(inspect({ sandbox }), {}, true)).toMatchObject({ code: "unavailable" });
+  expect(explain(new AggregateError([slot, new Error("other")], "both"))).toBe(
+    "both: slot: mount: EBUSY; other",
+  );
+});
