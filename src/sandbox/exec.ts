@@ -5,12 +5,11 @@ import type { Log } from "../log.ts";
 import { MAX_COMMAND_BYTES, MAX_STDIN_BYTES } from "../protocol/frames.ts";
 import { createAdmission, hungUp } from "./admission.ts";
 import type { Connections } from "./connections.ts";
-import { readHostMemory } from "./memory.ts";
 import type { SandboxdClient } from "./sandboxd-client.ts";
 import { Session, type RunningCall } from "./session.ts";
 import { createWarmSet } from "./warm-set.ts";
 
-export interface ExecRequest {
+interface ExecRequest {
   readonly namespace: NamespaceId;
   /** What bash evaluates. */
   readonly command: string;
@@ -73,7 +72,8 @@ export function createExec({ config, sandboxd, connections, log, prepare }: Opti
     open: openSession,
     idleMs: limits.idle_s * 1000,
     max: limits.warm,
-    memory: readHostMemory,
+    // api's own /proc shows processes only.
+    availableMemory: async () => (await sandboxd.call("status", {})).memory_available_bytes,
     log,
   });
   let closing: Promise<void> | undefined;

@@ -49,7 +49,7 @@ export interface SessionTimes {
   readonly goneMs: number;
 }
 
-export const SESSION_TIMES: SessionTimes = { readyMs: 10_000, killMs: 2_000, goneMs: 1_500 };
+const SESSION_TIMES: SessionTimes = { readyMs: 10_000, killMs: 2_000, goneMs: 1_500 };
 
 const MAX_CALL_NUMBER = 0xffff_ffff;
 

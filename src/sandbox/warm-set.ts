@@ -2,14 +2,13 @@ import { AppError } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import { hungUp } from "./admission.ts";
-import type { HostMemory } from "./memory.ts";
 import type { Session } from "./session.ts";
 
 /** What the set needs of a session: when it ends, and to end it. */
 export type WarmSession = Pick<Session, "sandbox" | "alive" | "over" | "end">;
 
 /** A session that stays while it is held. */
-export interface Lease<S> {
+interface Lease<S> {
   readonly session: S;
   /** To be called once, when the call is over. */
   readonly release: () => void;
@@ -31,7 +30,8 @@ interface Options<S> {
   readonly idleMs: number;
   /** Sessions kept; more only while all are in use. */
   readonly max: number;
-  readonly memory: () => HostMemory;
+  /** Bytes that the host can still use without swapping. */
+  readonly availableMemory: () => Promise<number>;
   readonly log: Log;
   /** How often idleness and memory are looked at. */
   readonly tickMs?: number;
@@ -45,17 +45,16 @@ interface Entry<S> {
   idleSince: number;
 }
 
-const MIB = 1024 * 1024;
+/** With less memory on the host, idle sandboxes go. */
+const MEMORY_FLOOR_BYTES = 256 * 1024 * 1024;
 
 /** The sandboxes that api holds, one for each namespace that ran a command lately. */
 export function createWarmSet<S extends WarmSession>(options: Options<S>): WarmSet<S> {
-  const { open, idleMs, max, memory, log, tickMs = 1_000 } = options;
+  const { open, idleMs, max, availableMemory, log, tickMs = 2_000 } = options;
   /** Least recently used first. */
   const entries = new Map<NamespaceId, Entry<S>>();
   let ticking: Timer | undefined;
   let closed = false;
-  // Fails now, not in a timer, where it cannot be read.
-  memory();
 
   function add(namespace: NamespaceId): Entry<S> {
     const opened = open(namespace);
@@ -115,13 +114,17 @@ export function createWarmSet<S extends WarmSession>(options: Options<S>): WarmS
     for (const { session, idleSince } of idle()) {
       if (idleSince <= oldest) void session.end("its sandbox was idle.");
     }
-    const { totalBytes, availableBytes } = memory();
-    if (availableBytes >= Math.min(256 * MIB, totalBytes / 16)) return;
-    // One a tick: what it gives back shows a little later.
-    for (const { session } of idle()) {
-      log.warn("memory is short, an idle sandbox is stopped", { sandbox: session.sandbox, availableBytes });
+    if (!idle().next().done) void relieveMemory();
+  }
+
+  /** Ends a quarter of the idle ones: what that gives back shows by the next tick. */
+  async function relieveMemory(): Promise<void> {
+    const availableBytes = await availableMemory().catch(() => Infinity);
+    if (availableBytes >= MEMORY_FLOOR_BYTES) return;
+    const all = [...idle()];
+    log.warn("memory is short, idle sandboxes are stopped", { availableBytes, idle: all.length });
+    for (const { session } of all.slice(0, Math.ceil(all.length / 4))) {
       void session.end("the host is short of memory.");
-      return;
     }
   }
 

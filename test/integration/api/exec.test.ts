@@ -124,7 +124,7 @@ describe("POST /v1/exec", () => {
 
   test.each<[number, string, string | Uint8Array<ArrayBuffer>]>([
     [400, "no JSON", "{"],
-    [400, "not UTF-8", Uint8Array.of(123, 255, 125)],
+    [415, "not UTF-8", Uint8Array.of(123, 255, 125)],
     [422, "no command", "{}"],
     [422, "a command that is no string", command([] as unknown as string)],
     [422, "stdin that is no string", command("", { stdin: 5 })],

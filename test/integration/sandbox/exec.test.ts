@@ -241,6 +241,12 @@ describe("the warm set", () => {
     expect(sandboxd.of(namespaces[3]!)).toBeDefined();
   });
 
+  test("stops what is idle when sandboxd says that memory is short", async () => {
+    await run(a, "");
+    sandboxd.availableBytes = 1024;
+    await until(() => sandboxd.of(a) === undefined);
+  });
+
   test("stopNamespace ends what runs there and nothing else", async () => {
     const mine = errorOf(run(a, "sleep 60000"));
     const other = run(b, "sleep 50\nout fine");

@@ -2,7 +2,6 @@ import { chmodSync, chownSync, copyFileSync, mkdirSync, symlinkSync, writeFileSy
 import { dirname, join } from "node:path";
 import { configSchema, type Config } from "../../../src/config/schema.ts";
 import { namespaceId, type NamespaceId } from "../../../src/ids.ts";
-import { NR, syscall } from "../../../src/kernel/libc.ts";
 import { peerCredentials } from "../../../src/kernel/peer.ts";
 import { roleUser, TENANT } from "../../../src/kernel/users.ts";
 import { createLog } from "../../../src/log.ts";
@@ -12,6 +11,7 @@ import { createSandboxdClient } from "../../../src/sandbox/sandboxd-client.ts";
 import { createInstance, ensureRunDirectories } from "../../../src/setup.ts";
 import { hostState } from "../../fixtures/host-state.ts";
 import { ensureUsers } from "../../fixtures/users.ts";
+import { asUid } from "../sandboxd/stage.ts";
 
 const REPO = join(import.meta.dir, "../../..");
 
@@ -33,17 +33,6 @@ export function realLibrary(): string {
     JSON.stringify({ version: "0.0.0-test", runsc: "test", rootfs: "sha256:test" }),
   );
   return lib;
-}
-
-/** Acts as another uid, on this thread only, and comes back. */
-function asUid<T>(uid: number, act: () => T): T {
-  const KEEP = 0xffffffff;
-  syscall("setresuid", NR.setresuid, KEEP, uid, KEEP);
-  try {
-    return act();
-  } finally {
-    syscall("setresuid", NR.setresuid, KEEP, 0, KEEP);
-  }
 }
 
 export interface ShellResult extends Omit<ExecResult, "stdout" | "stderr"> {

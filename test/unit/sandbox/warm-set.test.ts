@@ -41,7 +41,10 @@ function start(settings: { idleMs?: number; max?: number; open?: () => Promise<F
     },
     idleMs: settings.idleMs ?? 60_000,
     max: settings.max ?? 10,
-    memory: () => ({ totalBytes: 8 * GIB, availableBytes }),
+    availableMemory: async () => {
+      if (Number.isNaN(availableBytes)) throw new Error("sandboxd is away");
+      return availableBytes;
+    },
     log,
     tickMs: 2,
   });
@@ -98,6 +101,14 @@ describe("warm set", () => {
     await until(() => !sessions[0]!.alive);
     await Bun.sleep(10);
     expect(busy.session.alive).toBe(true);
+  });
+
+  test("memory that nobody can tell is no reason to end anything", async () => {
+    start();
+    availableBytes = NaN;
+    const session = await use(a);
+    await Bun.sleep(20);
+    expect(session.alive).toBe(true);
   });
 
   test("does not open the next one of a namespace before the last one is gone", async () => {
