@@ -1,10 +1,27 @@
-import { defineCommand, runMain } from "citty";
+import { defineCommand, runCommand, runMain } from "citty";
+import { exitCodeOf, sentenceOf } from "./cli/failure.ts";
 
 const main = defineCommand({
   meta: {
     name: "cofferdam",
     description: "A safe place for AI agents to work: files, a shell in gVisor, supervised runs",
   },
+  // Each is loaded when it is called, so that none pays for another's imports.
+  subCommands: {
+    serve: () => import("./cli/serve.ts").then(({ serve }) => serve),
+    gateway: () => import("./cli/gateway.ts").then(({ gateway }) => gateway),
+    sandboxd: () => import("./cli/sandboxd.ts").then(({ sandboxd }) => sandboxd),
+    prepare: () => import("./cli/prepare.ts").then(({ prepare }) => prepare),
+  },
 });
 
-void runMain(main);
+const args = process.argv.slice(2);
+const ownWords = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
+if (ownWords.length === 0 || ownWords.includes("--help") || ownWords.includes("-h")) {
+  void runMain(main, { rawArgs: ownWords.length === 0 ? ["--help"] : ownWords });
+} else {
+  runCommand(main, { rawArgs: args }).catch((error: unknown) => {
+    process.stderr.write(`cofferdam: ${sentenceOf(error)}\n`);
+    process.exit(exitCodeOf(error));
+  });
+}

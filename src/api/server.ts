@@ -1,5 +1,6 @@
 import { rmSync } from "node:fs";
 import type { Server } from "bun";
+import { loopbackAddress } from "../config/listen.ts";
 import { AppError } from "../errors.ts";
 import { requestId } from "../ids.ts";
 import type { Log } from "../log.ts";
@@ -74,7 +75,7 @@ export function startServer(parts: ServerParts) {
     };
   }
 
-  const address = loopback(parts.listen);
+  const address = loopbackAddress(parts.listen);
   const tcp = bind(`the address ${parts.listen}`, () => Bun.serve({ ...handlers(parts.app), ...address }));
   const admin = bind(`the socket ${parts.adminSocket}`, () =>
     serveUnix(parts.adminSocket, handlers(parts.adminApp)),
@@ -120,19 +121,4 @@ function checkHost(request: Request): void {
   if (request.headers.get("host")?.includes(",") === true) {
     throw new AppError("bad_input", "The request has two Host headers; send one.");
   }
-}
-
-function loopback(listen: string): { hostname: string; port: number } {
-  const colon = listen.lastIndexOf(":");
-  const host = listen.slice(0, colon).replace(/^\[(.*)\]$/, "$1");
-  const port = Number(listen.slice(colon + 1));
-  if (!/^(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|::1)$/.test(host)) {
-    throw new AppError(
-      "invalid",
-      `[http] listen = "${listen}" would serve keys and files in the clear beyond this host; ` +
-        "use a loopback address such as 127.0.0.1:8080 and a proxy that does TLS.",
-    );
-  }
-  if (port > 65535) throw new AppError("invalid", `[http] listen = "${listen}": the port is at most 65535.`);
-  return { hostname: host === "localhost" ? "127.0.0.1" : host, port };
 }

@@ -1,10 +1,10 @@
-import { closeSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { closeSync, mkdirSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import type { Config } from "../config/schema.ts";
 import { sandboxId, type SandboxId } from "../ids.ts";
 import type { Instance } from "../instance.ts";
-import { KernelError, NR, syscall } from "../kernel/libc.ts";
 import { roleUser } from "../kernel/users.ts";
+import { lockInstance, type InstanceLock } from "../lock.ts";
 import type { Log } from "../log.ts";
 import { ensureRunDirectories } from "../setup.ts";
 import { adoptOrRemove, removeStrays } from "./adopt.ts";
@@ -35,6 +35,8 @@ export interface SandboxdOptions {
   /** PREFIX/lib/cofferdam. */
   readonly lib: string;
   readonly log: Log;
+  /** When the caller holds it already; else it is taken here. */
+  readonly lock?: InstanceLock;
   /** Called before each step of a boot. */
   readonly onStep?: (step: BootStep, id: SandboxId) => void;
 }
@@ -53,11 +55,11 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
   const library = openLibrary(options.lib);
   const api = roleUser("cofferdam");
   makeDirectories(instance);
-  const lock = lockInstance(instance);
+  const lock = options.lock ?? lockInstance(instance);
   try {
     return await run();
   } catch (error) {
-    closeSync(lock);
+    lock.release();
     throw error;
   }
 
@@ -183,7 +185,7 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
         await sandboxes.settled();
         server.drop();
         cgroups.removeEmpty(cgroupParent(instance));
-        closeSync(lock);
+        lock.release();
       },
     };
   }
@@ -193,24 +195,6 @@ function makeDirectories(instance: Instance): void {
   ensureRunDirectories(instance);
   const { slots, bundles, runsc } = instance.sandboxd;
   for (const directory of [slots, bundles, runsc]) mkdirSync(directory, { recursive: true, mode: 0o700 });
-}
-
-const LOCK_EX_NB = 2 | 4;
-
-/** Two sandboxd of one instance would take each other's sandboxes for remains. The lock ends with the process. */
-function lockInstance(instance: Instance): number {
-  const file = instance.lockFile;
-  const fd = openSync(file, "w", 0o600);
-  try {
-    syscall("flock", NR.flock, fd, LOCK_EX_NB, 0, 0, 0, 0, file);
-    return fd;
-  } catch (error) {
-    closeSync(fd);
-    if (error instanceof KernelError && error.code === "EAGAIN") {
-      throw new Error(`another sandboxd runs for this instance (${file} is locked)`, { cause: error });
-    }
-    throw error;
-  }
 }
 
 function memoryAvailable(): number {

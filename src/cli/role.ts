@@ -1,0 +1,127 @@
+import { readSync } from "node:fs";
+import type { Environment } from "../config/environment.ts";
+import { openInstance, type Instance } from "../instance.ts";
+import { confine, LINK_FD } from "../kernel/confine.ts";
+import type { ConfinedRole } from "../kernel/confinement.ts";
+import { watchLink } from "../kernel/link.ts";
+import { createNotifier, type Notifier } from "../kernel/notify.ts";
+import { createLog, type Log } from "../log.ts";
+
+/** Set by `serve` for the processes that it starts, with LINK_FD as its line to them. */
+export const SUPERVISED = "COFFERDAM_SUPERVISED";
+
+export interface RunningRole {
+  /** Where it listens, for who waits for it. */
+  readonly listen?: string;
+  /** Throws when it does not work any more, so that it is killed and started anew. */
+  check(): Promise<void>;
+  /** Resolves when all is finished that was begun. */
+  stop(): Promise<void>;
+  reload?(): Promise<void>;
+}
+
+export interface RoleContext {
+  readonly instance: Instance;
+  readonly env: Environment;
+  readonly log: Log;
+  /** serve's descriptor, null under systemd. */
+  readonly link: number | null;
+}
+
+export interface ConfinedRoleOptions {
+  readonly role: ConfinedRole;
+  readonly data: string;
+  /** The command line from the subcommand on. */
+  readonly args: readonly string[];
+  readonly env: Environment;
+}
+
+/**
+ * The life of a confined role's process. `start` is called once it is confined; import there what that takes, so that
+ * the short while before as root loads little and is quick.
+ */
+export async function runConfined(
+  options: ConfinedRoleOptions,
+  start: (context: RoleContext) => Promise<RunningRole>,
+): Promise<void> {
+  const { role, env, args } = options;
+  const instance = openInstance(options.data);
+  const linked = env[SUPERVISED] !== undefined;
+  confine(role, instance, { args, env, linked });
+  const log = createLog(role);
+  const link = linked ? LINK_FD : null;
+  await live({ log, notify: createNotifier({ env, link }), link }, () => start({ instance, env, log, link }));
+}
+
+interface LifeParts {
+  readonly log: Log;
+  readonly notify: Notifier;
+  readonly link: number | null;
+}
+
+/** Readiness, signs of life and signals, for every role alike. Ends the process. */
+export async function live(
+  { log, notify, link }: LifeParts,
+  start: () => Promise<RunningRole>,
+): Promise<void> {
+  const end = Promise.withResolvers<string>();
+  for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => end.resolve(signal));
+  // A process that is in a state which nobody foresaw is better begun anew.
+  for (const event of ["uncaughtException", "unhandledRejection"] as const) {
+    process.on(event, (error: unknown) => {
+      log.error("ends after an error that nobody handled", { error });
+      process.exit(1);
+    });
+  }
+  // serve sends nothing on it but the key, which is read before.
+  if (link !== null) await watchLink(link, { data() {}, closed: () => end.resolve("serve is gone") });
+
+  const running = await start();
+  process.on("SIGHUP", () => void reload(running, notify, log));
+  const pulse =
+    notify.aliveEveryMs === null
+      ? null
+      : setInterval(() => void beat(running, notify, log), notify.aliveEveryMs);
+  notify.ready(running.listen === undefined ? {} : { X_LISTEN: running.listen });
+  log.info("ready", running.listen === undefined ? {} : { listen: running.listen });
+
+  const reason = await end.promise;
+  notify.stopping();
+  log.info("stopping", { reason });
+  // The pulse goes on: what is still in flight may take longer than the watchdog waits.
+  await running.stop();
+  if (pulse !== null) clearInterval(pulse);
+  log.info("stopped");
+  process.exit(0);
+}
+
+async function beat(running: RunningRole, notify: Notifier, log: Log): Promise<void> {
+  try {
+    await running.check();
+    notify.alive();
+  } catch (error) {
+    log.error("does not answer itself", { error });
+  }
+}
+
+async function reload(running: RunningRole, notify: Notifier, log: Log): Promise<void> {
+  notify.reloading();
+  try {
+    await running.reload?.();
+    log.info("configuration reloaded");
+  } catch (error) {
+    log.error("configuration not reloaded; the one before stays in force", { error });
+  }
+  notify.ready();
+}
+
+/** Bytes that serve sends first of all on the link. */
+export function readLink(link: number, length: number): Uint8Array {
+  const bytes = new Uint8Array(length);
+  for (let read = 0; read < length;) {
+    const count = readSync(link, bytes, read, length - read, null);
+    if (count === 0) throw new Error("serve closed the link before it sent the key");
+    read += count;
+  }
+  return bytes;
+}

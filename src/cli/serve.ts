@@ -1,0 +1,123 @@
+import { existsSync } from "node:fs";
+import { resolve } from "node:path";
+import { defineCommand } from "citty";
+import { environment } from "../config/environment.ts";
+import { loopbackAddress } from "../config/listen.ts";
+import { loadConfig } from "../config/load.ts";
+import { AppError } from "../errors.ts";
+import { lockInstance } from "../lock.ts";
+import { createLog } from "../log.ts";
+import { createInstance, ensureRunDirectories, publishConfig } from "../setup.ts";
+import { ensureFirstKeys, writeKeysFile, type FirstKeys } from "../supervisor/firstkeys.ts";
+import { startSupervisor } from "../supervisor/supervisor.ts";
+import { dataArgument, libraryArgument, libraryOf } from "./arguments.ts";
+import { strict } from "./strict.ts";
+
+export const serve = defineCommand({
+  meta: { name: "serve", description: "Run the whole appliance: api, gateway and sandboxes" },
+  plugins: [strict],
+  args: {
+    ...dataArgument,
+    ...libraryArgument,
+    listen: { type: "string", description: "Where the API listens: this host only", valueHint: "HOST:PORT" },
+    config: { type: "string", description: "Used instead of the instance's config.toml", valueHint: "FILE" },
+    "keys-file": {
+      type: "string",
+      description: "Where the first keys are written; without it they are shown",
+      valueHint: "FILE",
+    },
+  },
+  async run({ args }) {
+    if (process.getuid?.() !== 0) {
+      throw new AppError(
+        "forbidden",
+        "serve has to be started by root: it starts sandboxes, and its roles as users of their own.",
+      );
+    }
+    const env = environment();
+    const log = createLog("serve");
+    const end = Promise.withResolvers<{ why: string; failed: boolean }>();
+    const fail = (why: string) => end.resolve({ why, failed: true });
+    for (const signal of ["SIGTERM", "SIGINT"] as const) {
+      process.on(signal, () => end.resolve({ why: signal, failed: false }));
+    }
+
+    const instance = createInstance(args.data);
+    ensureRunDirectories(instance);
+    const lock = lockInstance(instance);
+    const file = args.config === undefined ? undefined : resolve(args.config);
+    const overrides =
+      args.listen === undefined ? [] : [{ key: "http.listen", value: args.listen, from: "--listen" }];
+    /** Checked here, where its name and lines can be told; then the roles get their copy. */
+    const readConfig = () => {
+      const { config } = loadConfig({ file, defaultFile: instance.configFile, env, overrides });
+      loopbackAddress(config.http.listen);
+      publishConfig(instance, file ?? (existsSync(instance.configFile) ? instance.configFile : null));
+      return config;
+    };
+    const config = readConfig();
+
+    const ready = { api: Promise.withResolvers<string>(), gateway: Promise.withResolvers<string>() };
+    const supervisor = startSupervisor({
+      instance,
+      env,
+      log,
+      apiArgs: args.listen === undefined ? [] : ["--listen", args.listen],
+      onOutput: (text) => process.stderr.write(text),
+      onReady: (role, notices) => ready[role].resolve(notices.get("X_LISTEN") ?? ""),
+      onGivenUp: fail,
+    });
+    process.on("SIGHUP", () => {
+      try {
+        readConfig();
+        supervisor.reload();
+      } catch (error) {
+        log.error("configuration not reloaded; the one before stays in force", { error });
+      }
+    });
+
+    const keysFile = args["keys-file"] === undefined ? null : resolve(args["keys-file"]);
+    const firstKeys = ready.api.promise.then(async (listen) => {
+      const url = `http://${listen}`;
+      const made = await ensureFirstKeys(instance.sockets.admin, url, (keys) => keep(keys, keysFile));
+      if (!made && keysFile !== null)
+        log.info("there are keys already, so none are written", { keys_file: keysFile });
+      return url;
+    });
+    // Its modules load while the roles start.
+    const sandboxd = import("../sandboxd/sandboxd.ts").then(({ startSandboxd }) =>
+      startSandboxd({
+        instance,
+        config,
+        lib: libraryOf(args),
+        log: createLog("sandboxd"),
+        lock,
+      }),
+    );
+    Promise.all([firstKeys, sandboxd, ready.gateway.promise]).then(
+      ([url]) =>
+        process.stdout.write(
+          `Cofferdam is ready: ${url} (data ${instance.data}, instance ${instance.inst})\n`,
+        ),
+      (error: unknown) => {
+        log.error("cannot go on", { error });
+        fail(error instanceof Error ? error.message : String(error));
+      },
+    );
+
+    const { why, failed } = await end.promise;
+    log.info("stopping", { why });
+    await supervisor.stop();
+    await sandboxd.then((running) => running.stop("end")).catch(() => {});
+    if (failed) process.stderr.write(`cofferdam: ${why}\n`);
+    process.exit(failed ? 1 : 0);
+  },
+});
+
+function keep(keys: FirstKeys, keysFile: string | null): void {
+  if (keysFile !== null) return writeKeysFile(keysFile, keys);
+  process.stdout.write(
+    `The first workspace is made. These keys are shown this once:\n` +
+      `  workspace      ${keys.workspace_id}\n  admin key      ${keys.admin_key}\n  workspace key  ${keys.workspace_key}\n`,
+  );
+}

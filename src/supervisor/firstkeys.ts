@@ -1,0 +1,70 @@
+import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import { z } from "zod";
+import { AppError } from "../errors.ts";
+
+export interface FirstKeys {
+  readonly base_url: string;
+  readonly workspace_id: string;
+  readonly admin_key: string;
+  readonly workspace_key: string;
+}
+
+const begun = z.discriminatedUnion("created", [
+  z.object({ created: z.literal(false) }),
+  z.object({
+    created: z.literal(true),
+    workspace_id: z.string(),
+    admin_key: z.string(),
+    workspace_key: z.string(),
+  }),
+]);
+
+const TIMEOUT_MS = 30_000;
+
+/**
+ * Has api make the first workspace, when there is none, and hands its keys to `keep`. api makes them anew until it is
+ * told that they were kept, so a crash in between loses nothing. False when there was nothing to make.
+ */
+export async function ensureFirstKeys(
+  adminSocket: string,
+  baseUrl: string,
+  keep: (keys: FirstKeys) => void,
+): Promise<boolean> {
+  const answer = begun.parse(await post(adminSocket, "/admin/setup"));
+  if (!answer.created) return false;
+  const { workspace_id, admin_key, workspace_key } = answer;
+  keep({ base_url: baseUrl, workspace_id, admin_key, workspace_key });
+  await post(adminSocket, "/admin/setup/confirm");
+  return true;
+}
+
+/** Whole and durable before it has its name, and never readable by anyone else. */
+export function writeKeysFile(path: string, keys: FirstKeys): void {
+  const temporary = `${path}.new`;
+  try {
+    rmSync(temporary, { force: true });
+    const fd = openSync(temporary, "wx", 0o600);
+    try {
+      writeSync(fd, `${JSON.stringify(keys)}\n`);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(temporary, path);
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new AppError("unavailable", `The first keys cannot be written to ${path}: ${why}`, {
+      cause: error,
+    });
+  }
+}
+
+async function post(unix: string, path: string): Promise<unknown> {
+  const response = await fetch(`http://localhost${path}`, {
+    unix,
+    method: "POST",
+    signal: AbortSignal.timeout(TIMEOUT_MS),
+  });
+  if (!response.ok) throw new Error(`${path} was answered with ${response.status}: ${await response.text()}`);
+  return response.json();
+}

@@ -1,0 +1,107 @@
+import type { Log } from "../log.ts";
+import { startChild, type Child, type ChildOptions } from "./child.ts";
+
+export interface SupervisedRoleOptions {
+  readonly name: string;
+  readonly process: Omit<ChildOptions, "onNotice" | "onOutput">;
+  readonly log: Log;
+  readonly onOutput: (text: string) => void;
+  /** Each time it says that it is ready, with all that it has said. */
+  readonly onReady: (notices: ReadonlyMap<string, string>) => void;
+  /** It died too often: nothing will start it again. */
+  readonly onGivenUp: (why: string) => void;
+  readonly watchdogMs?: number;
+}
+
+export interface SupervisedRole {
+  /** Of the process of the moment; null between two. */
+  pid(): number | null;
+  signal(signal: NodeJS.Signals): void;
+  /** SIGTERM, and SIGKILL when that took too long. Resolves when it is gone for good. */
+  stop(patienceMs: number): Promise<void>;
+}
+
+const WATCHDOG_MS = 30_000;
+const FIRST_PAUSE_MS = 100;
+const LONGEST_PAUSE_MS = 5_000;
+/** A role that never came up has a cause that does not go away by itself, such as a port that is taken. */
+const FAILED_STARTS = 3;
+/** Deaths within the window that are no accident any more; the units have the same figures. */
+const DEATHS = 20;
+const DEATHS_WINDOW_MS = 60_000;
+
+/** Keeps one role's process running: it is started anew, after a growing pause, whenever it dies or falls silent. */
+export function superviseRole(options: SupervisedRoleOptions): SupervisedRole {
+  const { name, log, watchdogMs = WATCHDOG_MS } = options;
+  const stopping = Promise.withResolvers<void>();
+  const state = { stopped: false, child: null as Child | null };
+  const over = run();
+
+  async function run(): Promise<void> {
+    const deaths: number[] = [];
+    let failedStarts = 0;
+    while (!state.stopped) {
+      const { ready, ended } = await live();
+      if (state.stopped) return;
+      log.error("a role died", { of: name, ...ended, was_ready: ready });
+      failedStarts = ready ? 0 : failedStarts + 1;
+      const now = Date.now();
+      deaths.push(now);
+      while ((deaths[0] ?? now) < now - DEATHS_WINDOW_MS) deaths.shift();
+      if (failedStarts >= FAILED_STARTS) return giveUp(`${name} does not start; its messages above say why`);
+      if (deaths.length >= DEATHS)
+        return giveUp(`${name} died ${DEATHS} times within ${DEATHS_WINDOW_MS / 1000} s`);
+      const pause = Math.min(FIRST_PAUSE_MS * 2 ** (deaths.length - 1), LONGEST_PAUSE_MS);
+      await Promise.race([Bun.sleep(pause), stopping.promise]);
+    }
+  }
+
+  /** One process, from its start to its end. */
+  async function live() {
+    const notices = new Map<string, string>();
+    const silent = () => {
+      log.error("a role fell silent and is killed", { of: name });
+      state.child?.kill("SIGKILL");
+    };
+    let watchdog = setTimeout(silent, watchdogMs);
+    const child = await startChild({
+      ...options.process,
+      env: { ...options.process.env, WATCHDOG_USEC: String(watchdogMs * 1000) },
+      onOutput: options.onOutput,
+      onNotice(notice, value) {
+        clearTimeout(watchdog);
+        watchdog = setTimeout(silent, watchdogMs);
+        notices.set(notice, value);
+        if (notice === "READY") options.onReady(notices);
+      },
+    });
+    state.child = child;
+    // Asked to stop while it was being started.
+    if (state.stopped) child.kill("SIGTERM");
+    const ended = await child.ended;
+    state.child = null;
+    clearTimeout(watchdog);
+    return { ready: notices.has("READY"), ended };
+  }
+
+  function giveUp(why: string): void {
+    state.stopped = true;
+    options.onGivenUp(why);
+  }
+
+  return {
+    pid: () => state.child?.pid ?? null,
+    signal: (signal) => state.child?.kill(signal),
+    async stop(patienceMs) {
+      state.stopped = true;
+      stopping.resolve();
+      state.child?.kill("SIGTERM");
+      const kill = setTimeout(() => {
+        log.error("a role did not stop in time and is killed", { of: name });
+        state.child?.kill("SIGKILL");
+      }, patienceMs);
+      await over;
+      clearTimeout(kill);
+    },
+  };
+}

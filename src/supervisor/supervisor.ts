@@ -1,0 +1,65 @@
+import { readFileSync } from "node:fs";
+import type { Environment } from "../config/environment.ts";
+import type { Instance } from "../instance.ts";
+import type { ConfinedRole } from "../kernel/confinement.ts";
+import { self } from "../kernel/self.ts";
+import type { Log } from "../log.ts";
+import { superviseRole, type SupervisedRole } from "./role.ts";
+
+export interface SupervisorOptions {
+  readonly instance: Instance;
+  readonly env: Environment;
+  readonly log: Log;
+  /** Besides `--data`. */
+  readonly apiArgs: readonly string[];
+  readonly onOutput: (text: string) => void;
+  readonly onReady: (role: ConfinedRole, notices: ReadonlyMap<string, string>) => void;
+  readonly onGivenUp: (why: string) => void;
+}
+
+export interface Supervisor {
+  reload(): void;
+  /** api first, while the others still serve it. */
+  stop(): Promise<void>;
+}
+
+/** What calls in flight may take (35 s) and then some. */
+const API_PATIENCE_MS = 40_000;
+const GATEWAY_PATIENCE_MS = 5_000;
+
+/** Starts api and gateway as processes of their own and keeps them running. */
+export function startSupervisor(options: SupervisorOptions): Supervisor {
+  const { instance, log } = options;
+  const { executable, script } = self();
+  const env = { ...configuration(options.env), COFFERDAM_SUPERVISED: "1" };
+  const supervise = (
+    role: ConfinedRole,
+    secret: Uint8Array | null,
+    args: readonly string[],
+  ): SupervisedRole =>
+    superviseRole({
+      name: role,
+      process: { command: [executable, ...script, role, "--data", instance.data, ...args], env, secret },
+      log,
+      onOutput: options.onOutput,
+      onReady: (notices) => options.onReady(role, notices),
+      onGivenUp: options.onGivenUp,
+    });
+  const api = supervise("api", readFileSync(instance.masterKeyFile), options.apiArgs);
+  const gateway = supervise("gateway", null, []);
+  return {
+    reload() {
+      for (const role of [api, gateway]) role.signal("SIGHUP");
+    },
+    async stop() {
+      await api.stop(API_PATIENCE_MS);
+      await gateway.stop(GATEWAY_PATIENCE_MS);
+    },
+  };
+}
+
+/** Settings by COFFERDAM_… and the time zone, nothing else of an operator's environment. */
+function configuration(env: Environment): Record<string, string> {
+  const passed = Object.entries(env).filter(([name]) => name.startsWith("COFFERDAM_") || name === "TZ");
+  return Object.fromEntries(passed.map(([name, value]) => [name, value ?? ""]));
+}
