@@ -33,11 +33,7 @@ export type KeyId = z.infer<typeof keyId.schema>;
 export type SandboxId = z.infer<typeof sandboxId.schema>;
 
 /** What tells two instances on one host apart in every name they put there. */
-export const instanceTag = z
-  .string()
-  .regex(/^[0-9a-f]{4}$/)
-  .brand("inst");
-export type InstanceTag = z.infer<typeof instanceTag>;
+export type InstanceTag = string & z.core.$brand<"inst">;
 
 /**
  * A namespace's name, chosen by the caller. Never used in a path or a command: directories come from NamespaceId.

@@ -1,14 +1,11 @@
 import { readSync } from "node:fs";
 import type { Environment } from "../config/environment.ts";
 import { openInstance, type Instance } from "../instance.ts";
-import { confine, LINK_FD } from "../kernel/confine.ts";
+import { confine, LINK_FD, SUPERVISED } from "../kernel/confine.ts";
 import type { ConfinedRole } from "../kernel/confinement.ts";
 import { watchLink } from "../kernel/link.ts";
 import { createNotifier, type Notifier } from "../kernel/notify.ts";
 import { createLog, type Log } from "../log.ts";
-
-/** Set by `serve` for the processes that it starts, with LINK_FD as its line to them. */
-export const SUPERVISED = "COFFERDAM_SUPERVISED";
 
 export interface RunningRole {
   /** Where it listens, for who waits for it. */

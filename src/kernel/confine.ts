@@ -12,8 +12,10 @@ import { self } from "./self.ts";
 import { roleUser } from "./users.ts";
 import { verifyConfinement } from "./verify.ts";
 
-/** The supervisor's end of it is in src/supervisor: the role's key and its signs of life. */
+/** A socket to `serve`, which has the other end in src/supervisor: the role's key and its signs of life. */
 export const LINK_FD = 3;
+/** In the environment of what serve starts: there is such a link. */
+export const SUPERVISED = "COFFERDAM_SUPERVISED";
 
 export interface ConfineOptions {
   /** The subcommand and what follows it, for the process to start itself again with. */

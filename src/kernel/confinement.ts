@@ -4,7 +4,7 @@ import { Capability } from "./capabilities.ts";
 import type { LandlockRule } from "./landlock.ts";
 import { loadedLibraryDirectories, type RootView } from "./rootview.ts";
 import { SocketFamily } from "./seccomp.ts";
-import { self } from "./self.ts";
+import { libraryDirectory, self } from "./self.ts";
 import type { RoleUserName } from "./users.ts";
 
 /** The roles that give up root. sandboxd can't: what it does is root's work. */
@@ -78,6 +78,7 @@ function apiConfinement({ api, gateway, sockets, publishedConfig }: Instance, { 
     read: [
       ...NETWORK_FILES,
       dirname(publishedConfig),
+      `${libraryDirectory()}/manifest.json`,
       // To connect to.
       dirname(sockets.sandboxd),
       dirname(sockets.gateway),

@@ -26,7 +26,7 @@ const Right = {
 } as const;
 
 /** What one path allows, for it and all below. */
-export type LandlockAccess = "read" | "execute" | "device" | "own";
+type LandlockAccess = "read" | "execute" | "device" | "own";
 
 const RIGHTS: Record<LandlockAccess, number> = {
   read: Right.readFile | Right.readDir,

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import type { Environment } from "../config/environment.ts";
 import type { Instance } from "../instance.ts";
+import { SUPERVISED } from "../kernel/confine.ts";
 import type { ConfinedRole } from "../kernel/confinement.ts";
 import { self } from "../kernel/self.ts";
 import type { Log } from "../log.ts";
@@ -31,7 +32,7 @@ const GATEWAY_PATIENCE_MS = 5_000;
 export function startSupervisor(options: SupervisorOptions): Supervisor {
   const { instance, log } = options;
   const { executable, script } = self();
-  const env = { ...configuration(options.env), COFFERDAM_SUPERVISED: "1" };
+  const env = { ...configuration(options.env), [SUPERVISED]: "1" };
   const supervise = (
     role: ConfinedRole,
     secret: Uint8Array | null,
