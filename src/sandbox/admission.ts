@@ -36,8 +36,9 @@ export interface Admission {
 /**
  * Who may run now. Namespaces take turns; within one, first come, first served. When the queue is full, a
  * newcomer takes the last place of the namespace that waits with the most, so no namespace can fill the queue alone.
+ * Limits that change hold for what comes after.
  */
-export function createAdmission(limits: AdmissionLimits): Admission {
+export function createAdmission(limits: () => AdmissionLimits): Admission {
   /** Has every namespace that runs or waits. Its order is whose turn it is: one that was served goes to the end. */
   const lanes = new Map<NamespaceId, Lane>();
   let running = 0;
@@ -66,9 +67,9 @@ export function createAdmission(limits: AdmissionLimits): Admission {
   }
 
   function next(): void {
-    if (waiting === 0 || running >= limits.concurrency) return;
+    if (waiting === 0 || running >= limits().concurrency) return;
     for (const lane of lanes.values()) {
-      if (lane.running >= limits.perNamespace) continue;
+      if (lane.running >= limits().perNamespace) continue;
       const waiter = lane.waiting.shift();
       if (waiter === undefined) continue;
       waiting -= 1;
@@ -79,7 +80,7 @@ export function createAdmission(limits: AdmissionLimits): Admission {
 
   /** True when there is a free place in the queue for this lane, or one could be taken from a lane that has more. */
   function findPlace(lane: Lane): boolean {
-    if (waiting < limits.queue) return true;
+    if (waiting < limits().queue) return true;
     let longest: Lane | undefined;
     for (const other of lanes.values()) {
       if (other.waiting.length > (longest?.waiting.length ?? 0)) longest = other;
@@ -99,7 +100,11 @@ export function createAdmission(limits: AdmissionLimits): Admission {
         lane = { running: 0, waiting: [] };
         lanes.set(namespace, lane);
       }
-      if (running < limits.concurrency && lane.running < limits.perNamespace && lane.waiting.length === 0) {
+      if (
+        running < limits().concurrency &&
+        lane.running < limits().perNamespace &&
+        lane.waiting.length === 0
+      ) {
         return start(namespace, lane);
       }
       if (!findPlace(lane)) {
@@ -138,7 +143,7 @@ export function createAdmission(limits: AdmissionLimits): Admission {
       tidy(namespace, lane);
       reject(error);
     };
-    const timer = setTimeout(() => leave(busy()), limits.maxWaitMs);
+    const timer = setTimeout(() => leave(busy()), limits().maxWaitMs);
     const onAbort = (): void => leave(hungUp());
     signal?.addEventListener("abort", onAbort, { once: true });
     try {

@@ -41,6 +41,8 @@ export interface Exec {
   exec(request: ExecRequest): Promise<ExecResult>;
   /** Ends the namespace's sandbox and what runs in it; resolves when it is gone. */
   stopNamespace(namespace: NamespaceId): Promise<void>;
+  /** Calls that come from now on have the limits of this configuration. */
+  reload(config: Config): void;
   stats(): { running: number; waiting: number; warm: number; unclaimed: number };
   /** Takes no more calls, lets those that run end, then stops every sandbox. */
   close(): Promise<void>;
@@ -58,20 +60,18 @@ interface Options {
 /** Well under the 45 s after which the SDK gives up, together with the command's own 30 s. */
 const MAX_WAIT_MS = 10_000;
 
-export function createExec({ config, sandboxd, connections, log, prepare }: Options): Exec {
-  const limits = config.exec;
-  const maxCommandBytes = Math.min(limits.command_kb * 1024, MAX_COMMAND_BYTES);
-  const outputCap = limits.output_mb * 1024 * 1024;
-  const admission = createAdmission({
+export function createExec(options: Options): Exec {
+  const { sandboxd, connections, log, prepare } = options;
+  let limits = options.config.exec;
+  const admission = createAdmission(() => ({
     concurrency: limits.concurrency,
     perNamespace: limits.per_namespace,
     queue: limits.queue,
     maxWaitMs: MAX_WAIT_MS,
-  });
+  }));
   const warm = createWarmSet({
     open: openSession,
-    idleMs: limits.idle_s * 1000,
-    max: limits.warm,
+    limits: () => ({ idleMs: limits.idle_s * 1000, max: limits.warm }),
     // api's own /proc shows processes only.
     availableMemory: async () => (await sandboxd.call("status", {})).memory_available_bytes,
     log,
@@ -100,6 +100,7 @@ export function createExec({ config, sandboxd, connections, log, prepare }: Opti
   }
 
   function check({ command, stdin }: Pick<ExecRequest, "command" | "stdin">): void {
+    const maxCommandBytes = Math.min(limits.command_kb * 1024, MAX_COMMAND_BYTES);
     if (command.includes("\0")) throw new AppError("bad_input", "A command cannot hold a NUL character.");
     if (Buffer.byteLength(command) > maxCommandBytes) {
       throw new AppError(
@@ -126,7 +127,7 @@ export function createExec({ config, sandboxd, connections, log, prepare }: Opti
       try {
         const lease = await warm.acquire(namespace, signal);
         try {
-          const running = lease.session.run({ command, stdin, outputCap });
+          const running = lease.session.run({ command, stdin, outputCap: limits.output_mb * 1024 * 1024 });
           return await finish(running, limits.timeout_s, signal);
         } finally {
           lease.release();
@@ -134,6 +135,10 @@ export function createExec({ config, sandboxd, connections, log, prepare }: Opti
       } finally {
         release();
       }
+    },
+
+    reload(config) {
+      limits = config.exec;
     },
 
     stopNamespace: (namespace) => warm.stop(namespace),

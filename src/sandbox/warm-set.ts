@@ -24,12 +24,16 @@ export interface WarmSet<S> {
   stats(): { warm: number; leases: number };
 }
 
-interface Options<S> {
-  /** Boots or attaches a sandbox and resolves when it can run commands. */
-  readonly open: (namespace: NamespaceId) => Promise<S>;
+interface WarmLimits {
   readonly idleMs: number;
   /** Sessions kept; more only while all are in use. */
   readonly max: number;
+}
+
+interface Options<S> {
+  /** Boots or attaches a sandbox and resolves when it can run commands. */
+  readonly open: (namespace: NamespaceId) => Promise<S>;
+  readonly limits: () => WarmLimits;
   /** Bytes that the host can still use without swapping. */
   readonly availableMemory: () => Promise<number>;
   readonly log: Log;
@@ -50,7 +54,7 @@ const MEMORY_FLOOR_BYTES = 256 * 1024 * 1024;
 
 /** The sandboxes that api holds, one for each namespace that ran a command lately. */
 export function createWarmSet<S extends WarmSession>(options: Options<S>): WarmSet<S> {
-  const { open, idleMs, max, availableMemory, log, tickMs = 2_000 } = options;
+  const { open, limits, availableMemory, log, tickMs = 2_000 } = options;
   /** Least recently used first. */
   const entries = new Map<NamespaceId, Entry<S>>();
   let ticking: Timer | undefined;
@@ -88,7 +92,7 @@ export function createWarmSet<S extends WarmSession>(options: Options<S>): WarmS
     return () => {
       entry.leases -= 1;
       entry.idleSince = performance.now();
-      if (entries.size > max) evict();
+      if (entries.size > limits().max) evict();
     };
   }
 
@@ -99,9 +103,9 @@ export function createWarmSet<S extends WarmSession>(options: Options<S>): WarmS
     }
   }
 
-  /** Down to `max`, as far as sessions are idle. */
+  /** Down to the limit, as far as sessions are idle. */
   function evict(): void {
-    let excess = -max;
+    let excess = -limits().max;
     for (const { session } of entries.values()) if (session?.alive !== false) excess += 1;
     for (const { session } of idle()) {
       if (excess-- <= 0) return;
@@ -110,7 +114,7 @@ export function createWarmSet<S extends WarmSession>(options: Options<S>): WarmS
   }
 
   function tick(): void {
-    const oldest = performance.now() - idleMs;
+    const oldest = performance.now() - limits().idleMs;
     for (const { session, idleSince } of idle()) {
       if (idleSince <= oldest) void session.end("its sandbox was idle.");
     }

@@ -118,6 +118,19 @@ describe("a command", () => {
   });
 });
 
+test("a reloaded configuration holds for the calls that come after", async () => {
+  const before = errorOf(run(a, "sleep 60000"));
+  await until(() => sandboxd.of(a)?.[1].init.runs === 1);
+  exec.reload(
+    configSchema.parse({ exec: { timeout_s: 30, output_mb: 2, command_kb: 1, per_namespace: 2, queue: 0 } }),
+  );
+  const after = run(a, `sleep 1200\nfill ${2 * 1024 * 1024}`);
+  expect(await errorOf(run(a, "out third"))).toMatchObject({ code: "busy" });
+  expect(await errorOf(run(a, "x".repeat(1025)))).toMatchObject({ code: "too_large" });
+  expect(await before).toMatchObject({ code: "timeout" });
+  expect((await after).stdout.length).toBe(2 * 1024 * 1024);
+});
+
 describe("the end of a command", () => {
   test("over its wall clock: killed, and 408", async () => {
     expect(await errorOf(run(a, "out started\nsleep 60000"))).toMatchObject({ code: "timeout" });

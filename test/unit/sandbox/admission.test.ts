@@ -20,7 +20,7 @@ async function codeOf(promise: Promise<unknown>): Promise<string> {
 
 describe("admission", () => {
   test("a namespace's second call waits for its first, another namespace's does not", async () => {
-    const admission = createAdmission(limits);
+    const admission = createAdmission(() => limits);
     const first = await admission.admit(a);
     let second = false;
     const waits = admission.admit(a).then((release) => {
@@ -36,7 +36,12 @@ describe("admission", () => {
   });
 
   test("namespaces take turns, whoever queued first", async () => {
-    const admission = createAdmission({ concurrency: 1, perNamespace: 1, queue: 10, maxWaitMs: 60_000 });
+    const admission = createAdmission(() => ({
+      concurrency: 1,
+      perNamespace: 1,
+      queue: 10,
+      maxWaitMs: 60_000,
+    }));
     const order: string[] = [];
     const hold = await admission.admit(d);
     const calls = [
@@ -58,14 +63,14 @@ describe("admission", () => {
   });
 
   test("over the queue: busy, with a Retry-After", async () => {
-    const admission = createAdmission({ ...limits, queue: 0 });
+    const admission = createAdmission(() => ({ ...limits, queue: 0 }));
     await admission.admit(a);
     const error = await admission.admit(a).catch((reason: unknown) => reason);
     expect(error).toMatchObject({ code: "busy", retryAfterS: 1 });
   });
 
   test("one namespace can't fill the queue: a newcomer takes its last place", async () => {
-    const admission = createAdmission({ ...limits, concurrency: 1 });
+    const admission = createAdmission(() => ({ ...limits, concurrency: 1 }));
     const hold = await admission.admit(d);
     const hog = [admission.admit(a), admission.admit(a), admission.admit(a)];
     const newcomer = admission.admit(b);
@@ -80,14 +85,14 @@ describe("admission", () => {
   });
 
   test("a call that waits too long is busy", async () => {
-    const admission = createAdmission({ ...limits, maxWaitMs: 5 });
+    const admission = createAdmission(() => ({ ...limits, maxWaitMs: 5 }));
     await admission.admit(a);
     expect(await codeOf(admission.admit(a))).toBe("busy");
     expect(admission.stats()).toEqual({ running: 1, waiting: 0, namespaces: 1 });
   });
 
   test("a caller that hangs up leaves the queue", async () => {
-    const admission = createAdmission(limits);
+    const admission = createAdmission(() => limits);
     const first = await admission.admit(a);
     const caller = new AbortController();
     const waits = admission.admit(a, caller.signal);
@@ -99,7 +104,7 @@ describe("admission", () => {
   });
 
   test("a release counts once", async () => {
-    const admission = createAdmission({ ...limits, perNamespace: 2 });
+    const admission = createAdmission(() => ({ ...limits, perNamespace: 2 }));
     const first = await admission.admit(a);
     await admission.admit(a);
     first();
@@ -108,7 +113,7 @@ describe("admission", () => {
   });
 
   test("refuseWaiting and idle", async () => {
-    const admission = createAdmission(limits);
+    const admission = createAdmission(() => limits);
     const first = await admission.admit(a);
     const waits = admission.admit(a);
     admission.refuseWaiting(new AppError("unavailable", "Stopping."));
@@ -142,7 +147,7 @@ async function randomRun(seed: number): Promise<void> {
     queue: random.int(8),
     maxWaitMs: 60_000,
   };
-  const admission = createAdmission(bounds);
+  const admission = createAdmission(() => bounds);
   const namespaces = [a, b, c, d];
   const running: { namespace: NamespaceId; release: Release }[] = [];
   /** FIFO of each namespace's calls that were neither admitted nor refused. */

@@ -39,8 +39,7 @@ function start(settings: { idleMs?: number; max?: number; open?: () => Promise<F
       opened.push(namespace);
       return await (settings.open?.() ?? Promise.resolve(new FakeSession()));
     },
-    idleMs: settings.idleMs ?? 60_000,
-    max: settings.max ?? 10,
+    limits: () => ({ idleMs: settings.idleMs ?? 60_000, max: settings.max ?? 10 }),
     availableMemory: async () => {
       if (Number.isNaN(availableBytes)) throw new Error("sandboxd is away");
       return availableBytes;
