@@ -17,7 +17,7 @@ export type ErrorCode =
   | "invalid" // 422
   | "busy" // 429, with retryAfterS
   | "internal" // 500
-  | "sandbox_lost" // 502: the command may have run
+  | "sandbox_lost" // 502: the call was cut short and may have changed something
   | "unavailable" // 503, with retryAfterS
   | "no_space"; // 507
 

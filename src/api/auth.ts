@@ -1,13 +1,13 @@
 import { Elysia } from "elysia";
 import { AppError } from "../errors.ts";
 import { namespaceName, workspaceId, type KeyId, type NamespaceId, type WorkspaceId } from "../ids.ts";
-import type { Caller } from "../keys/caller.ts";
+import type { Caller, KeyHolder } from "../keys/caller.ts";
 import type { Calls, Lease } from "../keys/calls.ts";
 
 export interface AccessParts {
   readonly keys: {
     /** null for a key that is unknown or revoked. */
-    authenticate(apiKey: string): Promise<Caller | null>;
+    authenticate(apiKey: string): Promise<KeyHolder | null>;
     isRevoked(keyId: KeyId): boolean;
   };
   readonly namespaces: {
@@ -46,6 +46,20 @@ export function createAccess({ keys, namespaces, workspaces, calls, operator }: 
     const found = key === undefined ? null : await keys.authenticate(key);
     if (found === null) throw unauthenticated();
     return found;
+  }
+
+  async function keyHolder(request: Request): Promise<KeyHolder> {
+    const who = await caller(request);
+    // The operator has no key to tell about.
+    if (who.scope === "operator") throw unauthenticated();
+    return who;
+  }
+
+  async function operatorOnly(request: Request): Promise<void> {
+    const who = await caller(request);
+    if (who.scope !== "operator") {
+      throw new AppError("forbidden", "This is the operator's: leave out the Authorization header.");
+    }
   }
 
   /** The caller of an account call for the workspace named in the path. Another workspace's looks like none. */
@@ -99,7 +113,7 @@ export function createAccess({ keys, namespaces, workspaces, calls, operator }: 
     };
   }
 
-  return { caller, admin, namespace };
+  return { keyHolder, operatorOnly, admin, namespace };
 }
 
 /** A plugin for the routes of a namespace: their handlers get `namespace`. */

@@ -12,6 +12,13 @@ export const text = z
   .string()
   .refine((value) => value.isWellFormed(), "has half of a surrogate pair, which UTF-8 cannot hold");
 
+/** A name that people give to something and read in lists. */
+export const label = text
+  .trim()
+  .min(1, "must not be empty")
+  .max(200, "has more than 200 characters")
+  .regex(/^\P{Cc}*$/u, "has a control character");
+
 /** Reads at most `maxBytes` of JSON and checks its shape. Nothing of a body that announces more is read. */
 export async function readJson<S extends z.ZodType>(
   request: Request,
@@ -31,7 +38,7 @@ export async function readJson<S extends z.ZodType>(
   } catch (error) {
     throw new AppError("bad_input", "The body has to be JSON.", { cause: error });
   }
-  const result = schema.safeParse(value);
+  const result = schema.safeParse(value, { reportInput: true });
   if (!result.success) throw new AppError("invalid", shapeDetail(result.error));
   return result.data;
 }
@@ -64,5 +71,11 @@ function shapeDetail(error: z.ZodError): string {
   const issue = error.issues[0];
   if (issue === undefined) return "The body does not have the expected fields.";
   const field = issue.path.length === 0 ? "The body" : `The field "${issue.path.join(".")}"`;
-  return `${field}: ${issue.message}.`.replace(/\.\.$/, ".");
+  return `${field}: ${wanted(issue)}.`.replace(/\.\.$/, ".");
+}
+
+function wanted(issue: z.core.$ZodIssue): string {
+  if (issue.code !== "invalid_type") return issue.message;
+  if (issue.input === undefined) return "is missing";
+  return `expected ${/^[aeio]/.test(issue.expected) ? "an" : "a"} ${issue.expected}`;
 }

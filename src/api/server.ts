@@ -72,6 +72,8 @@ export function startServer(parts: ServerParts) {
       maxRequestBodySize: NO_LIMIT,
       idleTimeout: parts.silenceS > MAX_IDLE_S ? 0 : parts.silenceS,
       development: false,
+      // Without this, `development: false` lets a second process share the port, and calls with it.
+      reusePort: false,
     };
   }
 

@@ -31,6 +31,12 @@ export const migrations: readonly (readonly string[])[] = [
        revoked_at INTEGER,
        CHECK (scope = 'workspace' OR namespace_id IS NULL)
      ) STRICT`,
+    // One row at most: the first run, until its keys have been handed over.
+    `CREATE TABLE setup (
+       id INTEGER PRIMARY KEY CHECK (id = 1),
+       workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+       done_at INTEGER
+     ) STRICT`,
     `CREATE INDEX keys_workspace ON keys (workspace_id)`,
     `CREATE INDEX keys_namespace ON keys (namespace_id)`,
   ],

@@ -34,3 +34,10 @@ export const keys = sqliteTable("keys", {
   lastUsedAt: integer("last_used_at"),
   revokedAt: integer("revoked_at"),
 });
+
+/** The first run. While `doneAt` is null nobody may have seen the keys that it made. */
+export const setup = sqliteTable("setup", {
+  id: integer("id").primaryKey(),
+  workspaceId: text("workspace_id").$type<WorkspaceId>().notNull(),
+  doneAt: integer("done_at"),
+});

@@ -1,13 +1,13 @@
 import type { KeyId, WorkspaceId } from "../ids.ts";
 
-/** Who makes a call, as its key tells. The operator has no key: the admin socket's permissions are the proof. */
-export type Caller =
-  | { readonly scope: "operator" }
-  | {
-      readonly scope: "admin" | "workspace";
-      readonly workspaceId: WorkspaceId;
-      readonly keyId: KeyId;
-      readonly keyName: string;
-      /** The one namespace that the key opens; null for any of its workspace. */
-      readonly lockedNamespace: string | null;
-    };
+export interface KeyHolder {
+  readonly scope: "admin" | "workspace";
+  readonly workspaceId: WorkspaceId;
+  readonly keyId: KeyId;
+  readonly keyName: string;
+  /** The one namespace that the key opens; null for any of its workspace. */
+  readonly lockedNamespace: string | null;
+}
+
+/** Who makes a call. The operator has no key: the admin socket's permissions are the proof. */
+export type Caller = { readonly scope: "operator" } | KeyHolder;

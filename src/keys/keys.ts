@@ -4,7 +4,7 @@ import type { Database } from "../db/open.ts";
 import { keys as table, namespaces } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
 import { keyId, type KeyId, type NamespaceId, type WorkspaceId } from "../ids.ts";
-import type { Caller } from "./caller.ts";
+import type { KeyHolder } from "./caller.ts";
 import type { Calls } from "./calls.ts";
 import { createLastUse, storeLastUse } from "./lastuse.ts";
 import { hashOf, isApiKey, makeApiKey } from "./secret.ts";
@@ -32,11 +32,11 @@ export interface NewKey {
 export type Keys = ReturnType<typeof createKeys>;
 
 export function createKeys({ db, calls }: { readonly db: Database; readonly calls: Calls }) {
-  const cache = new Map<string, Caller & { readonly keyId: KeyId }>();
+  const cache = new Map<string, KeyHolder>();
   const revoked = new Set<KeyId>();
   const lastUse = createLastUse<KeyId>((seen) => storeLastUse(db, table, seen));
 
-  async function lookUp(hash: string) {
+  async function lookUp(hash: string): Promise<KeyHolder | null> {
     const rows = await db
       .select({ key: table, namespace: namespaces.name })
       .from(table)
@@ -57,7 +57,11 @@ export function createKeys({ db, calls }: { readonly db: Database; readonly call
   function end(ids: readonly KeyId[]): void {
     for (const id of ids) revoked.add(id);
     for (const [hash, caller] of cache) if (revoked.has(caller.keyId)) cache.delete(hash);
-    const reason = new AppError("unauthenticated", "The key of this call was revoked while it ran.");
+    // No 4xx: what such a call did before its end stays.
+    const reason = new AppError(
+      "sandbox_lost",
+      "The key of this call was revoked while it ran, so it was ended; what it had done by then stays.",
+    );
     for (const id of ids) calls.endOfKey(id, reason);
   }
 
@@ -127,7 +131,7 @@ export function createKeys({ db, calls }: { readonly db: Database; readonly call
     isRevoked: (id: KeyId) => revoked.has(id),
 
     /** Who holds this key; null when it is unknown or revoked. */
-    async authenticate(apiKey: string): Promise<Caller | null> {
+    async authenticate(apiKey: string): Promise<KeyHolder | null> {
       if (!isApiKey(apiKey)) return null;
       const hash = hashOf(apiKey);
       const caller = cache.get(hash) ?? (await lookUp(hash));

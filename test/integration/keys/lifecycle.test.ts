@@ -96,7 +96,7 @@ describe("keys", () => {
         new Promise((_, reject) => signal.addEventListener("abort", () => reject(new Error("killed")))),
     );
     expect(await parts.keys.revoke(workspace.id, id)).toBe(true);
-    expect(call).rejects.toMatchObject({ code: "unauthenticated" });
+    expect(call).rejects.toMatchObject({ code: "sandbox_lost" });
     expect(await parts.keys.authenticate(apiKey)).toBeNull();
     expect(await parts.keys.revoke(workspace.id, id)).toBe(false);
     expect(await parts.keys.list(workspace.id)).toEqual([]);

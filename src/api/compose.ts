@@ -1,0 +1,74 @@
+import type { AnyElysia } from "elysia";
+import type { Database } from "../db/open.ts";
+import type { NamespaceId } from "../ids.ts";
+import { createCalls } from "../keys/calls.ts";
+import { createKeys } from "../keys/keys.ts";
+import { createNamespaces } from "../keys/namespaces.ts";
+import { createSetup } from "../keys/setup.ts";
+import { createWorkspaces } from "../keys/workspaces.ts";
+import type { Log } from "../log.ts";
+import type { Check } from "../protocol/sandboxd.ts";
+import { adminRoutes } from "./admin.ts";
+import { createApp } from "./app.ts";
+import { createAccess, type Access } from "./auth.ts";
+import { healthRoutes } from "./health.ts";
+import { keyRoutes } from "./keys.ts";
+import { meRoutes } from "./me.ts";
+import { namespaceRoutes } from "./namespaces.ts";
+import type { Status } from "./status.ts";
+
+export interface ComposeParts {
+  readonly db: Database;
+  readonly log: Log;
+  readonly requestIdOf: (request: Request) => string;
+  readonly namespaceLimit: () => number;
+  readonly stopSandbox: (id: NamespaceId) => Promise<void>;
+  readonly removeFiles: (id: NamespaceId) => Promise<void>;
+  readonly usage: (id: NamespaceId) => Promise<{ readonly sizeBytes: number; readonly fileCount: number }>;
+  readonly status: () => Promise<Status>;
+  readonly doctor: () => Promise<Check[]>;
+  /** The routes of the namespaces: files and exec. */
+  readonly namespaceRoutes: (access: Access) => readonly AnyElysia[];
+}
+
+export type Composed = ReturnType<typeof composeApi>;
+
+/** The accounts, and the routes of both listeners over them. What is only on the admin socket is not in the other's app at all. */
+export function composeApi(parts: ComposeParts) {
+  const { db, log, requestIdOf } = parts;
+  const calls = createCalls();
+  const workspaces = createWorkspaces({ db });
+  const keys = createKeys({ db, calls });
+  const namespaces = createNamespaces({
+    db,
+    calls,
+    keys,
+    limit: parts.namespaceLimit,
+    stopSandbox: parts.stopSandbox,
+    removeFiles: parts.removeFiles,
+  });
+  const setup = createSetup({ db, keys });
+
+  const shared = (access: Access): AnyElysia[] => [
+    healthRoutes(),
+    keyRoutes({ access, keys, namespaces }),
+    namespaceRoutes({ access, namespaces, usage: parts.usage }),
+    ...parts.namespaceRoutes(access),
+  ];
+  const account = { keys, namespaces, workspaces, calls };
+  const access = createAccess({ ...account, operator: false });
+  const operator = createAccess({ ...account, operator: true });
+  const { status, doctor } = parts;
+
+  return {
+    app: createApp({ log, requestIdOf, routes: [meRoutes({ access }), ...shared(access)] }),
+    adminApp: createApp({
+      log,
+      requestIdOf,
+      routes: [adminRoutes({ access: operator, workspaces, setup, status, doctor }), ...shared(operator)],
+    }),
+    keys,
+    namespaces,
+    workspaces,
+  };
+}

@@ -1,0 +1,99 @@
+import type { Database } from "../db/open.ts";
+import { AppError } from "../errors.ts";
+import type { Check, OperationResult } from "../protocol/sandboxd.ts";
+import type { SandboxdClient } from "../sandbox/sandboxd-client.ts";
+
+export interface Status {
+  readonly version: string;
+  readonly instance: string;
+  readonly listen: string;
+  readonly uptime_s: number;
+  readonly memory_bytes: number;
+  readonly exec: { readonly running: number; readonly waiting: number; readonly warm: number };
+  readonly disk: { readonly free_bytes: number; readonly total_bytes: number };
+  /** A sentence when sandboxd does not answer. */
+  readonly sandboxd: OperationResult<"status"> | string;
+}
+
+export interface StatusParts {
+  readonly version: string;
+  readonly inst: string;
+  readonly listen: () => string;
+  readonly startedAt: number;
+  readonly execStats: () => Status["exec"];
+  readonly disk: () => { readonly freeBytes: number; readonly totalBytes: number };
+  readonly sandboxd: Pick<SandboxdClient, "call">;
+  readonly db: Pick<Database, "faults">;
+  readonly diskFloorBytes: () => number;
+  /** What holds this process, as the kernel part sees it. */
+  readonly confinement: () => Check[];
+}
+
+/** What runs now, and what is wrong with the host, put together from this role's view and sandboxd's. */
+export function createStatus(parts: StatusParts) {
+  return {
+    async status(): Promise<Status> {
+      const { freeBytes, totalBytes } = parts.disk();
+      const { running, waiting, warm } = parts.execStats();
+      return {
+        version: parts.version,
+        instance: parts.inst,
+        listen: parts.listen(),
+        uptime_s: Math.floor((Date.now() - parts.startedAt) / 1000),
+        memory_bytes: process.memoryUsage.rss(),
+        exec: { running, waiting, warm },
+        disk: { free_bytes: freeBytes, total_bytes: totalBytes },
+        sandboxd: await parts.sandboxd.call("status", {}).catch(sentence),
+      };
+    },
+
+    async doctor(): Promise<Check[]> {
+      const host = await parts.sandboxd.call("doctor", {}).catch(sentence);
+      return [
+        ...parts.confinement(),
+        await databaseCheck(parts.db),
+        diskCheck(parts),
+        ...(typeof host === "string" ? [sandboxdAway(host)] : host.checks),
+      ];
+    },
+  };
+}
+
+function sentence(error: unknown): string {
+  if (error instanceof AppError) return error.message;
+  throw error;
+}
+
+async function databaseCheck(db: Pick<Database, "faults">): Promise<Check> {
+  const faults = await db.faults();
+  if (faults.length === 0) return { name: "database", status: "ok", detail: "its pages are well", fix: null };
+  return {
+    name: "database",
+    status: "fail",
+    detail: faults.join("; "),
+    fix: "Stop the appliance and restore api/cofferdam.db from a backup.",
+  };
+}
+
+function diskCheck(parts: StatusParts): Check {
+  const mib = (bytes: number) => `${Math.floor(bytes / 1024 / 1024)} MiB`;
+  const { freeBytes, totalBytes } = parts.disk();
+  const floor = parts.diskFloorBytes();
+  const detail = `${mib(freeBytes)} free of ${mib(totalBytes)}; writes stop below ${mib(floor)}`;
+  if (freeBytes < floor) {
+    return { name: "disk", status: "fail", detail, fix: "Delete namespaces or files, or enlarge the disk." };
+  }
+  if (freeBytes < 2 * floor) {
+    return { name: "disk", status: "warn", detail, fix: "Make room before writes stop." };
+  }
+  return { name: "disk", status: "ok", detail, fix: null };
+}
+
+function sandboxdAway(why: string): Check {
+  return {
+    name: "sandboxd",
+    status: "fail",
+    detail: why,
+    fix: "Start it: systemctl restart cofferdam.target, or cofferdam serve; its log says why it stopped.",
+  };
+}
