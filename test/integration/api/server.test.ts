@@ -127,7 +127,7 @@ describe("requests", () => {
     const cases: [RequestInit["body"], number, RegExp][] = [
       ["", 400, /JSON/],
       ["{", 400, /JSON/],
-      [new Uint8Array([0x22, 0xff, 0x22]), 400, /JSON in UTF-8/],
+      [new Uint8Array([0x22, 0xff, 0x22]), 415, /has to be UTF-8/],
       ["[]", 422, /^The body: expected an object/],
       ['{"path": "a"}', 422, /^The field "content": is missing/],
       ['{"path": 1, "content": "b"}', 422, /^The field "path": expected a string/],
