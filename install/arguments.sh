@@ -1,0 +1,68 @@
+# shellcheck shell=bash disable=SC2034
+# The command line. Everything wrong with it is found here, before anything is touched.
+
+readonly DEFAULT_DATA=/var/lib/cofferdam DEFAULT_PREFIX=/usr/local DEFAULT_LISTEN=127.0.0.1:8080
+
+parse_arguments() {
+  action=install data=$DEFAULT_DATA prefix='' listen='' keys_file='' config='' runsc='' start=yes purge=no
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --data | --prefix | --listen | --keys-file | --config | --runsc)
+        [ -n "${2:-}" ] || wrong "$1 wants a value"
+        local name=${1#--}
+        printf -v "${name//-/_}" %s "$2"
+        shift 2
+        ;;
+      --no-start) start=no; shift ;;
+      --uninstall) action=uninstall; shift ;;
+      --purge) purge=yes; shift ;;
+      -h | --help) sed -n '2,/^set /{/^set /!s/^# \?//p}' "$here/install.sh"; exit 0 ;;
+      *) wrong "unknown argument '$1'" ;;
+    esac
+  done
+  [ "$purge" = no ] || [ "$action" = uninstall ] || wrong '--purge goes with --uninstall'
+  data=$(plain_path --data "$data")
+  [ -z "$prefix" ] || prefix=$(plain_path --prefix "$prefix")
+  [ -z "$listen" ] || check_listen "$listen"
+  [ -z "$config" ] || config=$(readable_file --config "$config")
+  [ -z "$runsc" ] || runsc=$(readable_file --runsc "$runsc")
+  [ -z "$keys_file" ] || keys_file=$(writable_file --keys-file "$keys_file")
+}
+
+wrong() {
+  echo "install.sh: $1 (./install.sh --help tells more)" >&2
+  exit 2
+}
+
+# Paths end up in unit files and commands, so only what means itself there is allowed.
+plain_path() { # OPTION PATH
+  local path
+  path=$(realpath -m -- "$2")
+  [[ $path =~ ^(/[A-Za-z0-9._-]+)+$ ]] || wrong "$1: '$path' may have only letters, digits and . _ - in its names"
+  echo "$path"
+}
+
+readable_file() { # OPTION PATH
+  [[ -f $2 && -r $2 ]] || wrong "$1: there is no file $2 to read"
+  realpath -- "$2"
+}
+
+writable_file() { # OPTION PATH
+  [ -d "$(dirname -- "$2")" ] || wrong "$1: there is no directory $(dirname -- "$2")"
+  [ ! -d "$2" ] || wrong "$1: $2 is a directory"
+  realpath -m -- "$2"
+}
+
+check_listen() { # HOST:PORT
+  [[ $1 =~ ^(localhost|127\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}|\[::1\]):0*([0-9]{1,5})$ ]] ||
+    wrong "--listen: '$1' is not a loopback HOST:PORT such as $DEFAULT_LISTEN (put a proxy that does TLS in front)"
+  local port=${BASH_REMATCH[2]}
+  [[ $port -ge 1 && $port -le 65535 ]] || wrong "--listen: the port is one of 1 to 65535, not $port"
+}
+
+become_root() {
+  [ "$(id -u)" != 0 ] || return 0
+  if command -v sudo >/dev/null; then exec sudo -- "$here/install.sh" "$@"; fi
+  echo 'install.sh: it has to be run as root, and there is no sudo here' >&2
+  exit 1
+}

@@ -1,0 +1,83 @@
+# shellcheck shell=bash
+# The first workspace and its keys, the first command, and what to do next.
+
+# Keys are shown once, at the end. Until then they wait in a file of root's, so that an install which is killed in
+# between still shows them when it is run again. (serve makes them itself, into the same file.)
+ensure_keys() {
+  ! has_systemd || admin setup --keys-file "$first_keys" >"$work/setup" 2>&1 ||
+    fail "the first keys were not made: $(tail -n 1 "$work/setup")" "$(where_to_look)"
+  keys='' workspace_key=''
+  if [ -e "$first_keys" ]; then
+    keys=$(<"$first_keys")
+    workspace_key=$(field workspace_key "$keys")
+  else
+    note 'there are keys already, which were shown when they were made'
+    [ -z "$keys_file" ] || note 'so --keys-file writes nothing; for another key: cofferdam key create NAME'
+    [[ ! -r $keys_file ]] || workspace_key=$(field workspace_key "$(<"$keys_file")")
+  fi
+}
+
+# The value of a string in a JSON object that has no such name deeper in it.
+field() { # NAME JSON
+  [[ $2 =~ \"$1\"[[:space:]]*:[[:space:]]*\"([^\"]*)\" ]] && echo "${BASH_REMATCH[1]}"
+}
+
+# What the appliance is for, done as a client does it.
+run_main_job() {
+  # shellcheck disable=SC2016
+  local command='echo "hello from $(uname -sr) in gVisor, as uid $(id -u) in $PWD"' output
+  if [ -n "$workspace_key" ]; then
+    output=$(post /exec "{\"command\": \"${command//\"/\\\"}\"}") || fail "POST /exec was answered: $output" "$(where_to_look)"
+  else
+    output=$(admin exec demo -- "$command" 2>&1) || fail "\"cofferdam exec\" said: $output" "$(where_to_look)"
+  fi
+  [[ $output == 'hello from '* ]] || fail "the command printed: $output" "$(where_to_look)"
+  note "\$ $command"
+  note "$output"
+}
+
+# An API call in the namespace "demo", without curl, which a minimal host lacks. False unless the answer is 200.
+post() { # PATH JSON
+  local status header
+  exec 5<>"/dev/tcp/${listen%:*}/${listen##*:}"
+  printf '%s\r\n' "POST $1 HTTP/1.1" "Host: $listen" "Authorization: Bearer $workspace_key" 'X-Namespace: demo' \
+    'Content-Type: application/json' "Content-Length: ${#2}" 'Connection: close' '' >&5
+  printf %s "$2" >&5
+  read -r -t 60 _ status _ <&5
+  while read -r header <&5 && [ "$header" != $'\r' ]; do :; done
+  cat <&5
+  exec 5<&-
+  [ "$status" = 200 ]
+}
+
+next_steps() {
+  echo
+  if [ "$start" = no ]; then
+    echo 'Cofferdam is installed. To start it, make its first workspace and see its keys: ./install.sh'
+    return
+  fi
+  echo "Cofferdam runs: http://$listen"
+  local key="\$KEY"
+  if [ -n "$keys" ]; then
+    key=$workspace_key
+    show_keys
+  fi
+  echo
+  echo 'Next:'
+  echo "  curl -s http://$listen/v1/exec -H 'Authorization: Bearer $key' -H 'X-Namespace: demo' --json '{\"command\": \"ls -la\"}'"
+  echo "  pip install trove-sdk && python3 -c 'from trove_sdk import TroveClient as T; print(T(\"$key\", \"demo\", base_url=\"http://$listen\").exec(\"ls -la\"))'"
+  echo "  ${program/#\/usr\/local\/bin\//} exec demo$([ "$data" = "$DEFAULT_DATA" ] || echo " --data $data") -- 'ls -la'"
+}
+
+show_keys() {
+  echo
+  echo "  workspace      $(field workspace_id "$keys")"
+  echo "  admin key      $(field admin_key "$keys")"
+  echo "  workspace key  $(field workspace_key "$keys")"
+  echo '  These keys are shown this once.'
+  if [ -n "$keys_file" ]; then
+    write_file "$keys_file" 600 "$keys"
+    echo "  They are also in $keys_file"
+  fi
+  rm "$first_keys"
+}

@@ -1,0 +1,92 @@
+# shellcheck shell=bash
+# The way back. Every part may be gone already, so an uninstall that was interrupted is finished by another.
+
+uninstall() {
+  step "Looking for what is installed with $data" find_install
+  if [ -z "$inst" ]; then
+    note 'nothing is'
+    return
+  fi
+  step 'Stopping' remove_services
+  step 'Sandboxes' remove_sandboxes
+  step 'Data' remove_data
+  step 'Program and users' remove_program
+  echo
+  if [ -d "$data" ]; then
+    echo "Cofferdam was removed. Its data and master key stay in $data; --uninstall --purge removes them too."
+  else
+    echo 'Cofferdam was removed, with its data.'
+  fi
+}
+
+find_install() {
+  settle_names
+  # After an interrupted --purge only the registry remembers.
+  [ -n "$inst" ] || inst=$(basename "$(grep -lxsF "data=$data" "$REGISTRY"/* | head -n 1)") || :
+  unit_at=$(at)
+}
+
+remove_services() {
+  if has_systemd; then
+    systemctl --quiet disable "$(target)" 2>/dev/null || :
+    stop_instance 2>/dev/null || :
+    (cd "$UNITS" && all_units | xargs rm -f --)
+    systemctl daemon-reload
+  else
+    stop_instance
+  fi
+}
+
+# Sandboxes end when api does; this is for those that a kill left behind.
+remove_sandboxes() {
+  local mount
+  kill_cgroups
+  while read -r mount; do umount --lazy "$mount"; done < <(own_mounts)
+  rm -rf --one-file-system "/run/cofferdam/$inst"
+  remove_empty /run/cofferdam
+}
+
+kill_cgroups() {
+  local dir tries
+  for ((tries = 0; tries < 100; tries++)); do
+    while read -r dir; do
+      xargs -r kill -KILL <"$dir/cgroup.procs" 2>/dev/null || :
+      rmdir "$dir" 2>/dev/null || :
+    done < <(own_cgroups)
+    [ -n "$(own_cgroups)" ] || return 0
+    sleep 0.1
+  done
+  fail "a cgroup does not empty: $(own_cgroups | tail -n 1)" 'Look at its cgroup.procs, then run it again.'
+}
+
+own_cgroups() { find /sys/fs/cgroup -depth -type d -path "*/cofferdam-$inst*" 2>/dev/null || :; }
+
+# Innermost first.
+own_mounts() { awk -v dir="/run/cofferdam/$inst/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | tac; }
+
+remove_data() {
+  if [ "$purge" = yes ]; then
+    rm -rf --one-file-system -- "$data"
+  elif [ -d "$data" ]; then
+    # Its files' owners are about to be removed; whoever gets their uids next must not come in.
+    chmod 700 "$data"
+  fi
+}
+
+remove_program() {
+  if ! others_match "^prefix=$prefix\$"; then
+    rm -rf -- "$program" "$versions"
+    [ "$prefix" = "$DEFAULT_PREFIX" ] || remove_empty "$prefix/bin" "$prefix/lib" "$prefix"
+  fi
+  if ! others_match .; then
+    local user
+    for user in cofferdam cofferdam-gw cofferdam-tenant; do remove_user "$user"; done
+  fi
+  rm -f "$REGISTRY/$inst"
+  remove_empty "$REGISTRY" "$(dirname "$REGISTRY")"
+}
+
+# Whether another instance's entry in the registry matches.
+others_match() { # PATTERN
+  grep -ls -- "$1" "$REGISTRY"/* | grep -qvxF "$REGISTRY/$inst"
+}
