@@ -11,6 +11,7 @@ const main = defineCommand({
     serve: () => import("./cli/serve.ts").then(({ serve }) => serve),
     gateway: () => import("./cli/gateway.ts").then(({ gateway }) => gateway),
     sandboxd: () => import("./cli/sandboxd.ts").then(({ sandboxd }) => sandboxd),
+    setup: () => import("./cli/setup.ts").then(({ setup }) => setup),
     prepare: () => import("./cli/prepare.ts").then(({ prepare }) => prepare),
   },
 });

@@ -8,7 +8,7 @@ import { AppError } from "../errors.ts";
 import { lockInstance } from "../lock.ts";
 import { createLog } from "../log.ts";
 import { createInstance, ensureRunDirectories, publishConfig } from "../setup.ts";
-import { ensureFirstKeys, writeKeysFile, type FirstKeys } from "../supervisor/firstkeys.ts";
+import { ensureFirstKeys, keepKeys } from "../supervisor/firstkeys.ts";
 import { startSupervisor } from "../supervisor/supervisor.ts";
 import { dataArgument, libraryArgument, libraryOf } from "./arguments.ts";
 import { strict } from "./strict.ts";
@@ -79,7 +79,7 @@ export const serve = defineCommand({
     const keysFile = args["keys-file"] === undefined ? null : resolve(args["keys-file"]);
     const firstKeys = ready.api.promise.then(async (listen) => {
       const url = `http://${listen}`;
-      const made = await ensureFirstKeys(instance.sockets.admin, url, (keys) => keep(keys, keysFile));
+      const made = await ensureFirstKeys(instance.sockets.admin, url, (keys) => keepKeys(keys, keysFile));
       if (!made && keysFile !== null)
         log.info("there are keys already, so none are written", { keys_file: keysFile });
       return url;
@@ -113,11 +113,3 @@ export const serve = defineCommand({
     process.exit(failed ? 1 : 0);
   },
 });
-
-function keep(keys: FirstKeys, keysFile: string | null): void {
-  if (keysFile !== null) return writeKeysFile(keysFile, keys);
-  process.stdout.write(
-    `The first workspace is made. These keys are shown this once:\n` +
-      `  workspace      ${keys.workspace_id}\n  admin key      ${keys.admin_key}\n  workspace key  ${keys.workspace_key}\n`,
-  );
-}

@@ -38,8 +38,17 @@ export async function ensureFirstKeys(
   return true;
 }
 
+/** Into a file, or on stdout. */
+export function keepKeys(keys: FirstKeys, file: string | null): void {
+  if (file !== null) return writeKeysFile(file, keys);
+  process.stdout.write(
+    `The first workspace is made. These keys are shown this once:\n` +
+      `  workspace      ${keys.workspace_id}\n  admin key      ${keys.admin_key}\n  workspace key  ${keys.workspace_key}\n`,
+  );
+}
+
 /** Whole and durable before it has its name, and never readable by anyone else. */
-export function writeKeysFile(path: string, keys: FirstKeys): void {
+function writeKeysFile(path: string, keys: FirstKeys): void {
   const temporary = `${path}.new`;
   try {
     rmSync(temporary, { force: true });

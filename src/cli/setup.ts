@@ -1,0 +1,30 @@
+import { resolve } from "node:path";
+import { defineCommand } from "citty";
+import { environment } from "../config/environment.ts";
+import { loadConfig } from "../config/load.ts";
+import { openInstance } from "../instance.ts";
+import { ensureFirstKeys, keepKeys } from "../supervisor/firstkeys.ts";
+import { dataArgument } from "./arguments.ts";
+import { strict } from "./strict.ts";
+
+export const setup = defineCommand({
+  meta: { name: "setup", description: "Have the running api make the first workspace and its keys, once" },
+  plugins: [strict],
+  args: {
+    ...dataArgument,
+    "keys-file": {
+      type: "string",
+      description: "Where the first keys are written; without it they are shown",
+      valueHint: "FILE",
+    },
+  },
+  async run({ args }) {
+    const instance = openInstance(args.data);
+    const { config } = loadConfig({ defaultFile: instance.configFile, env: environment() });
+    const file = args["keys-file"] === undefined ? null : resolve(args["keys-file"]);
+    const made = await ensureFirstKeys(instance.sockets.admin, `http://${config.http.listen}`, (keys) =>
+      keepKeys(keys, file),
+    );
+    if (!made) process.stdout.write("There are keys already, which were handed over when they were made.\n");
+  },
+});
