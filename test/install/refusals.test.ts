@@ -1,0 +1,126 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import {
+  changesSince,
+  listing,
+  makeRelease,
+  ok,
+  startHost,
+  type Host,
+  type Listing,
+} from "../fixtures/host.ts";
+
+/* What install.sh refuses, on a host that has nothing of it: each time the host is afterwards as it was before. */
+const release = makeRelease();
+let host: Host;
+let pristine: Listing;
+beforeAll(async () => {
+  host = await startHost({ show: { "/opt/release": release.dir } });
+  await ok(host.sh("mkdir /root/there; echo 'a = [' >/root/bad.toml; mkdir -p /srv/other/papers"));
+  pristine = await listing(host);
+});
+afterAll(async () => {
+  await host.stop();
+  release.remove();
+});
+
+async function refused(script: string, code: number): Promise<string> {
+  const ended = await host.sh(script);
+  expect(ended).toMatchObject({ code });
+  expect(await changesSince(host, pristine)).toEqual([]);
+  return ended.out;
+}
+
+test.each([
+  ["--bogus", "unknown argument '--bogus'"],
+  ["extra", "unknown argument 'extra'"],
+  ["--data", "--data wants a value"],
+  ["--data '/srv/a b'", "--data: '/srv/a b' may have only letters, digits and . _ - in its names"],
+  ["--data /", "--data: '/' may have only"],
+  ["--prefix '/opt/x%y'", "--prefix: '/opt/x%y' may have only"],
+  ["--listen 0.0.0.0:8080", "--listen: '0.0.0.0:8080' is not a loopback HOST:PORT"],
+  ["--listen 127.0.0.1", "--listen: '127.0.0.1' is not a loopback HOST:PORT"],
+  ["--listen 127.0.0.1:70000", "--listen: the port is one of 1 to 65535, not 70000"],
+  ["--config /root/none.toml", "--config: there is no file /root/none.toml to read"],
+  ["--runsc /root/none", "--runsc: there is no file /root/none to read"],
+  ["--keys-file /root/none/keys.json", "--keys-file: there is no directory /root/none"],
+  ["--keys-file /root/there", "--keys-file: /root/there is a directory"],
+  ["--purge", "--purge goes with --uninstall"],
+])("%s", async (argument, why) => {
+  const out = await refused(`/opt/release/install.sh ${argument}`, 2);
+  expect(out.trim().split("\n")).toHaveLength(1);
+  expect(out).toStartWith(`install.sh: ${why}`);
+});
+
+test("another user than root, without sudo and with it", async () => {
+  const asNobody = "setpriv --reuid=nobody --clear-groups /opt/release/install.sh";
+  expect(
+    await refused(
+      `mv /usr/bin/sudo /root/there/; ${asNobody}; s=$?; mv /root/there/sudo /usr/bin/; exit $s`,
+      1,
+    ),
+  ).toBe("install.sh: it has to be run as root, and there is no sudo here\n");
+  const allowed = "echo 'nobody ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/nobody";
+  expect(
+    await refused(`${allowed}; ${asNobody} --uninstall; s=$?; rm /etc/sudoers.d/nobody; exit $s`, 0),
+  ).toContain("nothing is");
+});
+
+test("a directory that holds something else", async () => {
+  const out = await refused("/opt/release/install.sh --data /srv/other", 1);
+  expect(out).toContain("is not empty");
+});
+
+test("a port that something listens on, by name", async () => {
+  const out = await refused(
+    "python3 -m http.server --bind 127.0.0.1 8080 >/dev/null 2>&1 & p=$!; until (: </dev/tcp/127.0.0.1/8080) 2>/dev/null; do :; done; /opt/release/install.sh; s=$?; kill $p; exit $s",
+    1,
+  );
+  expect(out).toMatch(
+    /failed at: Checking this host\n {2}why: port 8080 is taken by process \d+: python3 -m http.server/,
+  );
+});
+
+test("a user that has the tenants' uid", async () => {
+  const out = await refused(
+    "useradd --system --no-user-group --key SYS_UID_MAX=10000 --uid 10000 ten; /opt/release/install.sh; s=$?; userdel ten; exit $s",
+    1,
+  );
+  expect(out).toContain("ten has the number 10000 in passwd, which the files of Cofferdam's tenants have");
+});
+
+test("a wrong configuration, with its line", async () => {
+  const out = await refused("/opt/release/install.sh --config /root/bad.toml", 1);
+  expect(out).toContain("failed at: Configuration\n  why: the configuration is wrong: ");
+  expect(out).toContain("What this run had changed was undone");
+});
+
+test("a release with a changed byte", async () => {
+  const out = await refused(
+    "mkdir /tmp/r; cp -r /opt/release/* /tmp/r; echo >>/tmp/r/lib/cofferdam/manifest.json; /tmp/r/install.sh; s=$?; rm -r /tmp/r; exit $s",
+    1,
+  );
+  expect(out).toContain("lib/cofferdam/manifest.json: FAILED");
+  expect(out).toContain("why: this release is not what its SHA256SUMS says");
+});
+
+test("an unknown system, and one too old", async () => {
+  const elsewhere = (text: string) =>
+    refused(
+      `cp -P /etc/os-release /root/there/; rm /etc/os-release; printf '${text}' >/etc/os-release; /opt/release/install.sh; s=$?; rm /etc/os-release; mv /root/there/os-release /etc; exit $s`,
+      1,
+    );
+  expect(await elsewhere("ID=fedora\\nVERSION_ID=43\\n")).toContain(
+    "why: this is fedora 43\n  do:  Use Debian 12",
+  );
+  expect(await elsewhere('ID=ubuntu\\nVERSION_ID="22.04"\\n')).toContain("why: this is ubuntu 22.04\n");
+  expect(await elsewhere("ID=debian\\nVERSION_ID=11\\n")).toContain("why: this is debian 11\n");
+});
+
+test("two at a time", async () => {
+  const out = await refused("flock /var/lib /opt/release/install.sh", 1);
+  expect(out).toContain("another install.sh is running here");
+});
+
+test("an uninstall of nothing", async () => {
+  expect(await refused("/opt/release/install.sh --uninstall --purge", 0)).toContain("nothing is");
+});

@@ -1,0 +1,157 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import {
+  changesSince,
+  listing,
+  makeRelease,
+  ok,
+  startHost,
+  type Host,
+  type Listing,
+} from "../fixtures/host.ts";
+
+/* The life of an install on a host that systemd runs, from a release, without a network. In order. */
+const release = makeRelease();
+let host: Host;
+let pristine: Listing;
+beforeAll(async () => {
+  host = await startHost({ show: { "/opt/release": release.dir } });
+  pristine = await listing(host);
+});
+afterAll(async () => {
+  await host.stop();
+  release.remove();
+});
+
+const INSTALL = "/opt/release/install.sh";
+const SECOND = "--data /srv/second --listen 127.0.0.1:8081";
+
+/** A command over HTTP with the key in a keys file. */
+const exec = (keys: string, command: string): Promise<string> =>
+  ok(
+    host.sh(`python3 - <<'PY'
+import json, sys, urllib.request
+keys = json.load(open("${keys}"))
+request = urllib.request.Request(keys["base_url"] + "/v1/exec", json.dumps({"command": ${JSON.stringify(command)}}).encode(),
+    {"Authorization": "Bearer " + keys["workspace_key"], "X-Namespace": "alice", "Content-Type": "application/json"})
+for attempt in range(50):
+    try:
+        sys.stdout.write(json.load(urllib.request.urlopen(request, timeout=60))["stdout"])
+        break
+    except (urllib.error.URLError, ConnectionError) as error:
+        if getattr(error, "code", 503) != 503 or attempt == 49: raise
+        import time; time.sleep(0.2)
+PY`),
+  );
+
+const roles = ["sandboxd", "gateway", "api"] as const;
+const mainPid = (role: string): Promise<string> =>
+  ok(host.sh(`systemctl show --property=MainPID --value cofferdam-${role}.service`));
+
+test("the first install runs a command in gVisor and shows the keys once", async () => {
+  const started = Date.now();
+  const out = await ok(host.sh(`${INSTALL} --keys-file /root/keys.json`));
+  expect(Date.now() - started).toBeLessThan(60_000);
+  expect(out).toMatch(/hello from Linux 4\.\S+ in gVisor, as uid 10000 in \/home\/agent/);
+  const keys = JSON.parse(await ok(host.sh("cat /root/keys.json")));
+  expect(Object.keys(keys)).toEqual(["base_url", "workspace_id", "admin_key", "workspace_key"]);
+  expect(keys.base_url).toBe("http://127.0.0.1:8080");
+  expect(out).toContain(keys.admin_key);
+  expect(out).toContain(keys.workspace_key);
+  expect(await ok(host.sh("stat -c '%a %U' /root/keys.json"))).toBe("600 root");
+});
+
+test("the three lines that it ends with work as they are", async () => {
+  const out = await ok(host.sh(INSTALL));
+  const curl = out.split("\n").find((line) => line.startsWith("  curl ")) ?? "";
+  const cli = out.split("\n").find((line) => line.startsWith("  cofferdam ")) ?? "";
+  const key = 'KEY=$(python3 -c \'import json; print(json.load(open("/root/keys.json"))["workspace_key"])\')';
+  expect(
+    await ok(host.sh(`${key}; ${curl.replaceAll("'", '"').replace('"{', "'{").replace('}"', "}'")}`)),
+  ).toContain('"exit_code":0');
+  expect(await ok(host.sh(cli))).toContain("workspace");
+});
+
+test("again: the keys hold, the data stay, no other keys are made", async () => {
+  await exec("/root/keys.json", "echo kept >workspace/note");
+  const out = await ok(host.sh(`${INSTALL} --keys-file /root/other.json`));
+  expect(out).toContain("there are keys already");
+  expect(out).not.toMatch(/trove-sk-/);
+  expect((await host.sh("test -e /root/other.json")).code).toBe(1);
+  expect(await exec("/root/keys.json", "cat workspace/note")).toBe("kept");
+});
+
+test("directories are closed to all but their role", async () => {
+  const modes = "stat -c '%n %a %U:%G' /var/lib/cofferdam /var/lib/cofferdam/{api,gateway,master.key} | sort";
+  expect(await ok(host.sh(modes))).toBe(
+    [
+      "/var/lib/cofferdam 711 root:root",
+      "/var/lib/cofferdam/api 700 cofferdam:cofferdam",
+      "/var/lib/cofferdam/gateway 700 cofferdam-gw:cofferdam-gw",
+      "/var/lib/cofferdam/master.key 600 root:root",
+    ].join("\n"),
+  );
+});
+
+for (const role of roles) {
+  test(`kill -9 of ${role}: it comes back and commands run`, async () => {
+    const before = await mainPid(role);
+    await ok(
+      host.sh(
+        `kill -9 ${before}; until systemctl -q is-active cofferdam-${role}.service && [ "$(systemctl show -p MainPID --value cofferdam-${role}.service)" != ${before} ]; do sleep 0.1; done`,
+      ),
+    );
+    expect(await exec("/root/keys.json", "cat workspace/note")).toBe("kept");
+  });
+}
+
+test("after a reboot and after a power cut it is back, with its keys and files", async () => {
+  await host.reboot();
+  expect(await exec("/root/keys.json", "cat workspace/note")).toBe("kept");
+  await host.powercut();
+  expect(await exec("/root/keys.json", "cat workspace/note")).toBe("kept");
+});
+
+test("the units are without fault and as tight as they were", async () => {
+  const files = "/etc/systemd/system/cofferdam*.{service,target}";
+  expect(await ok(host.sh(`systemd-analyze verify ${files}`))).toBe("");
+  // What systemd-analyze gives for them, rounded up. Lower is tighter; a setting that is lost shows.
+  const exposure: Record<(typeof roles)[number], number> = { api: 2.5, gateway: 2.5, sandboxd: 6 };
+  for (const role of roles) {
+    const out = await ok(
+      host.sh(`systemd-analyze security --no-pager cofferdam-${role}.service | tail -n 1`),
+    );
+    expect(Number(/: ([\d.]+) /.exec(out)?.[1])).toBeLessThanOrEqual(exposure[role]);
+  }
+});
+
+test("a second instance runs beside it, and goes without a trace", async () => {
+  const before = await listing(host);
+  await ok(host.sh(`${INSTALL} ${SECOND} --keys-file /root/second.json`));
+  expect(await ok(host.sh("cat /var/lib/cofferdam/inst"))).not.toBe(
+    await ok(host.sh("cat /srv/second/inst")),
+  );
+  expect(await exec("/root/second.json", "ls workspace; echo second >workspace/note")).toBe("");
+  expect(await exec("/root/keys.json", "cat workspace/note")).toBe("kept");
+  await ok(host.sh(`${INSTALL} --uninstall --purge --data /srv/second; rm /root/second.json`));
+  expect(await exec("/root/keys.json", "cat workspace/note")).toBe("kept");
+  // Of the first instance, which ran on.
+  const volatile =
+    /^. (file \/run\/cofferdam\/|file \/var\/lib\/cofferdam\/|cgroup |mount \/run\/cofferdam|process )/;
+  expect((await changesSince(host, before)).filter((line) => !volatile.test(line))).toEqual([]);
+});
+
+test("an uninstall keeps the data, and an install finds them", async () => {
+  await ok(host.sh(`${INSTALL} --uninstall`));
+  expect(
+    await ok(host.sh("ls /var/lib; getent passwd cofferdam || :; stat -c '%a %u' /var/lib/cofferdam")),
+  ).toMatch(/^cofferdam$[^]*^700 0$/m);
+  // Someone else gets the uids meanwhile.
+  await ok(host.sh("useradd --system squatter1; useradd --system squatter2"));
+  await ok(host.sh(`${INSTALL}; userdel squatter1; userdel squatter2`));
+  expect(await exec("/root/keys.json", "cat workspace/note")).toBe("kept");
+});
+
+test("an uninstall with --purge leaves nothing", async () => {
+  await ok(host.sh(`${INSTALL} --uninstall --purge; rm /root/keys.json`));
+  expect(await changesSince(host, pristine)).toEqual([]);
+});
