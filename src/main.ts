@@ -13,6 +13,7 @@ const main = defineCommand({
     sandboxd: () => import("./cli/sandboxd.ts").then(({ sandboxd }) => sandboxd),
     setup: () => import("./cli/setup.ts").then(({ setup }) => setup),
     prepare: () => import("./cli/prepare.ts").then(({ prepare }) => prepare),
+    version: () => import("./cli/version.ts").then(({ version }) => version),
   },
 });
 

@@ -1,0 +1,32 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+import { AppError } from "./errors.ts";
+
+/** What build/all writes beside runsc and the root file system: what they are. */
+export const manifestSchema = z.object({
+  version: z.string(),
+  commit: z.string().nullable(),
+  bun: z.string(),
+  runsc: z.string(),
+  rootfs: z.string().regex(/^sha256:[0-9a-f]{64}$/),
+});
+
+export type Manifest = z.infer<typeof manifestSchema>;
+
+/** Null where there is none: an executable on its own, or a run from source. */
+export function readManifest(lib: string): Manifest | null {
+  const file = join(lib, "manifest.json");
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+    throw error;
+  }
+  try {
+    return manifestSchema.parse(JSON.parse(text));
+  } catch (cause) {
+    throw new AppError("internal", `${file} is damaged: run install.sh again`, { cause });
+  }
+}
