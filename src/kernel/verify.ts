@@ -1,18 +1,44 @@
 import { lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import type { Instance } from "../instance.ts";
+import type { Check } from "../protocol/sandboxd.ts";
 import { capabilityMask } from "./capabilities.ts";
-import type { Confinement, ConfinedRole } from "./confinement.ts";
+import { confinementOf, type Confinement, type ConfinedRole } from "./confinement.ts";
+import { landlockAbi } from "./landlock.ts";
 import { roleUser } from "./users.ts";
 
 /** Throws, with what is wrong, unless the kernel says that this process is confined as it should be. */
 export function verifyConfinement(role: ConfinedRole, confinement: Confinement): void {
-  const wrong = [
+  const wrong = wrongConfinement(confinement);
+  if (wrong.length > 0) throw new Error(`${role} is not what it should be: ${wrong.join("; ")}`);
+}
+
+/** For `doctor`, at any time later. */
+export function confinementCheck(role: ConfinedRole, instance: Instance): Check {
+  const confinement = confinementOf(role, instance);
+  const status = readFileSync("/proc/self/status", "utf8");
+  const unsealed = /^Seccomp:\s*2$/m.test(status) ? [] : ["no seccomp filter is in force"];
+  const wrong = [...wrongConfinement(confinement), ...unsealed];
+  const name = `${role} confined`;
+  if (wrong.length > 0) {
+    return {
+      name,
+      status: "fail",
+      detail: wrong.join("; "),
+      fix: `Restart it; if that does not help, report it.`,
+    };
+  }
+  const detail = `own user, mounts, seccomp filter, Landlock ABI ${landlockAbi()}`;
+  return { name, status: "ok", detail, fix: null };
+}
+
+function wrongConfinement(confinement: Confinement): string[] {
+  return [
     ...wrongIdentity(readFileSync("/proc/self/status", "utf8"), confinement),
     ...wrongMounts(readFileSync("/proc/self/mountinfo", "utf8"), confinement.view.own),
     ...unrestricted(),
     ...foreignDescriptors(),
     ...confinement.absent.filter(isThere).map((path) => `${path} is in sight`),
   ];
-  if (wrong.length > 0) throw new Error(`${role} is not what it should be: ${wrong.join("; ")}`);
 }
 
 export function wrongIdentity(
@@ -70,8 +96,9 @@ function foreignDescriptors(): string[] {
   return readdirSync("/proc/self/fd").flatMap((fd) => {
     const info = readIfOpen(`/proc/self/fdinfo/${fd}`);
     const target = readIfOpen(`/proc/self/fd/${fd}`, readlinkSync);
-    // Pipes, sockets and the like are on no mount: "pipe:[1]", "anon_inode:[eventpoll]".
-    if (info === null || target === null || !target.startsWith("/")) return [];
+    // Pipes, sockets and the like are on no mount: "pipe:[1]", "anon_inode:[eventpoll]", "/memfd:name (deleted)".
+    if (info === null || target === null || !target.startsWith("/") || target.startsWith("/memfd:"))
+      return [];
     const mount = /^mnt_id:\s*(\d+)$/m.exec(info)?.[1];
     return mounts.has(mount) ? [] : [`descriptor ${fd} is the host's ${target}`];
   });
