@@ -24,7 +24,7 @@ export interface ComposeParts {
   readonly namespaceLimit: () => number;
   readonly stopSandbox: (id: NamespaceId) => Promise<void>;
   readonly removeFiles: (id: NamespaceId) => Promise<void>;
-  readonly usage: (id: NamespaceId) => Promise<{ readonly sizeBytes: number; readonly fileCount: number }>;
+  readonly usage: (id: NamespaceId) => Promise<{ readonly bytes: number; readonly files: number }>;
   readonly status: () => Promise<Status>;
   readonly doctor: () => Promise<Check[]>;
   /** The routes of the namespaces: files and exec. */

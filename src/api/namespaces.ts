@@ -9,7 +9,7 @@ interface NamespaceRoutesParts {
   readonly access: Access;
   readonly namespaces: Pick<Namespaces, "list" | "remove">;
   /** What its files take; zeros for one without any. */
-  readonly usage: (id: NamespaceId) => Promise<{ readonly sizeBytes: number; readonly fileCount: number }>;
+  readonly usage: (id: NamespaceId) => Promise<{ readonly bytes: number; readonly files: number }>;
 }
 
 /** Namespaces measured at once: each is a walk over its files. */
@@ -23,11 +23,11 @@ export function namespaceRoutes({ access, namespaces, usage }: NamespaceRoutesPa
       const shown = [];
       while (rest.length > 0) {
         const some = rest.splice(0, AT_ONCE).map(async ({ id, name, createdAt, lastUsedAt }) => {
-          const { sizeBytes, fileCount } = await usage(id);
+          const { bytes, files } = await usage(id);
           return {
             namespace: name,
-            size_bytes: sizeBytes,
-            file_count: fileCount,
+            size_bytes: bytes,
+            file_count: files,
             created_at: timestamp(createdAt),
             last_used_at: timestamp(lastUsedAt),
           };

@@ -4,7 +4,6 @@ import type { Check, OperationResult } from "../protocol/sandboxd.ts";
 import type { SandboxdClient } from "../sandbox/sandboxd-client.ts";
 
 export interface Status {
-  readonly version: string;
   readonly instance: string;
   readonly listen: string;
   readonly uptime_s: number;
@@ -16,12 +15,11 @@ export interface Status {
 }
 
 export interface StatusParts {
-  readonly version: string;
   readonly inst: string;
   readonly listen: () => string;
   readonly startedAt: number;
   readonly execStats: () => Status["exec"];
-  readonly disk: () => { readonly freeBytes: number; readonly totalBytes: number };
+  readonly disk: () => { readonly availableBytes: number; readonly totalBytes: number };
   readonly sandboxd: Pick<SandboxdClient, "call">;
   readonly db: Pick<Database, "faults">;
   readonly diskFloorBytes: () => number;
@@ -33,16 +31,15 @@ export interface StatusParts {
 export function createStatus(parts: StatusParts) {
   return {
     async status(): Promise<Status> {
-      const { freeBytes, totalBytes } = parts.disk();
+      const { availableBytes, totalBytes } = parts.disk();
       const { running, waiting, warm } = parts.execStats();
       return {
-        version: parts.version,
         instance: parts.inst,
         listen: parts.listen(),
         uptime_s: Math.floor((Date.now() - parts.startedAt) / 1000),
         memory_bytes: process.memoryUsage.rss(),
         exec: { running, waiting, warm },
-        disk: { free_bytes: freeBytes, total_bytes: totalBytes },
+        disk: { free_bytes: availableBytes, total_bytes: totalBytes },
         sandboxd: await parts.sandboxd.call("status", {}).catch(sentence),
       };
     },
@@ -77,13 +74,13 @@ async function databaseCheck(db: Pick<Database, "faults">): Promise<Check> {
 
 function diskCheck(parts: StatusParts): Check {
   const mib = (bytes: number) => `${Math.floor(bytes / 1024 / 1024)} MiB`;
-  const { freeBytes, totalBytes } = parts.disk();
+  const { availableBytes, totalBytes } = parts.disk();
   const floor = parts.diskFloorBytes();
-  const detail = `${mib(freeBytes)} free of ${mib(totalBytes)}; writes stop below ${mib(floor)}`;
-  if (freeBytes < floor) {
+  const detail = `${mib(availableBytes)} free of ${mib(totalBytes)}; writes stop below ${mib(floor)}`;
+  if (availableBytes < floor) {
     return { name: "disk", status: "fail", detail, fix: "Delete namespaces or files, or enlarge the disk." };
   }
-  if (freeBytes < 2 * floor) {
+  if (availableBytes < 2 * floor) {
     return { name: "disk", status: "warn", detail, fix: "Make room before writes stop." };
   }
   return { name: "disk", status: "ok", detail, fix: null };

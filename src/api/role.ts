@@ -1,0 +1,135 @@
+import type { Config } from "../config/schema.ts";
+import { openDatabase } from "../db/open.ts";
+import type { Instance } from "../instance.ts";
+import { peerCredentials } from "../kernel/peer.ts";
+import { statfs } from "../kernel/statfs.ts";
+import type { Log } from "../log.ts";
+import type { Check } from "../protocol/sandboxd.ts";
+import { listenForSandboxes } from "../sandbox/connections.ts";
+import { createExec } from "../sandbox/exec.ts";
+import { createSandboxdClient } from "../sandbox/sandboxd-client.ts";
+import { createVolumes, type Volumes } from "../volumes/volumes.ts";
+import { composeApi } from "./compose.ts";
+import { execRoutes } from "./exec.ts";
+import { fileRoutes } from "./files.ts";
+import { startServer } from "./server.ts";
+import { createStatus } from "./status.ts";
+
+export interface ApiRoleParts {
+  readonly instance: Instance;
+  readonly config: Config;
+  readonly log: Log;
+  /** What holds this process, looked at anew: for `doctor`. */
+  readonly confinement: () => Check[];
+}
+
+/** Sandboxes are started by root alone. */
+const SANDBOXD_UID = 0;
+const STOP_PATIENCE_MS = 35_000;
+/** The longest wait for a sandbox, and some more, besides the command's own time. */
+const SILENCE_BESIDES_S = 30;
+const CHECK_TIMEOUT_MS = 10_000;
+const SETTLE_EVERY_MS = 10 * 60_000;
+
+export type ApiRole = Awaited<ReturnType<typeof startApi>>;
+
+/** Everything of the api role, from the database up to the listeners. */
+export async function startApi({ instance, config: first, log, confinement }: ApiRoleParts) {
+  const startedAt = Date.now();
+  const settings = { current: first };
+  const requestIds = new WeakMap<Request, string>();
+  const db = await openDatabase(instance.api.database);
+  const volumes = createVolumes({ dir: instance.api.volumes, config: first });
+  const sandboxd = createSandboxdClient({ path: instance.sockets.sandboxd, log });
+  const connections = listenForSandboxes({
+    path: instance.sockets.sandboxes,
+    trustedUid: SANDBOXD_UID,
+    peerUid: (fd) => peerCredentials(fd).uid,
+    log,
+  });
+  const exec = createExec({ config: first, sandboxd, connections, log, prepare: volumes.ensure });
+  const status = createStatus({
+    inst: instance.inst,
+    listen: () => listen,
+    startedAt,
+    execStats: () => exec.stats(),
+    disk: () => statfs(instance.api.dir),
+    sandboxd,
+    db,
+    diskFloorBytes: () => settings.current.quota.disk_floor_mb * 1024 * 1024,
+    confinement,
+  });
+  const composed = composeApi({
+    db,
+    log,
+    requestIdOf: (request) => requestIds.get(request) ?? "",
+    namespaceLimit: () => settings.current.quota.namespaces,
+    stopSandbox: async (id) => exec.stopNamespace(id),
+    removeFiles: async (id) => volumes.remove(id),
+    usage: async (id) => volumes.open(id).usage(),
+    ...status,
+    namespaceRoutes: (access) => [
+      fileRoutes({ access, volumes, maxPathBytes: first.http.max_path_bytes }),
+      execRoutes({ access, exec }),
+    ],
+  });
+  const { keys, namespaces } = composed;
+  const server = startServer({
+    ...composed,
+    listen: first.http.listen,
+    adminSocket: instance.sockets.admin,
+    silenceS: first.exec.timeout_s + SILENCE_BESIDES_S,
+    requestIds,
+    log,
+  });
+  const listen = `${server.hostname.includes(":") ? `[${server.hostname}]` : server.hostname}:${server.port}`;
+
+  const failed = (what: string) => (error: unknown) => log.error(what, { cause: error });
+  const timers = [keys, namespaces].map(({ lastUse }) => lastUse.start(failed("last use was not stored")));
+  // What a crash left halfway. Calls need not wait for it: names and keys are free or gone already.
+  const settle = () => void namespaces.resume().catch(failed("a deletion was not ended; it is tried again"));
+  const settling = setInterval(settle, SETTLE_EVERY_MS);
+  settle();
+  void sweep(volumes, log).catch(failed("unfinished writes of an earlier run were not removed"));
+
+  return {
+    /** HOST:PORT with the port that was taken. */
+    listen,
+
+    /** Throws when calls are not answered any more. While it stops, 503 is an answer too. */
+    async check(): Promise<void> {
+      await fetch("http://admin/healthz", {
+        unix: instance.sockets.admin,
+        signal: AbortSignal.timeout(CHECK_TIMEOUT_MS),
+      });
+    },
+
+    /** Takes new limits; what else changed waits for a restart, and the log says what. */
+    reload(next: Config): void {
+      const waiting = Object.keys(next.http)
+        .filter((key) => next.http[key as keyof Config["http"]] !== first.http[key as keyof Config["http"]])
+        .map((key) => `http.${key}`);
+      settings.current = next;
+      exec.reload(next);
+      if (waiting.length > 0) log.warn("these settings wait for a restart", { settings: waiting });
+    },
+
+    /** New calls get 503, those in flight end, sandboxes stop. */
+    async stop(): Promise<void> {
+      await server.stop(STOP_PATIENCE_MS);
+      await exec.close();
+      connections.close();
+      sandboxd.close();
+      clearInterval(settling);
+      for (const timer of timers) timer.stop();
+      await Promise.all([keys.lastUse.flush(), namespaces.lastUse.flush()]);
+      volumes.close();
+      db.close();
+    },
+  };
+}
+
+async function sweep(volumes: Volumes, log: Log): Promise<void> {
+  const files = await volumes.sweep();
+  if (files > 0) log.info("unfinished writes of an earlier run were removed", { files });
+}
