@@ -28,7 +28,7 @@ struct builtin {
 	char *handle;
 };
 
-enum { CHANNEL_FD = 3, MAX_COMMAND_BYTES = 128 * 1024 - 1 };
+enum { CHANNEL_FD = 3, MAX_COMMAND_BYTES = 128 * 1024 };
 static const char waits = 'w'; /* MESSAGE_WAITS of confine.h */
 static char *command;
 

@@ -11,8 +11,8 @@
 export const HEADER_BYTES = 12;
 export const PROTOCOL_VERSION = 1;
 
-/** The longest command text, 128 KiB less one: what `bash -c` itself can take as one argument. */
-export const MAX_COMMAND_BYTES = 128 * 1024 - 1;
+/** The longest command text: a byte more than `bash -c` itself could take as one argument. */
+export const MAX_COMMAND_BYTES = 128 * 1024;
 /** The longest output or stdin piece in one frame. */
 export const MAX_DATA_BYTES = 64 * 1024;
 /** All the stdin of one call together. */
