@@ -6,6 +6,8 @@ import { namespaceId, sandboxId } from "../ids.ts";
  * derives every path, name and limit itself. Several requests may be in flight; answers carry the request's `id`.
  */
 export const MAX_LINE_BYTES = 64 * 1024;
+/** An answer may be longer: `status` names every sandbox. */
+export const MAX_ANSWER_BYTES = 4 * 1024 * 1024;
 
 const empty = z.strictObject({});
 

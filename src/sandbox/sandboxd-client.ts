@@ -1,7 +1,7 @@
 import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import {
-  MAX_LINE_BYTES,
+  MAX_ANSWER_BYTES,
   operations,
   response,
   type OperationArgs,
@@ -118,8 +118,8 @@ async function connect(path: string, log: Log, onEnd: () => void): Promise<Link>
           const lines = (partial + decoder.decode(chunk, { stream: true })).split("\n");
           partial = lines.pop() ?? "";
           const good =
-            partial.length <= MAX_LINE_BYTES &&
-            lines.every((line) => line.length <= MAX_LINE_BYTES && takeLine(line, pending, log));
+            partial.length <= MAX_ANSWER_BYTES &&
+            lines.every((line) => line.length <= MAX_ANSWER_BYTES && takeLine(line, pending, log));
           if (!good) {
             log.error("sandboxd's answer is not allowed; the connection is dropped");
             socket.terminate();

@@ -75,7 +75,7 @@ async function removeStray(names: SandboxNames, cgroups: Cgroups, log: Log): Pro
 
 function revive(names: SandboxNames, record: SandboxRecord): Sandbox {
   const { nonce, startedAt, process } = record;
-  return { names, nonce, startedAt, process, ended: whenGone(process, LOOK_EVERY_MS) };
+  return { names, nonce, startedAt, process, ended: whenGone(process, LOOK_EVERY_MS), complaint: () => "" };
 }
 
 function faultOf(

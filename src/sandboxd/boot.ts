@@ -21,6 +21,8 @@ export interface Sandbox {
   readonly startedAt: string;
   readonly process: ProcessIdentity;
   readonly ended: Promise<unknown>;
+  /** What runsc and the init said on stderr; nothing for one that was booted by a sandboxd before. */
+  readonly complaint: () => string;
 }
 
 /** Every step of a boot, in order. `onStep` is called before each; what it throws fails that step. */
@@ -105,7 +107,7 @@ export async function bootSandbox(deps: BootDeps, id: SandboxId = sandboxId.make
     );
     const pid = await step("running", () => whenRunning(names, run, RUNNING_TIMEOUT_MS));
     await step("limits", () => cgroups.verifyMember(names.cgroup, pid));
-    return { names, nonce, startedAt, process: run.identity, ended: run.ended };
+    return { names, nonce, startedAt, process: run.identity, ended: run.ended, complaint: run.complaint };
   } catch (error) {
     await undo(names, cgroups, process, error);
     throw error;

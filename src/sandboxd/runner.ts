@@ -41,14 +41,17 @@ function describe(reason: FailureReason): string {
 }
 
 /** Reads a stream to its end and keeps its first `limit` bytes, so that a noisy program can't block or fill memory. */
-export async function readCapped(stream: ReadableStream<Uint8Array>, limit: number): Promise<string> {
+export function readCapped(stream: ReadableStream<Uint8Array>, limit: number) {
   const kept: Uint8Array[] = [];
-  let room = limit;
-  for await (const piece of stream) {
-    if (room > 0) kept.push(piece.subarray(0, room));
-    room -= Math.min(room, piece.length);
-  }
-  return Buffer.concat(kept).toString("utf8");
+  const read = async () => {
+    let room = limit;
+    for await (const piece of stream) {
+      if (room > 0) kept.push(piece.subarray(0, room));
+      room -= Math.min(room, piece.length);
+    }
+  };
+  /** `text` is what has come so far. */
+  return { done: read(), text: () => Buffer.concat(kept).toString("utf8") };
 }
 
 /** Runs `argv` and gives back its standard output; throws CommandError on anything but exit status 0. */
@@ -60,17 +63,16 @@ export const runCommand: Runner = async (argv, { timeoutMs, stdin }) => {
     killGroup(child.pid);
   }, timeoutMs);
   try {
-    const [stdout, stderr] = await Promise.all([
-      readCapped(child.stdout, MAX_OUTPUT_BYTES),
-      readCapped(child.stderr, MAX_OUTPUT_BYTES),
-      child.exited,
-    ]);
+    const out = readCapped(child.stdout, MAX_OUTPUT_BYTES);
+    const err = readCapped(child.stderr, MAX_OUTPUT_BYTES);
+    await Promise.all([out.done, err.done, child.exited]);
+    const stderr = err.text();
     if (timedOut) throw new CommandError(argv, { kind: "timeout", ms: timeoutMs }, stderr);
     if (child.signalCode !== null)
       throw new CommandError(argv, { kind: "signal", signal: child.signalCode }, stderr);
     if (child.exitCode !== 0)
       throw new CommandError(argv, { kind: "exit", code: child.exitCode ?? -1 }, stderr);
-    return stdout;
+    return out.text();
   } finally {
     clearTimeout(timer);
   }

@@ -6,15 +6,16 @@ import { identify, isAlive, type ProcessIdentity } from "./process.ts";
 import { HOST_ENV, readCapped } from "./runner.ts";
 import { OOM_SCORE_ADJ } from "./spec.ts";
 
-const MAX_STDERR_BYTES = 16 * 1024;
+const MAX_STDERR_BYTES = 2 * 1024;
 const POLL_MS = 4;
+const LAST_WORDS_MS = 50;
 
 /** `runsc run` in the foreground: it lives as long as its sandbox, and its death is the sandbox's. */
 export interface RunscRun {
   readonly identity: ProcessIdentity;
   readonly ended: Promise<unknown>;
-  /** Its first words on stderr; resolves with its end. */
-  readonly complaint: Promise<string>;
+  /** Its and the init's first words on stderr, as far as they have come. */
+  readonly complaint: () => string;
 }
 
 /**
@@ -42,10 +43,12 @@ export function startRunsc(
     ],
     { stdio: [stdio, stdio, "pipe"], env: HOST_ENV, cwd: "/", detached: true },
   );
-  const complaint = readCapped(child.stderr, MAX_STDERR_BYTES).catch(() => "");
+  const { done, text } = readCapped(child.stderr, MAX_STDERR_BYTES);
+  // A stream that breaks has said what it had to say.
+  done.catch(() => {});
   const identity = identify(child.pid);
   if (identity === undefined) throw new Error("runsc ended at once");
-  return { identity, ended: child.exited, complaint };
+  return { identity, ended: child.exited, complaint: () => text().trim() };
 }
 
 const stateSchema = z.object({ status: z.string(), sandbox: z.object({ pid: z.int().min(1) }) });
@@ -56,8 +59,11 @@ export async function whenRunning(names: SandboxNames, run: RunscRun, timeoutMs:
   while (Date.now() < deadline) {
     const state = readState(names.runsc.state);
     if (state?.status === "running") return state.sandbox.pid;
-    if (!isAlive(run.identity))
-      throw new Error(`runsc ended before the sandbox ran: ${(await run.complaint).trim() || "no message"}`);
+    if (!isAlive(run.identity)) {
+      // Its last words may still be on their way.
+      await sleep(LAST_WORDS_MS);
+      throw new Error(`runsc ended before the sandbox ran: ${run.complaint() || "no message"}`);
+    }
     await sleep(POLL_MS);
   }
   throw new Error(`the sandbox does not run after ${timeoutMs} ms`);

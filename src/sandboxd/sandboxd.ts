@@ -11,6 +11,7 @@ import { adoptOrRemove, removeStrays } from "./adopt.ts";
 import { bootSandbox, teardown, type BootStep, type Sandbox } from "./boot.ts";
 import { openCgroups } from "./cgroup.ts";
 import { examine } from "./doctor.ts";
+import { createLanes } from "./lanes.ts";
 import { makeOf, openLibrary } from "./library.ts";
 import { cgroupParent } from "./names.ts";
 import { createAnswerer } from "./operations.ts";
@@ -122,9 +123,15 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
     }
 
     const isClaimed = (id: SandboxId) => sandboxes.has(id) || booting.has(id);
-    const cleanup = setInterval(() => void removeStrays(instance, cgroups, isClaimed, log), CLEANUP_EVERY_MS);
+    const cleanup = setInterval(() => {
+      removeStrays(instance, cgroups, isClaimed, log).catch((error: unknown) =>
+        log.error("the cleanup failed", { error }),
+      );
+    }, CLEANUP_EVERY_MS);
     cleanup.unref();
 
+    const doctorDeps = { instance, config, cgroups, library, run: runCommand, probeBoot, memoryAvailable };
+    const lanes = createLanes();
     const answer = createAnswerer(
       {
         ensureSandbox: ({ namespace }) => sandboxes.ensure(namespace),
@@ -141,17 +148,7 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
           sandboxes: sandboxes.list(),
           memory_available_bytes: memoryAvailable(),
         }),
-        doctor: async () => ({
-          checks: await examine({
-            instance,
-            config,
-            cgroups,
-            library,
-            run: runCommand,
-            probeBoot,
-            memoryAvailable,
-          }),
-        }),
+        doctor: () => lanes.run("doctor", async () => ({ checks: await examine(doctorDeps) })),
       },
       log,
     );

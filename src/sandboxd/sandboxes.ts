@@ -95,7 +95,12 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
   async function watch(entry: Entry): Promise<void> {
     await entry.sandbox.ended;
     if (entry.life.kind === "ending") return;
-    log.info("a sandbox ended by itself", { sandbox: entry.sandbox.names.id, life: entry.life.kind });
+    const { names, complaint } = entry.sandbox;
+    log.info("a sandbox ended by itself", {
+      sandbox: names.id,
+      life: entry.life.kind,
+      complaint: complaint(),
+    });
     await end(entry).catch(() => {});
   }
 

@@ -1,12 +1,12 @@
 import { chmodSync, chownSync, rmSync } from "node:fs";
 import type { Log } from "../log.ts";
 import { peerCredentials } from "../kernel/peer.ts";
-import { MAX_LINE_BYTES } from "../protocol/sandboxd.ts";
+import { MAX_ANSWER_BYTES, MAX_LINE_BYTES } from "../protocol/sandboxd.ts";
 
 /** Requests being worked on at once, of all clients: past it, a client is told to come back. */
 const MAX_IN_FLIGHT = 512;
 /** Answers that a client has not read yet; one that lets more pile up is cut off. */
-const MAX_UNSENT_BYTES = 4 * 1024 * 1024;
+const MAX_UNSENT_BYTES = 2 * MAX_ANSWER_BYTES;
 const MAX_CLIENTS = 32;
 
 export interface LineServerOptions {

@@ -1,8 +1,12 @@
 import { beforeAll, expect, test } from "bun:test";
-import { readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { SandboxId } from "../../../src/ids.ts";
+import { sandboxId, type SandboxId } from "../../../src/ids.ts";
+import { removeStrays } from "../../../src/sandboxd/adopt.ts";
 import { BOOT_STEPS, type BootStep } from "../../../src/sandboxd/boot.ts";
+import { openCgroups } from "../../../src/sandboxd/cgroup.ts";
+import { sandboxNames } from "../../../src/sandboxd/names.ts";
+import { createSlot } from "../../../src/sandboxd/slot.ts";
 import { prepareLibrary, refusal, stage } from "./stage.ts";
 
 let lib = "";
@@ -148,9 +152,116 @@ test("without api's listener nothing is made, and a call is told to come again",
   expect(await at.end()).toEqual([]);
 }, 60_000);
 
+test("at the end the host is as it was: mounts, cgroups, processes, files", async () => {
+  const look = (inst: string) => ({
+    mounts: readFileSync("/proc/self/mounts", "utf8").split("\n").sort(),
+    cgroups: Bun.spawnSync(["find", "/sys/fs/cgroup", "-name", `cofferdam-${inst}`]).stdout.toString(),
+    processes: readdirSync("/proc").filter((name) => /^\d+$/.test(name) && isRunsc(name)),
+    files: Bun.spawnSync([
+      "find",
+      `/run/cofferdam/${inst}`,
+      "-type",
+      "f",
+      "-o",
+      "-type",
+      "s",
+    ]).stdout.toString(),
+  });
+  const at = await stage(lib, { exec: { pool: 2 } });
+  const { inst } = at.instance;
+  await Promise.all(
+    [at.namespace(), at.namespace()].map((namespace) => at.client.call("ensureSandbox", { namespace })),
+  );
+  const during = look(inst);
+  expect(during.cgroups).not.toBe("");
+  expect(during.processes).not.toEqual([]);
+  const mine = (mount: string) => mount.includes(`/run/cofferdam/${inst}/`);
+  expect(during.mounts.filter(mine)).not.toEqual([]);
+  await at.end();
+  expect(look(inst)).toEqual({
+    mounts: during.mounts.filter((mount) => !mine(mount)),
+    cgroups: "",
+    processes: [],
+    files: `/run/cofferdam/${inst}/lock\n`,
+  });
+}, 60_000);
+
+function isRunsc(pid: string): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("runsc");
+  } catch {
+    return false;
+  }
+}
+
+test("with directfs a volume is attached just the same, and a tenant has its full share of the CPU", async () => {
+  const at = await stage(lib, { exec: { directfs: true, cpus: 1.5 } });
+  const namespace = at.namespace();
+  writeFileSync(join(at.live(namespace), "note"), "here");
+  const { sandbox } = await at.client.call("ensureSandbox", { namespace });
+  expect(await at.api.shell(sandbox, "cat /home/agent/workspace/note")).toBe("here");
+  const cgroups = openCgroups();
+  const cpu = (file: string) =>
+    readFileSync(
+      join(
+        "/sys/fs/cgroup",
+        cgroups.version === 1 ? "cpu" : "",
+        `cofferdam-${at.instance.inst}`,
+        sandbox,
+        file,
+      ),
+      "utf8",
+    ).trim();
+  const share =
+    cgroups.version === 1
+      ? [cpu("cpu.shares"), cpu("cpu.cfs_quota_us")]
+      : [cpu("cpu.weight"), cpu("cpu.max")];
+  expect(share).toEqual(cgroups.version === 1 ? ["1024", "150000"] : ["100", "150000 100000"]);
+  expect(await at.end()).toEqual([]);
+}, 60_000);
+
+test("remains that nobody claims are removed, what is claimed stays", async () => {
+  const at = await stage(lib);
+  const { sandbox } = await at.client.call("ensureSandbox", { namespace: at.namespace() });
+  const claimed = at.left();
+  const cgroups = openCgroups();
+  const names = sandboxNames(at.instance, sandboxId.make());
+  await createSlot(names);
+  cgroups.create(names.cgroup, { memoryBytes: 1 << 26, pids: 10, cpus: 1 });
+  writeFileSync(names.runsc.state, "{}");
+  const sleeper = Bun.spawn(["sleep", "1000"]);
+  cgroups.join(names.cgroup, sleeper.pid);
+  expect(at.left().length).toBeGreaterThan(claimed.length);
+  await removeStrays(at.instance, cgroups, (id) => id === sandbox, at.log);
+  expect(at.left()).toEqual(claimed);
+  expect(await sleeper.exited).toBe(137);
+  expect(await at.api.shell(sandbox, "echo alive")).toBe("alive\n");
+  expect(await at.end()).toEqual([]);
+}, 60_000);
+
+test("an init that can't start is named in the failure, and a broken library stops the start", async () => {
+  const broken = "/scratch/broken-lib";
+  cpSync(lib, broken, { recursive: true });
+  const lines: string[] = [];
+  const keep = (_message: string, fields: object = {}) => void lines.push(JSON.stringify(fields));
+  writeFileSync(
+    join(broken, "runsc"),
+    "#!/bin/sh\n[ $# = 1 ] && exit 0\necho no such platform >&2\nexit 1\n",
+  );
+  const at = await stage(broken, { log: { info: keep, warn: keep, error: keep } });
+  await refusal(at.client.call("ensureSandbox", { namespace: at.namespace() }));
+  expect(lines.join()).toContain("running: runsc ended before the sandbox ran: no such platform");
+  expect(await at.end()).toEqual([]);
+  chmodSync(join(broken, "runsc"), 0o777);
+  expect(await refusal(stage(broken))).toContain("writable by root only");
+  rmSync(join(broken, "rootfs.erofs"));
+  chmodSync(join(broken, "runsc"), 0o755);
+  expect(await refusal(stage(broken))).toContain("rootfs.erofs is missing");
+}, 60_000);
+
 test("a second sandboxd for the same instance does not start", async () => {
   const at = await stage(lib);
-  expect(await refusal(at.start())).toContain("another sandboxd runs");
+  expect(await refusal(at.start())).toContain("runs already");
   await at.client.call("ensureSandbox", { namespace: at.namespace() });
   expect(await at.end()).toEqual([]);
 }, 60_000);

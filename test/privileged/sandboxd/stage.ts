@@ -1,4 +1,13 @@
-import { chmodSync, chownSync, copyFileSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { configSchema, type Config } from "../../../src/config/schema.ts";
 import { namespaceId, type NamespaceId, type SandboxId } from "../../../src/ids.ts";
@@ -26,7 +35,7 @@ function command(argv: string[]): string {
  * stands for an init that a tenant has taken over.
  */
 function buildImage(image: string): void {
-  const tree = "/scratch/tree";
+  const tree = "/scratch/shell-tree";
   for (const dir of ["bin", "sbin", "home/agent", "proc", "dev", "tmp", "sys"])
     mkdirSync(join(tree, dir), { recursive: true });
   copyFileSync("/bin/busybox", join(tree, "bin/busybox"));
@@ -40,11 +49,17 @@ function buildImage(image: string): void {
   command(["mkfs.erofs", "-Enoinline_data", image, tree]);
 }
 
-/** PREFIX/lib/cofferdam with a real runsc, once per test file. */
+function runsc(): string {
+  const built = process.env["COFFERDAM_STAGE"];
+  return built === undefined ? command([join(REPO, "build/runsc")]) : join(built, "lib/cofferdam/runsc");
+}
+
+/** PREFIX/lib/cofferdam with a real runsc, made by the first test file that asks. */
 export function prepareLibrary(): string {
-  const lib = "/scratch/lib";
-  mkdirSync(lib, { recursive: true });
-  copyFileSync(command([join(REPO, "build/runsc")]), join(lib, "runsc"));
+  const lib = "/scratch/shell-lib";
+  if (existsSync(lib)) return lib;
+  mkdirSync(lib);
+  copyFileSync(runsc(), join(lib, "runsc"));
   chmodSync(join(lib, "runsc"), 0o755);
   buildImage(join(lib, "rootfs.erofs"));
   const manifest = {

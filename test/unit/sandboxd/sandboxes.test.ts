@@ -63,6 +63,7 @@ function fakeHost(random: () => number = () => 1) {
       startedAt: "now",
       process,
       ended: promise,
+      complaint: () => "",
     };
     sandboxes.enter(sandbox, null);
     return sandbox;
