@@ -1,0 +1,102 @@
+import { expect, test } from "bun:test";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { namespaceId } from "../../../src/ids.ts";
+import { fileClient } from "../../fixtures/file-api.ts";
+import { startFileProcess } from "../../fixtures/file-process.ts";
+import { scratchDirectory } from "../../fixtures/scratch.ts";
+
+const ROUNDS = 12;
+const WRITERS = 4;
+const PATHS = 5;
+
+/** Content that tells whether it is whole, and which write it is of. */
+function contentOf(version: number): string {
+  const size = 1 + ((version * 7919) % 40_000);
+  return `${version}:${size}:${String(version % 10).repeat(size)}:end`;
+}
+
+function versionOf(content: string): number {
+  const version = Number(content.split(":")[0]);
+  expect(content.length).toBe(contentOf(version).length);
+  expect(content === contentOf(version)).toBe(true);
+  return version;
+}
+
+test("killed at any moment, it has every write that it acknowledged, each whole", async () => {
+  using scratch = scratchDirectory();
+  const id = namespaceId.make();
+  /** Per path: the last write that was acknowledged, and the last that was tried, which may have happened. */
+  const acknowledged = new Map<string, number>();
+  const tried = new Map<string, number>();
+  let version = 0;
+  let count = 0;
+  let leftovers = 0;
+
+  async function writer(client: ReturnType<typeof fileClient>, own: number): Promise<void> {
+    for (;;) {
+      // Each path has one writer, so that "last" has a meaning.
+      const path = `w${own}/dir${++version % 3}/f${version % PATHS}`;
+      tried.set(path, version);
+      const mine = version;
+      try {
+        const answer = await (mine % 2 === 0
+          ? client.put(path, contentOf(mine))
+          : client.write(path, contentOf(mine)));
+        if (answer.status !== 200) throw new Error(`${answer.status} ${await answer.text()}`);
+        await answer.json();
+      } catch (error) {
+        // The connection broke: it was killed.
+        if (error instanceof Error && /^\d{3} /.test(error.message)) throw error;
+        return;
+      }
+      acknowledged.set(path, mine);
+      count++;
+    }
+  }
+
+  for (let round = 0; round < ROUNDS; round++) {
+    const server = await startFileProcess(scratch.path);
+    const client = fileClient(server.port, id);
+    expect(round === 0 ? [] : readdirSync(join(scratch.path, "volumes", id, "tmp"))).toEqual([]);
+    for (const [path, last] of acknowledged) {
+      const found = versionOf(await (await client.get(path)).text());
+      expect(found).toBeGreaterThanOrEqual(last);
+      expect(found).toBeLessThanOrEqual(tried.get(path)!);
+      acknowledged.set(path, found);
+    }
+    const writers = Array.from({ length: WRITERS }, (_, own) => writer(client, own));
+    await Bun.sleep(20 + Math.random() * 150);
+    await server.kill();
+    await Promise.all(writers);
+    leftovers += readdirSync(join(scratch.path, "volumes", id, "tmp")).length;
+  }
+  console.log(`${count} writes acknowledged over ${ROUNDS} kills; ${leftovers} unfinished files were swept`);
+  expect(count).toBeGreaterThan(ROUNDS);
+  expect(leftovers).toBeGreaterThan(0);
+}, 60_000);
+
+test("of many writers to one path the last rename wins, and nothing is mixed", async () => {
+  using scratch = scratchDirectory();
+  const server = await startFileProcess(scratch.path);
+  const client = fileClient(server.port, namespaceId.make());
+  const contents = Array.from({ length: 60 }, (_, index) => contentOf(index));
+  const state = { writing: true };
+  const reader = (async () => {
+    let reads = 0;
+    while (state.writing) {
+      const answer = await client.get("one/path");
+      if (answer.status === 200) reads += Number(versionOf(await answer.text()) >= 0);
+      else await answer.text();
+    }
+    return reads;
+  })();
+  const answers = await Promise.all(
+    contents.map(async (content) => (await client.put("one/path", content)).status),
+  );
+  state.writing = false;
+  expect(new Set(answers)).toEqual(new Set([200]));
+  expect(await reader).toBeGreaterThan(0);
+  versionOf(await (await client.get("one/path")).text());
+  await server.kill();
+});
