@@ -9,6 +9,7 @@ const main = defineCommand({
   // Each is loaded when it is called, so that none pays for another's imports.
   subCommands: {
     serve: () => import("./cli/serve.ts").then(({ serve }) => serve),
+    api: () => import("./cli/api.ts").then(({ api }) => api),
     gateway: () => import("./cli/gateway.ts").then(({ gateway }) => gateway),
     sandboxd: () => import("./cli/sandboxd.ts").then(({ sandboxd }) => sandboxd),
     setup: () => import("./cli/setup.ts").then(({ setup }) => setup),

@@ -3,7 +3,7 @@ import { sendDatagram } from "./unixsocket.ts";
 
 /** sd_notify(3), to systemd or to `cofferdam serve`, whichever started the process. */
 export interface Notifier {
-  /** `fields`: more lines of NAME=value, for serve. */
+  /** `fields`: more lines of NAME=value, for serve, which has them when it learns of the readiness. */
   ready(fields?: Readonly<Record<string, string>>): void;
   reloading(): void;
   stopping(): void;
@@ -32,7 +32,7 @@ export function createNotifier({ env, link }: NotifierOptions): Notifier {
   const forUs = env["WATCHDOG_PID"] === undefined || Number(env["WATCHDOG_PID"]) === process.pid;
   return {
     ready: (fields = {}) =>
-      send(["READY=1", ...Object.entries(fields).map(([name, value]) => `${name}=${value}`)]),
+      send([...Object.entries(fields).map(([name, value]) => `${name}=${value}`), "READY=1"]),
     reloading: () => send(["RELOADING=1"]),
     stopping: () => send(["STOPPING=1"]),
     alive: () => send(["WATCHDOG=1"]),
