@@ -26,8 +26,8 @@ export interface ApiRoleParts {
 /** Sandboxes are started by root alone. */
 const SANDBOXD_UID = 0;
 const STOP_PATIENCE_MS = 35_000;
-/** The longest wait for a sandbox, and some more, besides the command's own time. */
-const SILENCE_BESIDES_S = 30;
+/** Besides the command's own time: at most 10 s of queue, 35 of a sandbox's start and 12 of its end. */
+const SILENCE_BESIDES_S = 60;
 const CHECK_TIMEOUT_MS = 10_000;
 const SETTLE_EVERY_MS = 10 * 60_000;
 
@@ -40,13 +40,13 @@ export async function startApi({ instance, config: first, log, confinement }: Ap
   const requestIds = new WeakMap<Request, string>();
   const db = await openDatabase(instance.api.database);
   const volumes = createVolumes({ dir: instance.api.volumes, config: first });
-  const sandboxd = createSandboxdClient({ path: instance.sockets.sandboxd, log });
   const connections = listenForSandboxes({
     path: instance.sockets.sandboxes,
     trustedUid: SANDBOXD_UID,
     peerUid: (fd) => peerCredentials(fd).uid,
     log,
   });
+  const sandboxd = createSandboxdClient({ path: instance.sockets.sandboxd, log });
   const exec = createExec({ config: first, sandboxd, connections, log, prepare: volumes.ensure });
   const status = createStatus({
     inst: instance.inst,
