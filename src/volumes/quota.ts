@@ -6,8 +6,12 @@ const FRESH_MS = 1000;
 const COUNTING_SHARE = 0.05;
 
 interface Known {
+  /** On the disk when they were counted, and what the API made since. */
   entries: number;
   freshUntil: number;
+  /** Admitted, and perhaps not on the disk yet. */
+  pending: number;
+  counting: Promise<void> | null;
 }
 
 export type FileQuota = ReturnType<typeof createFileQuota>;
@@ -16,31 +20,56 @@ export type FileQuota = ReturnType<typeof createFileQuota>;
 export function createFileQuota(maxFiles: number) {
   const known = new Map<NamespaceId, Known>();
 
-  async function recount(id: NamespaceId, count: () => Promise<number>): Promise<Known> {
-    const before = performance.now();
-    const entries = await count();
-    const now = performance.now();
-    const found = { entries, freshUntil: now + Math.max(FRESH_MS, (now - before) / COUNTING_SHARE) };
-    known.set(id, found);
-    return found;
+  function recount(found: Known, count: () => Promise<number>): Promise<void> {
+    const work = async () => {
+      const before = performance.now();
+      try {
+        found.entries = await count();
+        const now = performance.now();
+        found.freshUntil = now + Math.max(FRESH_MS, (now - before) / COUNTING_SHARE);
+      } finally {
+        found.counting = null;
+      }
+    };
+    return (found.counting ??= work());
   }
 
   return {
-    /** Lets `more` entries be made, or throws no_space. `count` says how many there are. */
-    async admit(id: NamespaceId, more: number, count: () => Promise<number>): Promise<void> {
-      if (maxFiles === 0) return;
-      let found = known.get(id);
+    /**
+     * Runs `make`, which makes `more` entries, or throws no_space. `count` says how many there are.
+     */
+    async within<T>(
+      id: NamespaceId,
+      more: number,
+      count: () => Promise<number>,
+      make: () => Promise<T>,
+    ): Promise<T> {
+      if (maxFiles === 0 || more === 0) return make();
+      const found = known.get(id) ?? { entries: 0, freshUntil: 0, pending: 0, counting: null };
+      known.set(id, found);
+      const over = () => found.entries + found.pending + more > maxFiles;
       // Nobody is refused because of an old count.
-      if (found === undefined || found.freshUntil < performance.now() || found.entries + more > maxFiles) {
-        found = await recount(id, count);
-      }
-      if (found.entries + more > maxFiles) {
+      if (found.freshUntil < performance.now() || over()) await recount(found, count);
+      if (over()) {
         throw new AppError(
           "no_space",
           `The namespace would have more than the ${maxFiles} files and directories it may have; delete some.`,
         );
       }
-      found.entries += more;
+      found.pending += more;
+      try {
+        const result = await make();
+        found.entries += more;
+        return result;
+      } finally {
+        found.pending -= more;
+      }
+    },
+
+    /** After a deletion: the next write counts anew. */
+    stale(id: NamespaceId): void {
+      const found = known.get(id);
+      if (found !== undefined) found.freshUntil = 0;
     },
 
     forget(id: NamespaceId): void {

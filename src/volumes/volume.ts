@@ -56,14 +56,16 @@ export function openVolume({ volumes, id, limits, quota, freshName }: VolumePart
 
     async write(path, source) {
       using found = present(path);
-      const admit = async (more: number) => {
-        if (id !== null)
-          await quota.admit(id, more, async () => {
-            const { files, directories } = await usage();
-            return files + directories;
-          });
+      const count = async () => {
+        const { files, directories } = await usageOf(found);
+        return files + directories;
       };
-      return await writeFile(found, path, source, limits, freshName, admit);
+      return await writeFile(found, path, source, {
+        limits,
+        freshName,
+        within: async (newEntries, make) =>
+          id === null ? make() : quota.within(id, newEntries, count, make),
+      });
     },
 
     async content(path) {
@@ -85,7 +87,7 @@ export function openVolume({ volumes, id, limits, quota, freshName }: VolumePart
     async delete(path) {
       using found = space();
       await remove(found, path, freshName);
-      if (id !== null) quota.forget(id);
+      if (id !== null) quota.stale(id);
     },
   };
 }

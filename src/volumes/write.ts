@@ -36,43 +36,57 @@ export interface Written {
   readonly sha256: string;
 }
 
+export interface WriteOptions {
+  readonly limits: WriteLimits;
+  /** Makes names in tmp. */
+  readonly freshName: () => string;
+  /** Runs what adds so many files and directories, or refuses it. */
+  readonly within: <T>(newEntries: number, make: () => Promise<T>) => Promise<T>;
+}
+
 /**
  * Puts a whole file in place, or nothing: the bytes go beside the workspace, reach the disk, and take the name by a
  * rename, which the disk has too before this returns. An existing file keeps its mode; missing directories are made.
- * `freshName` makes names in tmp; `admit` is asked before anything is written how many entries this would add.
  */
 export async function writeFile(
   space: Space,
   path: WorkspacePath,
   source: WriteSource,
-  limits: WriteLimits,
-  freshName: () => string,
-  admit: (newEntries: number) => Promise<void>,
+  options: WriteOptions,
 ): Promise<Written> {
-  checkWrite(path, source.sizeBytes ?? 0, limits);
+  checkWrite(path, source.sizeBytes ?? 0, options.limits);
   try {
     const { mode, newEntries } = lookAhead(space, path);
-    if (newEntries > 0) await admit(newEntries);
-    checkFloor(space, source.sizeBytes ?? 0, limits);
-    const fresh = freshName();
-    const fd = openBeneath(space.tmp.fd, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
-    try {
-      const { sizeBytes, sha256 } = await receive(space, fd, source, limits);
-      fchownFd(fd, TENANT, TENANT);
-      // After the chown, which takes setuid and setgid away, and so does this.
-      fchmodFd(fd, mode);
-      await syncFile(fd);
-      source.signal?.throwIfAborted();
-      await putInPlace(space, path, fresh, freshName);
-      return { path: path.text, sizeBytes, sha256 };
-    } catch (error) {
-      await unlink(space.tmp.entry(fresh)).catch(ignoreAbsence);
-      throw error;
-    } finally {
-      await closeFile(fd);
-    }
+    return await options.within(newEntries, async () => writeThrough(space, path, source, mode, options));
   } catch (error) {
     throw fileFailure(error, path);
+  }
+}
+
+async function writeThrough(
+  space: Space,
+  path: WorkspacePath,
+  source: WriteSource,
+  mode: number,
+  { limits, freshName }: WriteOptions,
+): Promise<Written> {
+  checkFloor(space, source.sizeBytes ?? 0, limits);
+  const fresh = freshName();
+  const fd = openBeneath(space.tmp.fd, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+  try {
+    const { sizeBytes, sha256 } = await receive(space, fd, source, limits);
+    fchownFd(fd, TENANT, TENANT);
+    // After the chown, which takes setuid and setgid away, and so does this.
+    fchmodFd(fd, mode);
+    await syncFile(fd);
+    source.signal?.throwIfAborted();
+    await putInPlace(space, path, fresh, freshName);
+    return { path: path.text, sizeBytes, sha256 };
+  } catch (error) {
+    await unlink(space.tmp.entry(fresh)).catch(ignoreAbsence);
+    throw error;
+  } finally {
+    await closeFile(fd);
   }
 }
 
