@@ -11,7 +11,7 @@ import { readState } from "./runsc.ts";
 import { mountPointsBelow } from "./slot.ts";
 import { runscProcesses, sandboxesOnHost } from "./survey.ts";
 
-const LOOK_EVERY_MS = 200;
+const LOOK_EVERY_MS = 400;
 
 export interface Adopted {
   readonly sandbox: Sandbox;

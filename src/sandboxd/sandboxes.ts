@@ -81,6 +81,8 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
   const tenants = new Map<NamespaceId, Entry>();
   const fates = new Map<SandboxId, Fate>();
   const lanes = createLanes();
+  /** Namespaces that wait for a sandbox: they count as having one. */
+  let claiming = 0;
 
   function enter(sandbox: Sandbox, namespace: NamespaceId | null): void {
     const entry: Entry = {
@@ -147,17 +149,22 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
 
   /** A spare that is alive at the moment it is given away. */
   async function claim(namespace: NamespaceId): Promise<{ entry: Entry; fromPool: boolean }> {
-    for (;;) {
-      const { spare, fromPool } = await pool.take();
-      const entry = entries.get(spare.names.id);
-      if (entry === undefined || entry.life.kind !== "spare") continue;
-      if (!host.isAlive(spare)) {
-        end(entry).catch(() => {});
-        continue;
+    claiming += 1;
+    try {
+      for (;;) {
+        const { spare, fromPool } = await pool.take();
+        const entry = entries.get(spare.names.id);
+        if (entry === undefined || entry.life.kind !== "spare") continue;
+        if (!host.isAlive(spare)) {
+          end(entry).catch(() => {});
+          continue;
+        }
+        entry.life = { kind: "tenant", namespace };
+        tenants.set(namespace, entry);
+        return { entry, fromPool };
       }
-      entry.life = { kind: "tenant", namespace };
-      tenants.set(namespace, entry);
-      return { entry, fromPool };
+    } finally {
+      claiming -= 1;
     }
   }
 
@@ -168,7 +175,7 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
       lanes.run(namespace, async () => {
         const living = await current(namespace);
         if (living !== undefined) return { sandbox: living.names.id, nonce: living.nonce, from_pool: false };
-        if (tenants.size >= limit)
+        if (tenants.size + claiming >= limit)
           throw new OperationError("unavailable", `${limit} sandboxes are in use already`);
         host.checkVolume(namespace);
         const { entry, fromPool } = await claim(namespace);

@@ -1,5 +1,5 @@
 import { mkdirSync, readFileSync, rmdirSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
+import { basename } from "node:path";
 import { KernelError } from "../kernel/libc.ts";
 import {
   MountAttr,
@@ -10,7 +10,7 @@ import {
   openTree,
   umount,
 } from "../kernel/mounts.ts";
-import { closeFd } from "../kernel/openat2.ts";
+import { closeFd, mkdirAt } from "../kernel/openat2.ts";
 import type { SandboxNames } from "./names.ts";
 
 /**
@@ -18,17 +18,17 @@ import type { SandboxNames } from "./names.ts";
  * (so that even the sandbox's root can't write beside `workspace/`), shared, so that what is mounted on it later
  * appears inside.
  */
-export async function createSlot({ slot, workspace }: SandboxNames): Promise<void> {
-  await mkdir(slot, { mode: 0o700, recursive: true });
+export function createSlot({ slot, workspace }: SandboxNames): void {
+  mkdirSync(slot, { mode: 0o700, recursive: true });
   const tree = newFilesystem(
     "tmpfs",
     { size: "4k", nr_inodes: "4", mode: "755", source: "cofferdam" },
     MountAttr.noSuid | MountAttr.noDev | MountAttr.noExec,
   );
   try {
-    moveMount(tree, { path: slot });
-    mkdirSync(workspace, { mode: 0o755 });
+    mkdirAt(tree, basename(workspace), 0o755);
     mountSetattr(tree, MountAttr.readOnly);
+    moveMount(tree, { path: slot });
   } finally {
     closeFd(tree);
   }

@@ -12,9 +12,16 @@ import { TENANT } from "../kernel/users.ts";
  * at by its descriptor. The caller closes it.
  */
 export function openVolume(instance: Instance, namespace: NamespaceId): number {
-  const data = openSync(instance.data, constants.O_PATH | constants.O_DIRECTORY);
   try {
-    const live = `${relative(instance.data, instance.api.volumes)}/${namespace}/live`;
+    return open(instance.data, `${relative(instance.data, instance.api.volumes)}/${namespace}/live`);
+  } catch (error) {
+    throw new Error(`the volume of ${namespace} can't be attached`, { cause: error });
+  }
+}
+
+function open(dataPath: string, live: string): number {
+  const data = openSync(dataPath, constants.O_PATH | constants.O_DIRECTORY);
+  try {
     const flags = constants.O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
     const fd = openBeneath(data, live, flags, 0, { noSymlinks: true, noMounts: true });
     try {
@@ -31,10 +38,10 @@ export function openVolume(instance: Instance, namespace: NamespaceId): number {
 
 function check(fd: number, data: number): void {
   const found = fstatSync(fd);
-  if (!found.isDirectory()) throw new Error("the volume is not a directory");
+  if (!found.isDirectory()) throw new Error("it is not a directory");
   if (found.uid !== TENANT.uid || found.gid !== TENANT.gid) {
-    throw new Error(`the volume belongs to ${found.uid}:${found.gid}, not to ${TENANT.uid}:${TENANT.gid}`);
+    throw new Error(`it belongs to ${found.uid}:${found.gid}, not to ${TENANT.uid}:${TENANT.gid}`);
   }
   if (found.dev !== fstatSync(data).dev)
-    throw new Error("the volume is on another file system than the data directory");
+    throw new Error("it is on another file system than the data directory");
 }

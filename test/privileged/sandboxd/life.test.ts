@@ -226,7 +226,7 @@ test("remains that nobody claims are removed, what is claimed stays", async () =
   const claimed = at.left();
   const cgroups = openCgroups();
   const names = sandboxNames(at.instance, sandboxId.make());
-  await createSlot(names);
+  createSlot(names);
   cgroups.create(names.cgroup, { memoryBytes: 1 << 26, pids: 10, cpus: 1 });
   writeFileSync(names.runsc.state, "{}");
   const sleeper = Bun.spawn(["sleep", "1000"]);

@@ -11,7 +11,7 @@ const instance = instanceLayout("/data", "abcd");
 const tick = () => new Promise((resolve) => setTimeout(resolve, Math.random() * 3));
 
 /** A host in memory: what runs, whose volume is where, and every tenant that a sandbox ever had. */
-function fakeHost(random: () => number = () => 1) {
+function fakeHost(random: () => number = () => 1, limit = 100) {
   const running = new Map<SandboxId, { end: () => void; oom: boolean }>();
   const mounted = new Map<SandboxId, NamespaceId>();
   const tenants = new Map<SandboxId, Set<NamespaceId>>();
@@ -77,7 +77,7 @@ function fakeHost(random: () => number = () => 1) {
     refillDelayMs: 1,
     backoffMs: { first: 1, most: 2 },
   });
-  const sandboxes = createSandboxes({ pool, host, limit: 100, log: silent, fateMs: 60_000, endWaitMs: 5 });
+  const sandboxes = createSandboxes({ pool, host, limit, log: silent, fateMs: 60_000, endWaitMs: 5 });
   return {
     sandboxes,
     pool,
@@ -120,20 +120,17 @@ test("a sandbox that died is never handed out; its fate is kept", async () => {
   await sandboxes.stopAll();
 });
 
-test("more tenants than the limit are refused, those that have a sandbox are not", async () => {
-  const { pool } = fakeHost();
-  const host = {
-    checkVolume() {},
-    attach() {},
-    isAlive: () => true,
-    fate: () => ({ oom: false }),
-    teardown: async () => {},
-    memoryBytes: () => null,
-  };
-  const sandboxes = createSandboxes({ pool, host, limit: 0, log: silent });
-  const refused = await sandboxes.ensure(namespaceId.make()).catch((error: unknown) => error);
-  expect(refused).toMatchObject({ code: "unavailable" });
-  await pool.stop();
+test("more tenants than the limit are refused, also all at once; those that have a sandbox are not", async () => {
+  const { sandboxes } = fakeHost(() => 1, 2);
+  const namespaces = Array.from({ length: 5 }, () => namespaceId.make());
+  const outcomes = await Promise.allSettled(namespaces.map((namespace) => sandboxes.ensure(namespace)));
+  const served = namespaces.filter((_, index) => outcomes[index]?.status === "fulfilled");
+  expect(served.length).toBe(2);
+  for (const namespace of namespaces) {
+    const again = await sandboxes.ensure(namespace).catch((error: unknown) => error);
+    expect(again).toMatchObject(served.includes(namespace) ? { from_pool: false } : { code: "unavailable" });
+  }
+  await sandboxes.stopAll();
 });
 
 test("whatever happens in whatever order, no sandbox has two tenants and no namespace two sandboxes", async () => {
