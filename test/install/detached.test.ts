@@ -1,0 +1,55 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import {
+  changesSince,
+  listing,
+  makeRelease,
+  ok,
+  startHost,
+  type Host,
+  type Listing,
+} from "../fixtures/host.ts";
+
+/* The life of an install where systemd does not run the machine: one detached `cofferdam serve`. In order. */
+const release = makeRelease();
+const install = "/opt/release/install.sh";
+let host: Host;
+let pristine: Listing;
+beforeAll(async () => {
+  host = await startHost({ bare: true, show: { "/opt/release": release.dir } });
+  pristine = await listing(host);
+});
+afterAll(async () => {
+  await host.stop();
+  release.remove();
+});
+
+test("the first install starts it, says that it will not come back by itself, and shows the keys", async () => {
+  const out = await ok(host.sh(`${install} --keys-file /root/keys.json`));
+  expect(out).toMatch(/"cofferdam serve" runs detached, as process \d+/);
+  expect(out).toContain("after a reboot it has to be started again");
+  expect(out).toMatch(/hello from Linux 4\.\S+ in gVisor, as uid 10000/);
+  expect(out).toContain("These keys are shown this once");
+  expect(await ok(host.sh("stat -c %a /root/keys.json"))).toBe("600");
+  await ok(host.sh(`cofferdam exec alice -- 'echo kept >workspace/note'`));
+});
+
+test("again: one supervisor, the same keys, the data", async () => {
+  const before = await ok(host.sh("cat /run/cofferdam/*/serve.pid"));
+  const out = await ok(host.sh(install));
+  expect(out).toContain("there are keys already");
+  expect((await host.sh(`kill -0 ${before}`)).code).toBe(1);
+  expect(await ok(host.sh("pgrep --count --full 'cofferdam serve'"))).toBe("1");
+  expect(await ok(host.sh(`cofferdam exec alice -- 'cat workspace/note'`))).toBe("kept");
+});
+
+test("a second instance runs beside it, and goes", async () => {
+  await ok(host.sh(`${install} --data /var/lib/second --listen 127.0.0.1:8081`));
+  await ok(host.sh(`cofferdam exec --data /var/lib/second alice -- 'ls workspace'`));
+  await ok(host.sh(`${install} --data /var/lib/second --uninstall --purge`));
+  expect(await ok(host.sh(`cofferdam exec alice -- 'cat workspace/note'`))).toBe("kept");
+});
+
+test("an uninstall with --purge leaves nothing", async () => {
+  await ok(host.sh(`${install} --uninstall --purge; rm /root/keys.json`));
+  expect(await changesSince(host, pristine)).toEqual([]);
+});
