@@ -1,5 +1,6 @@
 import { Elysia } from "elysia";
 import { z } from "zod";
+import type { Setting } from "../config/settings.ts";
 import type { Setup } from "../keys/setup.ts";
 import type { Workspace, Workspaces } from "../keys/workspaces.ts";
 import type { Check } from "../protocol/sandboxd.ts";
@@ -14,10 +15,12 @@ interface AdminRoutesParts {
   readonly setup: Setup;
   readonly status: () => Promise<Status>;
   readonly doctor: () => Promise<Check[]>;
+  readonly settings: () => Setting[];
 }
 
 /** For the operator alone, and so on the admin socket alone. */
-export function adminRoutes({ access, workspaces, setup, status, doctor }: AdminRoutesParts) {
+export function adminRoutes(parts: AdminRoutesParts) {
+  const { access, workspaces, setup, status, doctor, settings } = parts;
   return new Elysia({ prefix: "/admin" })
     .resolve(async ({ request }) => {
       await access.operatorOnly(request);
@@ -54,6 +57,7 @@ export function adminRoutes({ access, workspaces, setup, status, doctor }: Admin
       { parse: "none" },
     )
     .get("/status", () => status())
+    .get("/config", () => ({ settings: settings() }))
     .get("/doctor", async () => ({ checks: await doctor() }));
 }
 

@@ -1,4 +1,5 @@
 import type { AnyElysia } from "elysia";
+import type { Setting } from "../config/settings.ts";
 import type { Database } from "../db/open.ts";
 import type { NamespaceId } from "../ids.ts";
 import { createCalls } from "../keys/calls.ts";
@@ -27,8 +28,11 @@ export interface ComposeParts {
   readonly usage: (id: NamespaceId) => Promise<{ readonly bytes: number; readonly files: number }>;
   readonly status: () => Promise<Status>;
   readonly doctor: () => Promise<Check[]>;
+  readonly settings: () => Setting[];
   /** The routes of the namespaces: files and exec. */
   readonly namespaceRoutes: (access: Access) => readonly AnyElysia[];
+  /** More for the operator alone. */
+  readonly operatorRoutes: (access: Access) => readonly AnyElysia[];
 }
 
 export type Composed = ReturnType<typeof composeApi>;
@@ -58,14 +62,18 @@ export function composeApi(parts: ComposeParts) {
   const account = { keys, namespaces, workspaces, calls };
   const access = createAccess({ ...account, operator: false });
   const operator = createAccess({ ...account, operator: true });
-  const { status, doctor } = parts;
+  const { status, doctor, settings } = parts;
 
   return {
     app: createApp({ log, requestIdOf, routes: [meRoutes({ access }), ...shared(access)] }),
     adminApp: createApp({
       log,
       requestIdOf,
-      routes: [adminRoutes({ access: operator, workspaces, setup, status, doctor }), ...shared(operator)],
+      routes: [
+        adminRoutes({ access: operator, workspaces, setup, status, doctor, settings }),
+        ...parts.operatorRoutes(operator),
+        ...shared(operator),
+      ],
     }),
     keys,
     namespaces,

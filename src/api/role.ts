@@ -1,4 +1,6 @@
+import type { LoadedConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
+import { settingsOf } from "../config/settings.ts";
 import { openDatabase } from "../db/open.ts";
 import type { Instance } from "../instance.ts";
 import { peerCredentials } from "../kernel/peer.ts";
@@ -12,12 +14,13 @@ import { createVolumes, type Volumes } from "../volumes/volumes.ts";
 import { composeApi } from "./compose.ts";
 import { execRoutes } from "./exec.ts";
 import { fileRoutes } from "./files.ts";
+import { operatorExecRoutes } from "./operator-exec.ts";
 import { startServer } from "./server.ts";
 import { createStatus } from "./status.ts";
 
 export interface ApiRoleParts {
   readonly instance: Instance;
-  readonly config: Config;
+  readonly loaded: LoadedConfig;
   readonly log: Log;
   /** What holds this process, looked at anew: for `doctor`. */
   readonly confinement: () => Check[];
@@ -34,9 +37,10 @@ const SETTLE_EVERY_MS = 10 * 60_000;
 export type ApiRole = Awaited<ReturnType<typeof startApi>>;
 
 /** Everything of the api role, from the database up to the listeners. */
-export async function startApi({ instance, config: first, log, confinement }: ApiRoleParts) {
+export async function startApi({ instance, loaded, log, confinement }: ApiRoleParts) {
+  const first = loaded.config;
   const startedAt = Date.now();
-  const settings = { current: first };
+  const settings = { current: loaded };
   const requestIds = new WeakMap<Request, string>();
   const db = await openDatabase(instance.api.database);
   const volumes = createVolumes({ dir: instance.api.volumes, config: first });
@@ -56,18 +60,20 @@ export async function startApi({ instance, config: first, log, confinement }: Ap
     disk: () => statfs(instance.api.dir),
     sandboxd,
     db,
-    diskFloorBytes: () => settings.current.quota.disk_floor_mb * 1024 * 1024,
+    diskFloorBytes: () => settings.current.config.quota.disk_floor_mb * 1024 * 1024,
     confinement,
   });
   const composed = composeApi({
     db,
     log,
     requestIdOf: (request) => requestIds.get(request) ?? "",
-    namespaceLimit: () => settings.current.quota.namespaces,
+    namespaceLimit: () => settings.current.config.quota.namespaces,
     stopSandbox: async (id) => exec.stopNamespace(id),
     removeFiles: async (id) => volumes.remove(id),
     usage: async (id) => volumes.open(id).usage(),
     ...status,
+    settings: () => settingsOf(settings.current),
+    operatorRoutes: (access) => [operatorExecRoutes({ access, exec })],
     namespaceRoutes: (access) => [
       fileRoutes({ access, volumes, maxPathBytes: first.http.max_path_bytes }),
       execRoutes({ access, exec }),
@@ -105,12 +111,10 @@ export async function startApi({ instance, config: first, log, confinement }: Ap
     },
 
     /** Takes new limits; what else changed waits for a restart, and the log says what. */
-    reload(next: Config): void {
-      const waiting = Object.keys(next.http)
-        .filter((key) => next.http[key as keyof Config["http"]] !== first.http[key as keyof Config["http"]])
-        .map((key) => `http.${key}`);
+    reload(next: LoadedConfig): void {
+      const waiting = changed(first, next.config);
       settings.current = next;
-      exec.reload(next);
+      exec.reload(next.config);
       if (waiting.length > 0) log.warn("these settings wait for a restart", { settings: waiting });
     },
 
@@ -132,4 +136,10 @@ export async function startApi({ instance, config: first, log, confinement }: Ap
 async function sweep(volumes: Volumes, log: Log): Promise<void> {
   const files = await volumes.sweep();
   if (files > 0) log.info("unfinished writes of an earlier run were removed", { files });
+}
+
+/** What is read at the start only. */
+function changed(before: Config, after: Config): string[] {
+  const keys = Object.keys(after.http) as (keyof Config["http"])[];
+  return keys.filter((key) => after.http[key] !== before.http[key]).map((key) => `http.${key}`);
 }

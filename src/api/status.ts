@@ -11,7 +11,7 @@ export interface Status {
   readonly exec: { readonly running: number; readonly waiting: number; readonly warm: number };
   readonly disk: { readonly free_bytes: number; readonly total_bytes: number };
   /** A sentence when sandboxd does not answer. */
-  readonly sandboxd: OperationResult<"status"> | string;
+  readonly sandboxes: OperationResult<"status"> | string;
 }
 
 export interface StatusParts {
@@ -40,7 +40,7 @@ export function createStatus(parts: StatusParts) {
         memory_bytes: process.memoryUsage.rss(),
         exec: { running, waiting, warm },
         disk: { free_bytes: availableBytes, total_bytes: totalBytes },
-        sandboxd: await parts.sandboxd.call("status", {}).catch(sentence),
+        sandboxes: await parts.sandboxd.call("status", {}).catch(sentence),
       };
     },
 

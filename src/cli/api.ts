@@ -24,10 +24,10 @@ export const api = defineCommand({
       const overrides =
         args.listen === undefined ? [] : [{ key: "http.listen", value: args.listen, from: "--listen" }];
       // A copy that root made: what it was copied from is out of sight.
-      const load = () => loadConfig({ file: instance.publishedConfig, env, overrides }).config;
+      const load = () => loadConfig({ file: instance.publishedConfig, env, overrides });
       const running = await startApi({
         instance,
-        config: load(),
+        loaded: load(),
         log,
         confinement: () => [confinementCheck("api", instance)],
       });

@@ -1,12 +1,14 @@
 import { AppError, type ErrorCode } from "../errors.ts";
 
-/** 2: the command line or the input is wrong; 1: anything else. docs/operations.md lists them. */
+/** 2: the command line or the input is wrong; 3: not able now; 1: anything else. docs/operations.md lists them. */
 const WRONG_INPUT: ReadonlySet<ErrorCode> = new Set(["bad_input", "invalid", "too_large", "not_text"]);
+const NOT_NOW: ReadonlySet<ErrorCode> = new Set(["unavailable", "busy"]);
 const CITTY = /^E/;
 
 export function exitCodeOf(error: unknown): number {
-  if (error instanceof AppError) return WRONG_INPUT.has(error.code) ? 2 : 1;
-  return isUsage(error) ? 2 : 1;
+  if (!(error instanceof AppError)) return isUsage(error) ? 2 : 1;
+  if (WRONG_INPUT.has(error.code)) return 2;
+  return NOT_NOW.has(error.code) ? 3 : 1;
 }
 
 /** One line, with what to do; a stack only for what nobody foresaw. */

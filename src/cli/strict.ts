@@ -1,22 +1,61 @@
-import { defineCittyPlugin, type ArgsDef } from "citty";
+import { defineCittyPlugin, type ArgsDef, type CommandContext } from "citty";
 import { AppError } from "../errors.ts";
 
 /** citty takes any option and any further word; a mistyped one must not be ignored. */
 export const strict = defineCittyPlugin({
   name: "strict",
   async setup({ args, cmd }) {
-    const definitions: ArgsDef = (typeof cmd.args === "function" ? await cmd.args() : await cmd.args) ?? {};
-    const names = Object.keys(definitions);
-    const known = new Set(
-      names.flatMap((name) => [name, name.replaceAll(/-(.)/g, (_, letter: string) => letter.toUpperCase())]),
-    );
-    const unknown = Object.keys(args).find((name) => name !== "_" && !known.has(name));
-    if (unknown !== undefined) {
-      const options = names.map((name) => `--${name}`).join(", ");
-      throw new AppError("bad_input", `There is no option --${unknown}; the options are ${options}.`);
-    }
-    const positional = Object.values(definitions).filter(({ type }) => type === "positional").length;
-    const extra = args._[positional];
-    if (extra !== undefined) throw new AppError("bad_input", `"${extra}" is one word too many here.`);
+    const definitions = await definitionsOf(cmd);
+    checkOptions(Object.keys(args), definitions);
+    checkWords(args._, definitions);
   },
 });
+
+/** The same for a command that has another one after `--`: that one's words are its own. */
+export const strictBeforeDashes = defineCittyPlugin({
+  name: "strict",
+  async setup({ args, rawArgs, cmd }) {
+    const definitions = await definitionsOf(cmd);
+    checkOptions(Object.keys(args), definitions);
+    const behind = rawArgs.includes("--") ? rawArgs.length - rawArgs.indexOf("--") - 1 : 0;
+    const own = args._.slice(0, args._.length - behind);
+    checkWords(own, definitions);
+    // citty would go on filling them from behind the dashes.
+    const missing = positionalOf(definitions)[own.length];
+    if (missing !== undefined) throw new AppError("bad_input", `Put ${missing.toUpperCase()} before the --.`);
+  },
+});
+
+async function definitionsOf(cmd: CommandContext["cmd"]): Promise<ArgsDef> {
+  return (typeof cmd.args === "function" ? await cmd.args() : await cmd.args) ?? {};
+}
+
+function positionalOf(definitions: ArgsDef): string[] {
+  return Object.keys(definitions).filter((name) => definitions[name]?.type === "positional");
+}
+
+function checkOptions(given: readonly string[], definitions: ArgsDef): void {
+  const names = Object.keys(definitions);
+  const known = new Set(
+    names.flatMap((name) => {
+      const definition = definitions[name];
+      const alias = definition !== undefined && "alias" in definition ? (definition.alias ?? []) : [];
+      return [name, name.replaceAll(/-(.)/g, (_, letter: string) => letter.toUpperCase())].concat(alias);
+    }),
+  );
+  const unknown = given.find((name) => name !== "_" && !known.has(name));
+  if (unknown !== undefined) {
+    const options = names
+      .filter((name) => definitions[name]?.type !== "positional")
+      .map((name) => `--${name}`);
+    throw new AppError(
+      "bad_input",
+      `There is no option --${unknown}; the options are ${options.join(", ")}.`,
+    );
+  }
+}
+
+function checkWords(words: readonly string[], definitions: ArgsDef): void {
+  const extra = words[positionalOf(definitions).length];
+  if (extra !== undefined) throw new AppError("bad_input", `"${extra}" is one word too many here.`);
+}

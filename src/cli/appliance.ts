@@ -1,0 +1,92 @@
+import { accessSync, constants } from "node:fs";
+import { z } from "zod";
+import { AppError, type ErrorCode } from "../errors.ts";
+import { openInstance, type Instance } from "../instance.ts";
+
+export interface Call {
+  readonly method?: "POST" | "PUT" | "DELETE";
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly json?: unknown;
+  readonly body?: ReadableStream<Uint8Array> | Blob;
+}
+
+/** The running api, by its admin socket: what reaches it there is the operator's. */
+export interface Appliance {
+  readonly instance: Instance;
+  /** Throws an AppError with the api's own sentence when it refuses. */
+  call(path: string, call?: Call): Promise<Response>;
+  /** The answer's JSON in the shape that it must have. */
+  ask<S extends z.ZodType>(schema: S, path: string, call?: Call): Promise<z.infer<S>>;
+}
+
+/** Where the exit code matters, an error of the api is the error that it would be here. */
+const CODES: Readonly<Record<number, ErrorCode>> = {
+  400: "bad_input",
+  403: "forbidden",
+  404: "not_found",
+  408: "timeout",
+  409: "conflict",
+  413: "too_large",
+  415: "not_text",
+  422: "invalid",
+  429: "busy",
+  502: "sandbox_lost",
+  503: "unavailable",
+  507: "no_space",
+};
+
+const refusal = z.object({ detail: z.string() });
+
+export function connect(data: string): Appliance {
+  const instance = openInstance(data);
+  const unix = instance.sockets.admin;
+
+  async function call(path: string, { json, ...rest }: Call = {}): Promise<Response> {
+    checkReach(instance);
+    const content = json === undefined ? {} : { body: JSON.stringify(json) };
+    let response: Response;
+    try {
+      response = await fetch(`http://cofferdam${path}`, { ...rest, ...content, unix });
+    } catch (error) {
+      const { code } = error as { code?: string };
+      if (code === "ENOENT" || code === "ECONNREFUSED") throw notRunning(instance);
+      const why = error instanceof Error ? error.message : String(error);
+      throw new AppError("unavailable", `The appliance broke off its answer (${why}); its log may say why.`);
+    }
+    if (response.ok) return response;
+    const { detail } = refusal
+      .catch({ detail: `The api answered ${response.status}.` })
+      .parse(await bodyOf(response));
+    throw new AppError(CODES[response.status] ?? "internal", detail);
+  }
+
+  return {
+    instance,
+    call,
+    ask: async (schema, path, options) => schema.parse(await (await call(path, options)).json()),
+  };
+}
+
+async function bodyOf(response: Response): Promise<unknown> {
+  return response.json().catch(() => null);
+}
+
+/** fetch tells a socket that is not there from one that may not be used no better than this. */
+function checkReach(instance: Instance): void {
+  try {
+    accessSync(instance.sockets.admin, constants.W_OK);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EACCES") throw notRunning(instance);
+    throw new AppError(
+      "forbidden",
+      "Only root and the group cofferdam may do this; use sudo, or add yourself to the group.",
+    );
+  }
+}
+
+function notRunning({ data }: Instance): AppError {
+  return new AppError(
+    "unavailable",
+    `The appliance of ${data} is not running; start it with: systemctl start cofferdam.target, or: cofferdam serve --data ${data}`,
+  );
+}

@@ -1,0 +1,62 @@
+import { defineCommand } from "citty";
+import { z } from "zod";
+import { operations } from "../protocol/sandboxd.ts";
+import { connect } from "./appliance.ts";
+import { dataArgument } from "./arguments.ts";
+import { jsonArgument, print, shortSize } from "./output.ts";
+import { strict } from "./strict.ts";
+
+const statusAnswer = z.object({
+  instance: z.string(),
+  listen: z.string(),
+  uptime_s: z.number(),
+  memory_bytes: z.number(),
+  exec: z.object({ running: z.number(), waiting: z.number(), warm: z.number() }),
+  disk: z.object({ free_bytes: z.number(), total_bytes: z.number() }),
+  sandboxes: z.union([operations.status.result, z.string()]),
+});
+
+export const status = defineCommand({
+  meta: { name: "status", description: "What runs now" },
+  plugins: [strict],
+  args: { ...dataArgument, ...jsonArgument },
+  async run({ args }) {
+    const answer = await connect(args.data).ask(statusAnswer, "/admin/status");
+    print(args.json, answer, () => {
+      const { exec, disk, sandboxes } = answer;
+      const lines = [
+        ["instance", answer.instance],
+        [
+          "API",
+          `http://${answer.listen}, up ${duration(answer.uptime_s)}, ${shortSize(answer.memory_bytes)} of memory`,
+        ],
+        ["commands", `${exec.running} running, ${exec.waiting} waiting, ${exec.warm} warm namespaces`],
+        ["disk", `${shortSize(disk.free_bytes)} free of ${shortSize(disk.total_bytes)}`],
+        ...(typeof sandboxes === "string"
+          ? [["sandboxes", sandboxes]]
+          : [
+              [
+                "sandboxes",
+                `${sandboxes.sandboxes.length}, of which ${sandboxes.pool.ready} of ${sandboxes.pool.target} wait`,
+              ],
+              ["memory", `${shortSize(sandboxes.memory_available_bytes)} available`],
+              [
+                "versions",
+                `cofferdam ${sandboxes.version}, runsc ${sandboxes.runsc}, root file system ${sandboxes.rootfs}`,
+              ],
+            ]),
+      ];
+      return lines.map(([name = "", value = ""]) => `${name.padEnd(10)} ${value}`).join("\n");
+    });
+  },
+});
+
+function duration(seconds: number): string {
+  const [days, hours, minutes] = [
+    Math.floor(seconds / 86400),
+    Math.floor(seconds / 3600) % 24,
+    Math.floor(seconds / 60) % 60,
+  ];
+  if (days > 0) return `${days} d ${hours} h`;
+  return hours > 0 ? `${hours} h ${minutes} min` : minutes > 0 ? `${minutes} min` : `${seconds} s`;
+}
