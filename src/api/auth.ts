@@ -144,7 +144,7 @@ function namespaceOf(who: Caller, header: string | null): string {
 }
 
 /** One text for no key, an unknown and a revoked one. */
-export function unauthenticated(): AppError {
+function unauthenticated(): AppError {
   return new AppError(
     "unauthenticated",
     "Send a valid API key in the Authorization header: Bearer trove-sk-…",
@@ -152,7 +152,7 @@ export function unauthenticated(): AppError {
 }
 
 /** For a call that meets the deletion of its namespace. */
-export function namespaceEnding(name: string): AppError {
+function namespaceEnding(name: string): AppError {
   return new AppError("conflict", `The namespace "${name}" is being deleted; try again when that is done.`);
 }
 

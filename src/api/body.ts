@@ -2,7 +2,7 @@ import { z } from "zod";
 import { AppError } from "../errors.ts";
 
 /** For every JSON body but a file's content. */
-export const SMALL_BODY_BYTES = 4 * 1024 * 1024;
+const SMALL_BODY_BYTES = 4 * 1024 * 1024;
 
 /**
  * A string that UTF-8 can carry. JSON can spell half of a surrogate pair, which would silently become U+FFFD on disk
@@ -44,7 +44,7 @@ export async function readJson<S extends z.ZodType>(
 }
 
 /** 413 when Content-Length tells that the body is too large; what it does not tell is found out while reading. */
-export function checkLength(request: Request, maxBytes: number): void {
+function checkLength(request: Request, maxBytes: number): void {
   const announced = request.headers.get("content-length");
   if (announced !== null && Number(announced) > maxBytes) throw tooLarge(maxBytes);
 }

@@ -35,8 +35,6 @@ export interface ComposeParts {
   readonly operatorRoutes: (access: Access) => readonly AnyElysia[];
 }
 
-export type Composed = ReturnType<typeof composeApi>;
-
 /** The accounts, and the routes of both listeners over them. What is only on the admin socket is not in the other's app at all. */
 export function composeApi(parts: ComposeParts) {
   const { db, log, requestIdOf } = parts;

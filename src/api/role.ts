@@ -34,8 +34,6 @@ const SILENCE_BESIDES_S = 60;
 const CHECK_TIMEOUT_MS = 10_000;
 const SETTLE_EVERY_MS = 10 * 60_000;
 
-export type ApiRole = Awaited<ReturnType<typeof startApi>>;
-
 /** Everything of the api role, from the database up to the listeners. */
 export async function startApi({ instance, loaded, log, confinement }: ApiRoleParts) {
   const first = loaded.config;

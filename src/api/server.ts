@@ -31,8 +31,6 @@ const NO_LIMIT = Number.MAX_SAFE_INTEGER;
 const MAX_IDLE_S = 255;
 const POLL_MS = 20;
 
-export type ApiServer = ReturnType<typeof startServer>;
-
 /** Opens both listeners. `stop` refuses new calls and waits for those in flight. */
 export function startServer(parts: ServerParts) {
   const { requestIds, log } = parts;
