@@ -1,5 +1,5 @@
-import { constants as os } from "node:os";
-import { cString, KernelError, NR, syscall } from "./libc.ts";
+import { closeSync, fstatSync, openSync } from "node:fs";
+import { KernelError, NR, syscall } from "./libc.ts";
 import { closeFd, constants } from "./openat2.ts";
 
 /** LANDLOCK_ACCESS_FS_*, linux/landlock.h. */
@@ -106,34 +106,14 @@ function handledRights(abi: number): number {
 }
 
 function addRule(ruleset: number, { path, access }: LandlockRule, handled: number): void {
-  const open = (flags: number) =>
-    syscall(
-      "open",
-      NR.openat2,
-      constants.AT_FDCWD,
-      cString(path),
-      new BigUint64Array([BigInt(constants.O_PATH | constants.O_CLOEXEC | flags), 0n, 0n]),
-      24,
-      0,
-      0,
-      path,
-    );
-  const { fd, file } = asDirectory(open);
+  const fd = openSync(path, constants.O_PATH | constants.O_CLOEXEC);
   try {
+    const rights = fstatSync(fd).isDirectory() ? RIGHTS[access] : RIGHTS[access] & FILE_RIGHTS;
     const rule = new DataView(new ArrayBuffer(12));
-    rule.setBigUint64(0, BigInt(RIGHTS[access] & handled & (file ? FILE_RIGHTS : ~0)), true);
+    rule.setBigUint64(0, BigInt(rights & handled), true);
     rule.setInt32(8, fd, true);
     syscall("landlock_add_rule", NR.landlock_add_rule, ruleset, RULE_PATH_BENEATH, rule, 0, 0, 0, path);
   } finally {
-    closeFd(fd);
-  }
-}
-
-function asDirectory(open: (flags: number) => number): { fd: number; file: boolean } {
-  try {
-    return { fd: open(constants.O_DIRECTORY), file: false };
-  } catch (error) {
-    if (!(error instanceof KernelError) || error.errno !== os.errno.ENOTDIR) throw error;
-    return { fd: open(0), file: true };
+    closeSync(fd);
   }
 }

@@ -45,6 +45,9 @@ export function enterRootView(view: RootView, scratch: string): void {
   syscall("unshare mounts", NR.unshare, CLONE_NEWNS);
   // Nothing mounted here shows on the host, nothing mounted there later shows here.
   makePrivate("/", { recursive: true });
+  // A unit's tighter one would leave directories here that the role can't pass through. It also is what a role has
+  // later, the same under serve and systemd; its own directories are closed to others anyway.
+  process.umask(0o022);
   const binds = placements.binds.map((bind) => ({ ...bind, tree: detachedBind(bind) }));
   const root = newFilesystem(
     "tmpfs",
