@@ -1,0 +1,52 @@
+import { expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { openDatabase } from "../../../src/db/open.ts";
+import { createCalls } from "../../../src/keys/calls.ts";
+import { createKeys } from "../../../src/keys/keys.ts";
+import { namespaces as namespaceTable } from "../../../src/db/schema.ts";
+
+const WRITER = resolve(import.meta.dir, "../../fixtures/writer.ts");
+const ROUNDS = 8;
+
+test("what was acknowledged before a kill -9 is there after it, and what was revoked stays so", async () => {
+  const dir = mkdtempSync(join(tmpdir(), "cofferdam-crash-"));
+  const file = join(dir, "cofferdam.db");
+  const said = { namespace: new Set<string>(), key: new Set<string>(), revoked: new Set<string>() };
+  for (let round = 0; round < ROUNDS; round++) {
+    const writer = Bun.spawn([process.execPath, WRITER, file], { stdout: "pipe", stderr: "inherit" });
+    const output = writer.stdout.text();
+    // At a random moment of its work, which takes a while to begin.
+    await Bun.sleep(250 + Math.random() * 250);
+    writer.kill("SIGKILL");
+    await writer.exited;
+    // A last line without its end was not acknowledged.
+    for (const line of (await output).split("\n").slice(0, -1)) {
+      const [what = "", text = ""] = line.split(" ");
+      if (what in said) said[what as keyof typeof said].add(text);
+    }
+
+    const db = await openDatabase(file);
+    expect(await db.faults()).toEqual([]);
+    const names = new Set((await db.select().from(namespaceTable)).map((row) => row.name));
+    expect([...said.namespace].filter((name) => !names.has(name))).toEqual([]);
+    const keys = createKeys({ db, calls: createCalls() });
+    for (const apiKey of said.key) {
+      const works = (await keys.authenticate(apiKey)) !== null;
+      // A revocation may have been done and not said, never the other way round.
+      if (said.revoked.has(apiKey)) expect(works).toBe(false);
+    }
+    const lost = await Promise.all(
+      [...said.key].map(
+        async (apiKey) => (await keys.authenticate(apiKey)) === null && !said.revoked.has(apiKey),
+      ),
+    );
+    // At most the revocations in flight when it was killed, one for each of its four workers.
+    expect(lost.filter(Boolean).length).toBeLessThanOrEqual(4 * (round + 1));
+    db.close();
+  }
+  expect(said.namespace.size).toBeGreaterThan(100);
+  expect(said.revoked.size).toBeGreaterThan(10);
+  rmSync(dir, { recursive: true });
+}, 60_000);
