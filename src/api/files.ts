@@ -32,11 +32,17 @@ const RECURSIVE = new Map([
 export function fileRoutes({ access, volumes, maxPathBytes }: FileRoutesParts) {
   const pathOf = (input: string) => parsePath(input, maxPathBytes);
 
-  async function write(namespace: NamespaceCall, path: WorkspacePath, source: Omit<WriteSource, "signal">) {
-    volumes.checkWrite(path, source.sizeBytes ?? 0);
+  async function write(
+    namespace: NamespaceCall,
+    path: WorkspacePath,
+    sizeBytes: number | undefined,
+    chunksUntil: (signal: AbortSignal) => WriteSource["chunks"],
+  ) {
+    volumes.checkWrite(path, sizeBytes ?? 0);
     return namespace.write(async ({ id, signal }) => {
       await volumes.ensure(id);
-      return written(await volumes.open(id).write(path, { ...source, signal }));
+      const source = { chunks: chunksUntil(signal), sizeBytes, signal };
+      return written(await volumes.open(id).write(path, source));
     });
   }
 
@@ -45,60 +51,77 @@ export function fileRoutes({ access, volumes, maxPathBytes }: FileRoutesParts) {
     return namespace.read(async (lease) => download(volumes.open(lease.id).open(path), request, lease));
   }
 
-  return (
-    new Elysia()
-      .use(namespaceCalls(access))
-      .post(
-        "/write",
-        async ({ request, namespace }) => {
-          const body = await readJson(request, writeBody, MAX_TEXT_BODY_BYTES);
-          const bytes = new TextEncoder().encode(body.content);
-          return write(namespace, pathOf(body.path), { chunks: [bytes], sizeBytes: bytes.length });
-        },
-        { parse: "none" },
-      )
-      .put(
-        "/files/*",
-        async ({ request, namespace }) => {
-          const announced = request.headers.get("content-length");
-          return write(namespace, urlPath(request, maxPathBytes), {
-            chunks: request.body ?? [],
-            sizeBytes: announced === null ? undefined : Number(announced),
-          });
-        },
-        { parse: "none" },
-      )
+  return new Elysia()
+    .use(namespaceCalls(access))
+    .post(
+      "/write",
+      async ({ request, namespace }) => {
+        const body = await readJson(request, writeBody, MAX_TEXT_BODY_BYTES);
+        const bytes = new TextEncoder().encode(body.content);
+        return write(namespace, pathOf(body.path), bytes.length, () => [bytes]);
+      },
+      { parse: "none" },
+    )
+    .put(
+      "/files/*",
+      async ({ request, namespace }) => {
+        const announced = request.headers.get("content-length");
+        const sizeBytes = announced === null ? undefined : Number(announced);
+        const path = urlPath(request, maxPathBytes);
+        return write(namespace, path, sizeBytes, (signal) => bodyOf(request, signal));
+      },
+      { parse: "none" },
+    )
+    .all("/files/*", async ({ request, namespace }) => {
       // Not .get and .head: Elysia answers HEAD by a GET whose body it reads to the end to learn its length.
-      .all("/files/*", async ({ request, namespace }) => {
-        if (request.method === "GET" || request.method === "HEAD") return read(request, namespace);
-        const detail = `${request.method} does not work here; use GET, HEAD, PUT.`;
-        return errorResponse(new AppError("method_not_allowed", detail), { allow: "GET, HEAD, PUT" });
-      })
-      .post(
-        "/delete",
-        async ({ request, namespace }) => {
-          const path = pathOf((await readJson(request, deleteBody)).path);
-          return namespace.read(async ({ id }) => {
-            await volumes.open(id).delete(path);
-            return { deleted: path.text };
-          });
-        },
-        { parse: "none" },
-      )
-      .get("/v1/files", async ({ request, namespace }) => {
-        const query = queryOf(request);
-        const path = pathOf(query.get("path") ?? "workspace/");
-        const recursive = RECURSIVE.get(query.get("recursive")?.toLowerCase() ?? "false");
-        if (recursive === undefined) throw new AppError("invalid", "recursive has to be true or false.");
-        return namespace.read(async ({ id }) => volumes.open(id).list(path, recursive));
-      })
-      .get("/v1/files/content", async ({ request, namespace }) => {
-        const input = queryOf(request).get("path");
-        if (input === undefined) throw new AppError("invalid", "Name the file: ?path=workspace/…");
-        const path = pathOf(input);
-        return namespace.read(async ({ id }) => volumes.open(id).content(path));
-      })
-  );
+      if (request.method === "GET" || request.method === "HEAD") return read(request, namespace);
+      const detail = `${request.method} does not work here; use GET, HEAD, PUT.`;
+      return errorResponse(new AppError("method_not_allowed", detail), { allow: "GET, HEAD, PUT" });
+    })
+    .post(
+      "/delete",
+      async ({ request, namespace }) => {
+        const path = pathOf((await readJson(request, deleteBody)).path);
+        return namespace.read(async ({ id }) => {
+          await volumes.open(id).delete(path);
+          return { deleted: path.text };
+        });
+      },
+      { parse: "none" },
+    )
+    .get("/v1/files", async ({ request, namespace }) => {
+      const query = queryOf(request);
+      const path = pathOf(query.get("path") ?? "workspace/");
+      const recursive = RECURSIVE.get(query.get("recursive")?.toLowerCase() ?? "false");
+      if (recursive === undefined) throw new AppError("invalid", "recursive has to be true or false.");
+      return namespace.read(async ({ id }) => volumes.open(id).list(path, recursive));
+    })
+    .get("/v1/files/content", async ({ request, namespace }) => {
+      const input = queryOf(request).get("path");
+      if (input === undefined) throw new AppError("invalid", "Name the file: ?path=workspace/…");
+      const path = pathOf(input);
+      return namespace.read(async ({ id }) => volumes.open(id).content(path));
+    });
+}
+
+/** The body as it arrives. An abort ends it too where the client is silent. */
+async function* bodyOf(request: Request, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  const reader = request.body?.getReader();
+  if (reader === undefined) return;
+  // A cancelled body reads as ended. Where it broke off already there is nothing left to cancel.
+  const cancel = () => void reader.cancel().catch(() => {});
+  signal.addEventListener("abort", cancel, { once: true });
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      signal.throwIfAborted();
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    signal.removeEventListener("abort", cancel);
+    cancel();
+  }
 }
 
 function written({ path, sizeBytes }: Written): { path: string; size_bytes: number } {

@@ -93,19 +93,21 @@ function ofDescriptor(fd: number, path: WorkspacePath, status: FileStatus): Open
             else signal.addEventListener("abort", abort, { once: true });
           },
           async pull(controller) {
-            const next = bytes(position, Math.min(CHUNK_BYTES, end - position));
-            reading = next;
-            const chunk = await next;
-            if (signal.aborted) return;
-            position += chunk.length;
-            if (chunk.length > 0) controller.enqueue(chunk);
-            if (position >= end) {
+            try {
+              const next = bytes(position, Math.min(CHUNK_BYTES, end - position));
+              reading = next;
+              const chunk = await next;
+              if (signal.aborted) return;
+              position += chunk.length;
+              if (chunk.length > 0) controller.enqueue(chunk);
+              // The client sees the connection break off, not an answer that looks whole.
+              else if (position < end) throw new Error("the file shrank while it was being sent");
+              if (position < end) return;
               controller.close();
               await finish();
-            } else if (chunk.length === 0) {
+            } catch (error) {
               await finish();
-              // The client sees the connection break off, not an answer that looks whole.
-              controller.error(new Error("the file shrank while it was being sent"));
+              throw error;
             }
           },
           cancel: finish,

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { mkdirSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { namespaceId, type NamespaceId } from "../../../src/ids.ts";
 import { AppError } from "../../../src/errors.ts";
@@ -442,6 +442,20 @@ test("a revoked key ends a download under way", async () => {
     broken = true;
   }
   expect(broken).toBe(true);
+});
+
+test("a revoked key ends an upload whose client is silent", async () => {
+  await client.write("before", "x");
+  const answer = raw(
+    api.port,
+    `PUT /files/stalled HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: ${client.headers.authorization}\r\n` +
+      `X-Namespace: ${id}\r\nContent-Length: 1000\r\nConnection: close\r\n\r\nabc`,
+  );
+  while (readdirSync(api.tmp(id)).length === 0) await Bun.sleep(5);
+  api.calls.endOfKey(api.keyId, new AppError("unauthenticated", "gone"));
+  expect(await answer).toMatch(/^HTTP\/1.1 401[^]*gone/);
+  expect(readdirSync(api.tmp(id))).toEqual([]);
+  expect(readdirSync(api.live(id))).toEqual(["before"]);
 });
 
 test("nothing went wrong unseen", () => {

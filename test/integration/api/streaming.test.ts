@@ -166,3 +166,7 @@ test("a file that shrinks while it is sent breaks the answer off", async () => {
   }
   expect(broken).toBe(true);
 }, 30_000);
+
+test("the server lives through all of that", async () => {
+  expect((await client.get("warm")).status).toBe(200);
+});
