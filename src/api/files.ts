@@ -110,7 +110,8 @@ async function* bodyOf(request: Request, signal: AbortSignal): AsyncGenerator<Ui
   if (reader === undefined) return;
   // A cancelled body reads as ended. Where it broke off already there is nothing left to cancel.
   const cancel = () => void reader.cancel().catch(() => {});
-  signal.addEventListener("abort", cancel, { once: true });
+  if (signal.aborted) cancel();
+  else signal.addEventListener("abort", cancel, { once: true });
   try {
     for (;;) {
       const { done, value } = await reader.read();

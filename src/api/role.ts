@@ -41,7 +41,10 @@ export async function startApi({ instance, loaded, log, confinement }: ApiRolePa
   const settings = { current: loaded };
   const requestIds = new WeakMap<Request, string>();
   const db = await openDatabase(instance.api.database);
-  const volumes = createVolumes({ dir: instance.api.volumes, config: first });
+  const volumes = createVolumes({
+    dir: instance.api.volumes,
+    config: () => ({ http: first.http, quota: settings.current.config.quota }),
+  });
   const connections = listenForSandboxes({
     path: instance.sockets.sandboxes,
     trustedUid: SANDBOXD_UID,

@@ -82,6 +82,8 @@ function enter(
     PATH: "/nonexistent",
     // Bun in a clone would write what it compiles to a cache.
     BUN_RUNTIME_TRANSPILER_CACHE_PATH: "0",
+    // Else Bun has as many threads for file calls as there are cores, and on two cores two slow fsyncs stop all others.
+    UV_THREADPOOL_SIZE: "16",
     [MARKER]: "1",
   };
   execve(executable, [title(role), ...script, ...options.args], env, options.linked ? LINK_FD + 1 : LINK_FD);

@@ -15,7 +15,7 @@ export function fileFailure(error: unknown, path: WorkspacePath): unknown {
     case "EISDIR":
     case "ENOTEMPTY":
     case "EEXIST":
-      return new AppError("conflict", `${path.text} is a directory; delete it first.`, { cause: error });
+      return new AppError("conflict", `${path.text} is a directory.`, { cause: error });
     // A socket, or a device that nothing serves.
     case "ENXIO":
     case "ENODEV":

@@ -16,8 +16,11 @@ interface Known {
 
 export type FileQuota = ReturnType<typeof createFileQuota>;
 
-/** How many files and directories each namespace has, counted no more often than the API's own calls need. */
-export function createFileQuota(maxFiles: number) {
+/**
+ * How many files and directories each namespace has, counted no more often than the API's own calls need. `limit` is
+ * how many it may have; 0: any number.
+ */
+export function createFileQuota(limit: () => number) {
   const known = new Map<NamespaceId, Known>();
 
   function recount(found: Known, count: () => Promise<number>): Promise<void> {
@@ -44,6 +47,7 @@ export function createFileQuota(maxFiles: number) {
       count: () => Promise<number>,
       make: () => Promise<T>,
     ): Promise<T> {
+      const maxFiles = limit();
       if (maxFiles === 0 || more === 0) return make();
       const found = known.get(id) ?? { entries: 0, freshUntil: 0, pending: 0, counting: null };
       known.set(id, found);

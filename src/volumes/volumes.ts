@@ -23,7 +23,8 @@ const MIB = 1024 * 1024;
 export interface VolumesParts {
   /** The directory of all volumes, made by whoever made the instance. */
   readonly dir: string;
-  readonly config: Pick<Config, "http" | "quota">;
+  /** What is in force now. */
+  readonly config: () => Pick<Config, "http" | "quota">;
 }
 
 export type Volumes = ReturnType<typeof createVolumes>;
@@ -33,11 +34,11 @@ export function createVolumes({ dir, config }: VolumesParts) {
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   const volumes = new Descriptor(openSync(dir, OPEN_DIRECTORY | constants.O_NOFOLLOW | constants.O_CLOEXEC));
   const trash = ensureDirectory(volumes, TRASH, 0o700);
-  const quota = createFileQuota(config.quota.namespace_files);
-  const limits = {
-    maxBytes: config.http.max_upload_mb * MIB,
-    diskFloorBytes: config.quota.disk_floor_mb * MIB,
-  };
+  const quota = createFileQuota(() => config().quota.namespace_files);
+  const limits = () => ({
+    maxBytes: config().http.max_upload_mb * MIB,
+    diskFloorBytes: config().quota.disk_floor_mb * MIB,
+  });
 
   // What a name in tmp starts with tells whose it is: another's than this process's is left from a crash.
   const mine = `${crypto.randomUUID()}-`;
@@ -73,12 +74,12 @@ export function createVolumes({ dir, config }: VolumesParts) {
 
     /** What can be refused before the namespace is made and the body read: a path that is no file's, or its size. */
     checkWrite(path: WorkspacePath, sizeBytes: number): void {
-      checkWrite(path, sizeBytes, limits);
+      checkWrite(path, sizeBytes, limits());
     },
 
     /** `id` is null for a namespace that does not exist: it reads as empty. */
     open(id: NamespaceId | null): Volume {
-      return openVolume({ volumes, id, limits, quota, freshName });
+      return openVolume({ volumes, id, limits: limits(), quota, freshName });
     },
 
     /** Deletes what uploads and deletions that a crash cut short have left. Calls may go on meanwhile. */

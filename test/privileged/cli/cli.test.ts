@@ -31,7 +31,7 @@ beforeAll(async () => {
   mkdirSync(instance.api.dir);
   mkdirSync(dirname(instance.sockets.admin), { recursive: true });
   const db = await openDatabase(instance.api.database);
-  const volumes = createVolumes({ dir: instance.api.volumes, config });
+  const volumes = createVolumes({ dir: instance.api.volumes, config: () => config });
   const exec = {
     check() {},
     async exec({ command, stdin }: { command: string; stdin?: Uint8Array | undefined }) {
