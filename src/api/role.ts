@@ -31,7 +31,7 @@ const SANDBOXD_UID = 0;
 const STOP_PATIENCE_MS = 35_000;
 /** Besides the command's own time: at most 10 s of queue, 35 of a sandbox's start and 12 of its end. */
 const SILENCE_BESIDES_S = 60;
-const CHECK_TIMEOUT_MS = 10_000;
+const HEALTH_TIMEOUT_MS = 10_000;
 const SETTLE_EVERY_MS = 10 * 60_000;
 
 /** Everything of the api role, from the database up to the listeners. */
@@ -61,7 +61,7 @@ export async function startApi({ instance, loaded, log, confinement }: ApiRolePa
     disk: () => statfs(instance.api.dir),
     sandboxd,
     db,
-    diskFloorBytes: () => settings.current.config.quota.disk_floor_mb * 1024 * 1024,
+    checkGateway: () => askHealth(instance.sockets.gateway),
     confinement,
   });
   const composed = composeApi({
@@ -104,12 +104,7 @@ export async function startApi({ instance, loaded, log, confinement }: ApiRolePa
     listen,
 
     /** Throws when calls are not answered any more. While it stops, 503 is an answer too. */
-    async check(): Promise<void> {
-      await fetch("http://admin/healthz", {
-        unix: instance.sockets.admin,
-        signal: AbortSignal.timeout(CHECK_TIMEOUT_MS),
-      });
-    },
+    check: () => askHealth(instance.sockets.admin),
 
     /** Takes new limits; what else changed waits for a restart, and the log says what. */
     reload(next: LoadedConfig): void {
@@ -132,6 +127,10 @@ export async function startApi({ instance, loaded, log, confinement }: ApiRolePa
       db.close();
     },
   };
+}
+
+async function askHealth(unix: string): Promise<void> {
+  await fetch("http://role/healthz", { unix, signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS) });
 }
 
 async function sweep(volumes: Volumes, log: Log): Promise<void> {

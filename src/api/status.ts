@@ -22,7 +22,8 @@ export interface StatusParts {
   readonly disk: () => { readonly availableBytes: number; readonly totalBytes: number };
   readonly sandboxd: Pick<SandboxdClient, "call">;
   readonly db: Pick<Database, "faults">;
-  readonly diskFloorBytes: () => number;
+  /** Throws when it does not answer. */
+  readonly checkGateway: () => Promise<void>;
   /** What holds this process, as the kernel part sees it. */
   readonly confinement: () => Check[];
 }
@@ -49,7 +50,7 @@ export function createStatus(parts: StatusParts) {
       return [
         ...parts.confinement(),
         await databaseCheck(parts.db),
-        diskCheck(parts),
+        await gatewayCheck(parts.checkGateway),
         ...(typeof host === "string" ? [sandboxdAway(host)] : host.checks),
       ];
     },
@@ -62,7 +63,7 @@ function sentence(error: unknown): string {
 }
 
 async function databaseCheck(db: Pick<Database, "faults">): Promise<Check> {
-  const faults = await db.faults();
+  const faults = await db.faults().catch((error: unknown) => [String(error)]);
   if (faults.length === 0) return { name: "database", status: "ok", detail: "its pages are well", fix: null };
   return {
     name: "database",
@@ -72,18 +73,18 @@ async function databaseCheck(db: Pick<Database, "faults">): Promise<Check> {
   };
 }
 
-function diskCheck(parts: StatusParts): Check {
-  const mib = (bytes: number) => `${Math.floor(bytes / 1024 / 1024)} MiB`;
-  const { availableBytes, totalBytes } = parts.disk();
-  const floor = parts.diskFloorBytes();
-  const detail = `${mib(availableBytes)} free of ${mib(totalBytes)}; writes stop below ${mib(floor)}`;
-  if (availableBytes < floor) {
-    return { name: "disk", status: "fail", detail, fix: "Delete namespaces or files, or enlarge the disk." };
+async function gatewayCheck(check: StatusParts["checkGateway"]): Promise<Check> {
+  try {
+    await check();
+    return { name: "gateway", status: "ok", detail: "it answers", fix: null };
+  } catch (error) {
+    return {
+      name: "gateway",
+      status: "fail",
+      detail: `it does not answer: ${error instanceof Error ? error.message : String(error)}`,
+      fix: "Its log says why: journalctl -u cofferdam-gateway, or what cofferdam serve writes.",
+    };
   }
-  if (availableBytes < 2 * floor) {
-    return { name: "disk", status: "warn", detail, fix: "Make room before writes stop." };
-  }
-  return { name: "disk", status: "ok", detail, fix: null };
 }
 
 function sandboxdAway(why: string): Check {

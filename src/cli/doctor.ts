@@ -22,9 +22,9 @@ export const doctor = defineCommand({
         `${status.padEnd(4)}  ${name.padEnd(width)}  ${detail}`,
         ...(fix === null ? [] : [`${" ".repeat(width + 8)}${fix}`]),
       ]);
-      return [...lines, failed === 0 ? "Nothing is wrong." : `${failed} of ${lines.length} are wrong.`].join(
-        "\n",
-      );
+      const verdict =
+        failed === 0 ? "Nothing is wrong." : `${failed} of ${answer.checks.length} checks failed.`;
+      return [...lines, verdict].join("\n");
     });
     if (failed > 0) process.exitCode = 1;
   },
