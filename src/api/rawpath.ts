@@ -6,6 +6,7 @@ import type { BunRequest } from "bun";
  * is as sent when both tell the same.
  */
 const MAX_SEGMENTS = 64;
+const STRAY_PERCENT = /%(?![0-9a-f]{2})/i;
 
 type Handler = (request: Request) => Promise<Response>;
 
@@ -28,10 +29,23 @@ export function fileRouteTable(accept: Handler, refuse: Handler): Record<string,
 }
 
 function isAsSent(url: string, prefix: string, segments: readonly string[]): boolean {
+  const { pathname } = new URL(url);
+  const found = pathname.slice(prefix.length).split("/");
+  return (
+    pathname.startsWith(prefix) &&
+    found.length === segments.length &&
+    found.every((segment, index) => isSame(segment, segments[index] ?? ""))
+  );
+}
+
+/** Whether Bun's router saw this segment. It loses what stands behind a percent sign that begins no escape. */
+function isSame(segment: string, seen: string): boolean {
+  const stray = segment.search(STRAY_PERCENT);
   try {
-    return decodeURIComponent(new URL(url).pathname) === prefix + segments.join("/");
+    if (stray === -1) return decodeURIComponent(segment) === seen;
+    return seen.startsWith(`${decodeURIComponent(segment.slice(0, stray))}\ufffd`);
   } catch {
-    // Not percent-encoded UTF-8.
+    // Not UTF-8.
     return false;
   }
 }

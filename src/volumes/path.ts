@@ -2,7 +2,7 @@ import { AppError } from "../errors.ts";
 
 /** One sentence for everything that no call takes as a path, so that an answer tells nothing about the disk. */
 const REFUSED =
-  "This path can't be used: give it as workspace/dir/file, without .., backslashes, control characters, names over " +
+  "This path can't be used: give it as workspace/dir/file, without .., //, backslashes, control characters, names over " +
   "255 bytes, more than 4096 bytes in all, or links that lead out of the workspace.";
 
 export const MAX_PATH_BYTES = 4096;
@@ -25,35 +25,41 @@ export function refusedPath(cause?: unknown): AppError {
 
 /**
  * The one reading of a path, for bodies, queries and URLs alike. `workspace/a`, `a` and `/workspace/a` are the same
- * file; `.` and a doubled slash mean what they mean to the kernel, nothing. Percent signs are ordinary characters
- * here: a URL's path was decoded once by the caller.
+ * file, and a `.` means nothing. Percent signs are ordinary characters here: a URL's path was decoded once before.
  */
 export function parsePath(input: string, maxBytes: number = MAX_PATH_BYTES): WorkspacePath {
   // Lone surrogates would reach the disk as U+FFFD: another name than the caller's.
   if (!input.isWellFormed() || /[\p{Cc}\\]/u.test(input) || hidesParent(input)) throw refusedPath();
-  const absolute = /^\/workspace(?=\/|$)/.exec(input);
-  let rest = absolute === null ? input : input.slice(1);
-  const prefix = /^workspace(\/|$)/.exec(rest);
-  if (prefix !== null) rest = rest.slice(prefix[0].length);
-  // Once a client has taken off `workspace/`, as the SDK does, `workspace//etc` is `/etc`: so neither is taken.
-  if (rest.startsWith("/")) throw refusedPath();
+  const segments = input.split("/");
+  if (segments[0] === "" && segments.length > 1) {
+    if (segments[1] !== "workspace") throw refusedPath();
+    segments.shift();
+  }
+  const last = segments.at(-1);
+  if (last === "") segments.pop();
+  // Once a client has taken off `workspace/`, as the SDK does, `workspace//etc` is `/etc`. And no URL may have one.
+  if (segments.includes("")) throw refusedPath();
 
-  const names = rest.split("/").filter((name) => name !== "" && name !== ".");
+  const names = segments.filter((name) => name !== ".");
+  if (names[0] === "workspace") names.shift();
   const inner = names.join("/");
   const text = inner === "" ? "workspace" : `workspace/${inner}`;
   if (Buffer.byteLength(text) > Math.min(maxBytes, MAX_PATH_BYTES)) throw refusedPath();
   if (names.some((name) => Buffer.byteLength(name) > MAX_NAME_BYTES)) throw refusedPath();
-  return { text, inner, names, directory: names.length === 0 || /(^|\/)\.?$/.test(rest) };
+  return { text, inner, names, directory: names.length === 0 || last === "" || last === "." };
 }
+
+const STRAY_PERCENT = /%(?![0-9a-f]{2})/gi;
 
 /**
  * The path of `/files/{path}` as a URL carries it, with its query, if any. The query belongs to the name, because
  * the call has none of its own and the SDK sends `what?.txt` unescaped: a file named `what` must not be replaced then.
+ * Nor does it escape the sign in `100%`, so one that begins no escape stands for itself.
  */
 export function parseUrlPath(encoded: string, maxBytes: number = MAX_PATH_BYTES): WorkspacePath {
   let decoded: string;
   try {
-    decoded = decodeURIComponent(encoded);
+    decoded = decodeURIComponent(encoded.replaceAll(STRAY_PERCENT, "%25"));
   } catch (error) {
     throw refusedPath(error);
   }
