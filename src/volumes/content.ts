@@ -1,7 +1,7 @@
 import type { OpenFile } from "./read.ts";
 import { isoTime } from "./time.ts";
 
-export const PREVIEW_BYTES = 1024 * 1024;
+const PREVIEW_BYTES = 1024 * 1024;
 
 /** A file as text, when it is text. */
 export interface Content {

@@ -5,7 +5,7 @@ const REFUSED =
   "This path can't be used: give it as workspace/dir/file, without .., //, backslashes, control characters, names over " +
   "255 bytes, more than 4096 bytes in all, or links that lead out of the workspace.";
 
-export const MAX_PATH_BYTES = 4096;
+const MAX_PATH_BYTES = 4096;
 const MAX_NAME_BYTES = 255;
 
 /** A file or directory of a namespace, as text that is safe to hand to openat2 beneath the namespace's directory. */
@@ -44,7 +44,9 @@ export function parsePath(input: string, maxBytes: number = MAX_PATH_BYTES): Wor
   if (names[0] === "workspace") names.shift();
   const inner = names.join("/");
   const text = inner === "" ? "workspace" : `workspace/${inner}`;
-  if (Buffer.byteLength(text) > Math.min(maxBytes, MAX_PATH_BYTES)) throw refusedPath();
+  const size = Buffer.byteLength(text);
+  if (size > MAX_PATH_BYTES) throw refusedPath();
+  if (size > maxBytes) throw new AppError("bad_input", `A path may have at most ${maxBytes} bytes here.`);
   if (names.some((name) => Buffer.byteLength(name) > MAX_NAME_BYTES)) throw refusedPath();
   return { text, inner, names, directory: names.length === 0 || last === "" || last === "." };
 }

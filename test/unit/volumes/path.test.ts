@@ -212,5 +212,5 @@ test("the longest name and path are taken, one byte more is not", () => {
   expect(parsePath(`/workspace/${longest}`).text).toBe(parsePath(longest).text);
   expect(refusal(`${longest}d`)).toBe(SENTENCE);
   expect(parsePath("a/b", 13).text).toBe("workspace/a/b");
-  expect(refusal("a/bc", (text) => parsePath(text, 13))).toBe(SENTENCE);
+  expect(refusal("a/bc", (text) => parsePath(text, 13))).toBe("A path may have at most 13 bytes here.");
 });
