@@ -52,6 +52,6 @@ function isSame(segment: string, seen: string): boolean {
 
 /** Whether a path that came to no route above only looks like one of /files because something was folded in it. */
 export function isFolded(url: string): boolean {
-  const { pathname } = new URL(url);
-  return pathname === "/files" || pathname.startsWith("/files/");
+  const pathname = URL.parse(url)?.pathname;
+  return pathname === "/files" || pathname?.startsWith("/files/") === true;
 }

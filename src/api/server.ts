@@ -62,6 +62,7 @@ export function startServer(parts: ServerParts) {
       });
     const refuse = (request: Request) =>
       finish(request, () => {
+        checkHost(request);
         throw refusedPath();
       });
     return {
@@ -116,9 +117,12 @@ function bind<T>(what: string, open: () => T): T {
   }
 }
 
-/** Bun joins repeated headers with a comma, which no host name has. */
+/**
+ * A Host that is none makes Bun's request.url something that is no URL, or one with another path; two of them it joins
+ * with a comma.
+ */
 function checkHost(request: Request): void {
-  if (request.headers.get("host")?.includes(",") === true) {
-    throw new AppError("bad_input", "The request has two Host headers; send one.");
+  if (!/^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?$/.test(request.headers.get("host") ?? "")) {
+    throw new AppError("bad_input", "Send one Host header with the appliance's name or address.");
   }
 }

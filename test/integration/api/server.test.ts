@@ -109,6 +109,51 @@ describe("requests", () => {
     expect((await target("/v1/files")).status).toBe(200);
   });
 
+  test("a Host that is none, or one that would change the path", async () => {
+    const hosts = ["", "a b", "a/v1", "a/files/..", "a?", "a#", "a@b", "a:99999999", "a:b", "[::1", "é"];
+    for (const host of hosts) {
+      const answer = await raw(
+        api.port,
+        `GET /healthz HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`,
+      );
+      expect(answer).toStartWith("HTTP/1.1 400");
+    }
+    expect(await raw(api.port, "GET /healthz HTTP/1.0\r\n\r\n")).toContain("Send one Host header");
+    for (const host of [
+      "localhost",
+      "localhost:80",
+      "127.0.0.1:8080",
+      "[::1]:8080",
+      "a_b.example.com",
+      "x",
+    ]) {
+      const answer = await raw(
+        api.port,
+        `GET /healthz HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`,
+      );
+      expect(answer).toStartWith("HTTP/1.1 200");
+    }
+  });
+
+  test("a body that nobody reads is never taken for a request", async () => {
+    const inner = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    const last = "GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    const length = `Content-Length: ${inner.length}\r\n\r\n${inner}`;
+    const chunked = `Transfer-Encoding: chunked\r\n\r\n${inner.length.toString(16)}\r\n${inner}\r\n0\r\n\r\n`;
+    const large = `Content-Length: 5000000\r\n\r\n${inner.repeat(5_000_000 / inner.length + 1).slice(0, 5_000_000)}`;
+    const head = `Host: x\r\nAuthorization: Bearer ${key}\r\nX-Namespace: n\r\n`;
+    for (const [start, first] of [
+      [`POST /write HTTP/1.1\r\nHost: x\r\n${length}`, 401],
+      [`POST /nothing HTTP/1.1\r\nHost: x\r\n${chunked}`, 404],
+      [`PUT /files/a/../b HTTP/1.1\r\n${head}${length}`, 400],
+      [`DELETE /write HTTP/1.1\r\n${head}${chunked}`, 405],
+      [`POST /write HTTP/1.1\r\n${head}${large}`, 413],
+    ] as const) {
+      const statuses = (await raw(api.port, start + last)).matchAll(/HTTP\/1\.1 (\d+)/g);
+      expect([...statuses].map((match) => Number(match[1]))).toEqual([first, 404]);
+    }
+  });
+
   test("an unknown path, a wrong method", async () => {
     expect(await (await api.call("/nothing")).json()).toEqual({
       detail: "There is nothing at GET /nothing.",
