@@ -50,6 +50,11 @@ export async function runConfined(
   await live({ log, notify: createNotifier({ env, link }), link }, () => start({ instance, env, log, link }));
 }
 
+/** Longer than any role takes: api gives calls in flight 35 s. */
+const PATIENCE_MS = 40_000;
+/** The next serve waits for the port, and a crash loses nothing. */
+const ORPHAN_PATIENCE_MS = 2_000;
+
 interface LifeParts {
   readonly log: Log;
   readonly notify: Notifier;
@@ -61,8 +66,10 @@ export async function live(
   { log, notify, link }: LifeParts,
   start: () => Promise<RunningRole>,
 ): Promise<void> {
-  const end = Promise.withResolvers<string>();
-  for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => end.resolve(signal));
+  const end = Promise.withResolvers<{ why: string; patienceMs: number }>();
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => end.resolve({ why: signal, patienceMs: PATIENCE_MS }));
+  }
   // A process that is in a state which nobody foresaw is better begun anew.
   for (const event of ["uncaughtException", "unhandledRejection"] as const) {
     process.on(event, (error: unknown) => {
@@ -71,7 +78,11 @@ export async function live(
     });
   }
   // serve sends nothing on it but the key, which is read before.
-  if (link !== null) await watchLink(link, { data() {}, closed: () => end.resolve("serve is gone") });
+  if (link !== null)
+    await watchLink(link, {
+      data() {},
+      closed: () => end.resolve({ why: "serve is gone", patienceMs: ORPHAN_PATIENCE_MS }),
+    });
 
   const running = await start();
   process.on("SIGHUP", () => void reload(running, notify, log));
@@ -82,11 +93,11 @@ export async function live(
   notify.ready(running.listen === undefined ? {} : { X_LISTEN: running.listen });
   log.info("ready", running.listen === undefined ? {} : { listen: running.listen });
 
-  const reason = await end.promise;
+  const { why, patienceMs } = await end.promise;
   notify.stopping();
-  log.info("stopping", { reason });
+  log.info("stopping", { why });
   // The pulse goes on: what is still in flight may take longer than the watchdog waits.
-  await running.stop();
+  await Promise.race([running.stop(), Bun.sleep(patienceMs)]);
   if (pulse !== null) clearInterval(pulse);
   log.info("stopped");
   process.exit(0);
