@@ -100,10 +100,6 @@ export function fchmodFd(fd: number, mode: number): void {
   syscall("fchmod", NR.fchmod, fd, mode);
 }
 
-export function fsyncFd(fd: number): void {
-  syscall("fsync", NR.fsync, fd);
-}
-
 // All calls here are synchronous and none calls another, so one buffer per argument serves them all without
 // allocating. Uint8Array over a given ArrayBuffer: such memory never moves.
 const encoder = new TextEncoder();

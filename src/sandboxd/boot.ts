@@ -54,7 +54,7 @@ const RUNNING_TIMEOUT_MS = 15_000;
 const TEARDOWN_TIMEOUT_MS = 10_000;
 const MIB = 1024 * 1024;
 
-export function limitsOf(exec: Config["exec"]) {
+function limitsOf(exec: Config["exec"]) {
   return { memoryBytes: exec.memory_mb * MIB, pids: exec.pids, cpus: exec.cpus };
 }
 
