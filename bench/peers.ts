@@ -38,7 +38,6 @@ function bundle(dir: string, image: string, argv: string[]): string {
     annotations: {
       "dev.gvisor.spec.rootfs.source": image,
       "dev.gvisor.spec.rootfs.type": "erofs",
-      "dev.gvisor.spec.rootfs.overlay": "none",
     },
   };
   writeFileSync(join(dir, "config.json"), JSON.stringify(spec));
