@@ -1,5 +1,5 @@
 import { afterAll, expect, test } from "bun:test";
-import { readFileSync, readdirSync } from "node:fs";
+import { mkdtempSync, readFileSync, readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { sdkBin } from "../fixtures/sdk.ts";
 import { matches, shell, steps } from "../fixtures/transcript.ts";
@@ -9,11 +9,24 @@ import { matches, shell, steps } from "../fixtures/transcript.ts";
  * install.sh has installed the built stage. Blocks marked `console systemd` are run by test/install on a systemd host.
  */
 const repo = resolve(import.meta.dir, "../..");
-const bash = shell({
-  cwd: repo,
-  env: { HOME: "/root", PATH: `/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${sdkBin()}`, LANG: "C.UTF-8" },
+const work = mkdtempSync("/scratch/tour-");
+const install = Bun.spawnSync([join(repo, "install.sh"), "--keys-file", "keys.json"], {
+  cwd: work,
+  stdout: "pipe",
+  stderr: "pipe",
 });
-afterAll(() => bash.end());
+const bash = shell({
+  cwd: work,
+  env: { HOME: "/root", PATH: `${sdkBin()}:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`, LANG: "C.UTF-8" },
+});
+afterAll(async () => {
+  await bash.end();
+  Bun.spawnSync([join(repo, "install.sh"), "--uninstall", "--purge"]);
+});
+
+test("install.sh, the first of the README's two commands", () => {
+  expect(install.exitCode, `${install.stdout.toString()}${install.stderr.toString()}`).toBe(0);
+});
 
 const documents = ["README.md", ...readdirSync(join(repo, "docs")).map((name) => `docs/${name}`)].filter(
   (name) => name.endsWith(".md"),
