@@ -26,6 +26,9 @@ const main = defineCommand({
   },
 });
 
+// `cofferdam file cat … | head` is no failure worth a stack.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 141 : 1));
+
 const args = process.argv.slice(2);
 const ownWords = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
 if (ownWords.length === 0 || ownWords.includes("--help") || ownWords.includes("-h")) {

@@ -4,7 +4,7 @@ import { AppError } from "../errors.ts";
 import { connect } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
 import { sentenceOf } from "./failure.ts";
-import { jsonArgument } from "./output.ts";
+import { jsonArgument, print, writeBytes } from "./output.ts";
 import { strictBeforeDashes } from "./strict.ts";
 import { workspaceArgument, workspaceOf } from "./workspace-option.ts";
 
@@ -66,11 +66,11 @@ async function run(args: ExecArgs, command: string): Promise<number> {
   if (args.json === true) {
     const { stdout_base64: _, stderr_base64: __, ...rest } = result;
     const text = { stdout: Buffer.from(stdout).toString(), stderr: Buffer.from(stderr).toString() };
-    await Bun.write(Bun.stdout, `${JSON.stringify({ ...rest, ...text })}\n`);
+    print(true, { ...rest, ...text }, String);
     return result.exit_code;
   }
-  await Bun.write(Bun.stdout, stdout);
-  await Bun.write(Bun.stderr, stderr);
+  await writeBytes(process.stdout, stdout);
+  await writeBytes(process.stderr, stderr);
   if (result.stdout_truncated) process.stderr.write("cofferdam: stdout was longer and is cut here.\n");
   if (result.stderr_truncated) process.stderr.write("cofferdam: stderr was longer and is cut here.\n");
   if (result.oom) process.stderr.write("cofferdam: the namespace ran out of memory, [exec] memory_mb.\n");

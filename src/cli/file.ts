@@ -5,7 +5,7 @@ import { AppError } from "../errors.ts";
 import { parsePath } from "../volumes/path.ts";
 import { connect, type Appliance, type Call } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
-import { jsonArgument, print, shortSize, shortTime, table } from "./output.ts";
+import { jsonArgument, print, shortSize, shortTime, table, writeBytes } from "./output.ts";
 import { strict } from "./strict.ts";
 import { workspaceArgument, workspaceOf } from "./workspace-option.ts";
 
@@ -88,7 +88,8 @@ const cat = defineCommand({
   plugins: [strict],
   args: { ...namespace, ...path, ...common },
   async run({ args }) {
-    await Bun.write(Bun.stdout, await download(args));
+    const { body } = await download(args);
+    for await (const chunk of body ?? []) await writeBytes(process.stdout, chunk);
   },
 });
 

@@ -5,6 +5,16 @@ export function print(json: boolean | undefined, value: unknown, text: () => str
   process.stdout.write(json === true ? `${JSON.stringify(value)}\n` : `${text()}\n`);
 }
 
+/**
+ * Bytes as they are, waiting for who reads them. Bun.write(Bun.stdout, …) would first cut a file that stdout was
+ * redirected to.
+ */
+export async function writeBytes(to: NodeJS.WriteStream, bytes: Uint8Array): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    to.write(bytes, (error) => (error ? reject(error) : resolve()));
+  });
+}
+
 /** Columns as wide as what is in them; the names of the first row's keys above. */
 export function table(rows: readonly Readonly<Record<string, string>>[], none: string): string {
   const [first] = rows;

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { composeApi } from "../../../src/api/compose.ts";
@@ -18,6 +18,9 @@ import { createVolumes } from "../../../src/volumes/volumes.ts";
  * stands for the sandbox: what is tested here is the way there and back.
  */
 const MAIN = resolve(import.meta.dir, "../../../src/main.ts");
+
+// Each command is a process from source, and a test runs a dozen of them.
+setDefaultTimeout(60_000);
 
 const data = mkdtempSync("/scratch/cli-");
 writeFileSync(join(data, "inst"), "c11f\n");
@@ -237,6 +240,25 @@ describe("with one workspace", () => {
       4,
       expect.objectContaining({ exit_code: 4, stdout: "hi\n", stderr: "" }),
     ]);
+  });
+
+  test("what stdout was redirected to keeps what it had; a reader that goes is no failure", async () => {
+    const shell = async (script: string) => {
+      const child = Bun.spawn(["bash", "-c", script, "bash", process.execPath, MAIN], {
+        cwd: data,
+        env: { PATH: process.env["PATH"], COFFERDAM_DATA: data },
+        stdout: "pipe",
+        stderr: "pipe",
+      });
+      const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+      return stdout + stderr;
+    };
+    await shell(`{ echo 1; "$@" exec alice -- 'echo 2'; "$@" file cat alice note.txt; echo 4; } > out`);
+    expect(await Bun.file(join(data, "out")).text()).toBe("1\n2\nby hand\n4\n");
+    const many = await shell(
+      `"$@" exec alice -- 'yes | head -c 5000000' | wc -c; "$@" exec alice -- 'yes | head -c 5000000' | head -c 4`,
+    );
+    expect(many).toBe("5000000\ny\ny\n");
   });
 
   test("exec tells what the appliance could not do from what the command did", async () => {
