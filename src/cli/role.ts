@@ -14,7 +14,8 @@ export interface RunningRole {
   check(): Promise<void>;
   /** Resolves when all is finished that was begun. */
   stop(): Promise<void>;
-  reload?(): Promise<void>;
+  /** Without one, a restart is what it takes. */
+  reload?: () => Promise<void>;
 }
 
 export interface RoleContext {
@@ -113,9 +114,13 @@ async function beat(running: RunningRole, notify: Notifier, log: Log): Promise<v
 }
 
 async function reload(running: RunningRole, notify: Notifier, log: Log): Promise<void> {
+  if (running.reload === undefined) {
+    log.warn("takes a changed configuration only when it is started anew");
+    return;
+  }
   notify.reloading();
   try {
-    await running.reload?.();
+    await running.reload();
     log.info("configuration reloaded");
   } catch (error) {
     log.error("configuration not reloaded; the one before stays in force", { error });

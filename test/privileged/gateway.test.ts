@@ -54,9 +54,10 @@ test("it tells systemd what it does, answers its health, and stops when asked", 
   expect(environ).not.toContain("leaked");
   expect(environ).not.toContain("BUN_OPTIONS");
 
+  // It has nothing to take anew; the signal must not end it.
   gateway.kill("SIGHUP");
-  await notices.until("RELOADING=1");
-  await notices.until("READY=1");
+  await notices.until("WATCHDOG=1");
+  await notices.until("WATCHDOG=1");
 
   gateway.kill("SIGTERM");
   await notices.until("STOPPING=1");
