@@ -89,7 +89,7 @@ test("another process of its user can't read its memory or its environment", asy
 test("told that it is confined when it is not, it does not start", async () => {
   // As if confining had been done by somebody else: the marker is set, and nothing is confined.
   const gateway = start({ COFFERDAM_CONFINING: "1" });
-  expect(await gateway.exited).toBe(1);
+  expect(await gateway.exited).toBe(3);
   const message = await gateway.stderr.text();
   expect(message).toStartWith("cofferdam: gateway does not start, since it cannot be confined:");
   expect(message.trim()).not.toContain("\n");
@@ -97,6 +97,6 @@ test("told that it is confined when it is not, it does not start", async () => {
 
 test("without root it says who has to start it", async () => {
   const { exitCode, stderr } = as("cofferdam", [process.execPath, MAIN, "gateway", "--data", DATA]);
-  expect(exitCode).toBe(1);
+  expect(exitCode).toBe(3);
   expect(stderr.toString()).toContain("must be started as root, by serve or by its unit");
 });
