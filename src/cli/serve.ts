@@ -42,6 +42,11 @@ export const serve = defineCommand({
       process.on(signal, () => end.resolve({ why: signal, failed: false }));
     }
 
+    if (process.pid === 1) {
+      log.warn(
+        "the first process of a container has to reap what sandboxes leave; start serve below an init (docker run --init)",
+      );
+    }
     const instance = createInstance(args.data);
     ensureRunDirectories(instance);
     const lock = lockInstance(instance);
