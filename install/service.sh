@@ -9,7 +9,7 @@ all_units() { local role; target; for role in $ROLES; do unit "$role"; done; }
 pid_file() { echo "/run/cofferdam/$inst/serve.pid"; }
 
 # Admin commands go to the instance that is being installed, by its own program.
-admin() { "$program" "$1" "${@:2}" --data "$data"; }
+admin() { "$program" "$1" --data "$data" "${@:2}"; }
 
 place_services() {
   ensure_directory "$REGISTRY"
