@@ -50,9 +50,10 @@ place_program() {
   if [ "$stage" != "$place" ]; then
     chown -R root:root "$stage"
     chmod -R u=rwX,go=rX "$stage"
-    sync -f "$stage"
+    find "$stage" -depth -exec sync {} +
     on_undo rm -rf "$place"
     mv -T -- "$stage" "$place"
+    sync "$versions"
     stage=$place
   fi
   "$place/bin/cofferdam" version >"$work/version" 2>&1 ||

@@ -109,7 +109,7 @@ write_link() { # TARGET FILE
   remember_file "$2"
   ln -sfn "$1" "$2.new"
   mv -T "$2.new" "$2"
-  sync -f "$(dirname "$2")"
+  sync "$(dirname "$2")"
 }
 
 remember_file() { # FILE

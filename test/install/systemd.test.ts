@@ -68,7 +68,8 @@ test("again: the keys hold, the data stay, no other keys are made, and the lines
   expect((await host.sh("test -e /root/other.json")).code).toBe(1);
   expect(await exec("/root/keys.json", "cat workspace/note")).toBe("kept");
   const line = (start: string) => out.split("\n").find((text) => text.startsWith(`  ${start} `)) ?? "";
-  const key = (JSON.parse(await ok(host.sh("cat /root/keys.json"))) as { workspace_key: string }).workspace_key;
+  const key = (JSON.parse(await ok(host.sh("cat /root/keys.json"))) as { workspace_key: string })
+    .workspace_key;
   expect(await ok(host.sh(line("curl").replace("$KEY", key)))).toContain('"exit_code":0');
   expect(await ok(host.sh(line("cofferdam")))).toContain("workspace");
 });
@@ -119,7 +120,9 @@ test("the units are without fault and as tight as they were", async () => {
 
 test("sandboxd's mounts are the host's own", async () => {
   const pid = await mainPid("sandboxd");
-  expect(await ok(host.sh(`readlink /proc/${pid}/ns/mnt`))).toBe(await ok(host.sh("readlink /proc/1/ns/mnt")));
+  expect(await ok(host.sh(`readlink /proc/${pid}/ns/mnt`))).toBe(
+    await ok(host.sh("readlink /proc/1/ns/mnt")),
+  );
 });
 
 test("doctor finds nothing wrong below the units' restrictions", async () => {
