@@ -3,7 +3,6 @@ import { release } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Config } from "../config/schema.ts";
 import type { Instance } from "../instance.ts";
-import { KernelError, NR, syscall } from "../kernel/libc.ts";
 import { statfs } from "../kernel/statfs.ts";
 import type { Check } from "../protocol/sandboxd.ts";
 import type { Cgroups } from "./cgroup.ts";
@@ -46,7 +45,6 @@ export async function examine(deps: DoctorDeps): Promise<Check[]> {
   };
 
   await look("kernel", kernel, "Run a kernel of version 5.12 or newer: Debian 12 and Ubuntu 24.04 have one.");
-  await look("landlock", landlock, "Boot with a kernel that has Landlock on (lsm=…,landlock).");
   await look("users", users, "Run install.sh again; it makes the users.");
   await look("runsc", () => runsc(deps), "Run install.sh again; it brings a runsc that works.");
   await look("ip", () => tool(deps, ["ip", "-V"]), "apt-get install iproute2");
@@ -73,21 +71,6 @@ function kernel(): Finding {
   const modern = major > 5 || (major === 5 && minor >= 12);
   if (!modern) return fail(`Linux ${version} lacks mount_setattr`, "Run a kernel of version 5.12 or newer.");
   return ok(`Linux ${version}`);
-}
-
-const LANDLOCK_CREATE_RULESET_VERSION = 1;
-
-function landlock(): Finding {
-  try {
-    const abi = syscall("landlock", NR.landlock_create_ruleset, 0, 0, LANDLOCK_CREATE_RULESET_VERSION);
-    return ok(`Landlock ABI ${abi}`);
-  } catch (error) {
-    if (!(error instanceof KernelError)) throw error;
-    return fail(
-      `this kernel has no Landlock (${error.code}), so api will not start`,
-      "Boot with lsm=landlock,… added.",
-    );
-  }
 }
 
 function users(): Finding {

@@ -272,7 +272,6 @@ test("doctor looks at the host and boots a sandbox", async () => {
   const found = Object.fromEntries(checks.map(({ name, status }) => [name, status]));
   for (const name of [
     "kernel",
-    "landlock",
     "runsc",
     "ip",
     "iptables",
