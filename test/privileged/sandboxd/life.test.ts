@@ -156,7 +156,7 @@ test("at the end the host is as it was: mounts, cgroups, processes, files", asyn
   const look = (inst: string) => ({
     mounts: readFileSync("/proc/self/mounts", "utf8").split("\n").sort(),
     cgroups: Bun.spawnSync(["find", "/sys/fs/cgroup", "-name", `cofferdam-${inst}`]).stdout.toString(),
-    processes: readdirSync("/proc").filter((name) => /^\d+$/.test(name) && isRunsc(name)),
+    processes: readdirSync("/proc").filter((name) => /^\d+$/.test(name) && isRunsc(name, inst)),
     files: Bun.spawnSync([
       "find",
       `/run/cofferdam/${inst}`,
@@ -186,9 +186,10 @@ test("at the end the host is as it was: mounts, cgroups, processes, files", asyn
   });
 }, 60_000);
 
-function isRunsc(pid: string): boolean {
+/** A runsc process of this instance, which has its state directory among its arguments. */
+function isRunsc(pid: string, inst: string): boolean {
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("runsc");
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(`/run/cofferdam/${inst}/`);
   } catch {
     return false;
   }
