@@ -45,7 +45,10 @@ export const operations = {
   },
   /** Ends a sandbox and all that runs in it; one that is gone already is a success. */
   stopSandbox: { args: z.strictObject({ sandbox: sandboxId.schema }), result: empty },
-  /** What became of a sandbox whose connection ended. Kept for a minute after its end. */
+  /**
+   * What became of a sandbox whose connection ended. Waits up to a second for an end that is under way, so "running"
+   * means that it does not end. Its fate is kept for a minute.
+   */
   inspectSandbox: {
     args: z.strictObject({ sandbox: sandboxId.schema }),
     result: z.strictObject({ state: z.enum(["running", "gone"]), oom: z.boolean() }),

@@ -176,13 +176,17 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
       async stop(which) {
         server.close();
         clearInterval(cleanup);
-        await pool.stop();
-        if (which === "end") await sandboxes.stopAll();
-        else if (await clientsLeave()) await Promise.race([sandboxes.emptied(), Bun.sleep(GONE_API_WAIT_MS)]);
-        await sandboxes.settled();
-        server.drop();
-        cgroups.removeEmpty(cgroupParent(instance));
-        lock.release();
+        try {
+          await pool.stop();
+          if (which === "end") await sandboxes.stopAll();
+          else if (await clientsLeave())
+            await Promise.race([sandboxes.emptied(), Bun.sleep(GONE_API_WAIT_MS)]);
+          await sandboxes.settled();
+          cgroups.removeEmpty(cgroupParent(instance));
+        } finally {
+          server.drop();
+          lock.release();
+        }
       },
     };
   }
