@@ -4,7 +4,6 @@
  * Built without bash's headers: the few names below are what bash has exported to its loadable builtins for decades.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stddef.h>
 #include <sys/time.h>
 #include <time.h>
@@ -28,11 +27,11 @@ struct builtin {
 	char *handle;
 };
 
-enum { CHANNEL_FD = 3, MAX_COMMAND_BYTES = 128 * 1024 };
+enum { CHANNEL_FD = 3, INPUT_FD = 4, MAX_COMMAND_BYTES = 128 * 1024 };
 static const char waits = 'w'; /* MESSAGE_WAITS of confine.h */
 static char *command;
 
-/* Waits for the command on descriptor 3, and puts it into BASH_EXECUTION_STRING. */
+/* Waits for the command on the channel, and puts it into BASH_EXECUTION_STRING. */
 static int await_builtin(void *words)
 {
 	/* One byte, whether there is a stdin, and the command. */
@@ -47,11 +46,9 @@ static int await_builtin(void *words)
 	if (length < 1 || close(CHANNEL_FD))
 		return EXECUTION_FAILURE;
 	message[length] = 0;
-	if (!message[0]) {
-		int null = open("/dev/null", O_RDONLY);
-		if (null < 0 || dup2(null, 0) < 0 || close(null))
-			return EXECUTION_FAILURE;
-	}
+	/* Until then /dev/null is there. */
+	if ((message[0] && dup2(INPUT_FD, 0) < 0) || close(INPUT_FD))
+		return EXECUTION_FAILURE;
 	command = message + 1;
 	bind_variable("BASH_EXECUTION_STRING", command, 0);
 	/* SECONDS counts from here, not from when the waiting began. */

@@ -24,8 +24,9 @@
 enum {
 	OPEN_FILES = 1024,
 	LAST_CAPABILITY = 63,
-	/* Where await.c finds the channel, and closes it before the command. */
+	/* Where await.c finds the channel, and a stdin for a command that has one: both are closed before it starts. */
 	CHANNEL_FD = 3,
+	INPUT_FD = 4,
 	/* Of the kernel's signal set; libc's is larger. */
 	SIGNAL_SET_BYTES = 8,
 };
@@ -113,11 +114,13 @@ static void become_tenant(int channel)
 static void make_stdio(int channel)
 {
 	int in[2], out[2], err[2];
-	long proc = RAW(SYS_open, "/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	long proc = RAW(SYS_open, "/proc", O_RDONLY | O_DIRECTORY);
+	long null = RAW(SYS_open, "/dev/null", O_RDONLY);
 	MUST("open /proc", proc);
-	MUST("make stdin", RAW(SYS_pipe2, in, O_CLOEXEC));
-	MUST("make stdout", RAW(SYS_pipe2, out, O_CLOEXEC));
-	MUST("make stderr", RAW(SYS_pipe2, err, O_CLOEXEC));
+	MUST("open /dev/null", null);
+	MUST("make stdin", RAW(SYS_pipe2, in, 0));
+	MUST("make stdout", RAW(SYS_pipe2, out, 0));
+	MUST("make stderr", RAW(SYS_pipe2, err, 0));
 
 	char type = MESSAGE_BORN;
 	struct iovec body = {&type, 1};
@@ -134,10 +137,13 @@ static void make_stdio(int channel)
 		.msg_iov = &body, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
 	MUST("hand over stdio", RAW(SYS_sendmsg, channel, &message, MSG_NOSIGNAL));
 
-	/* `channel` itself may be 3; nothing else of ours is below 4, where init has its own. */
-	MUST("place stdin", RAW(SYS_dup2, in[0], 0));
+	/* Init itself has 0 to 3, so nothing of ours lies there; 4 may be one of ours, and comes last. */
+	MUST("place stdin", RAW(SYS_dup2, null, 0));
 	MUST("place stdout", RAW(SYS_dup2, out[1], 1));
 	MUST("place stderr", RAW(SYS_dup2, err[1], 2));
+	MUST("place the channel", RAW(SYS_dup2, channel, CHANNEL_FD));
+	MUST("place the input", RAW(SYS_dup2, in[0], INPUT_FD));
+	MUST("close descriptors", RAW(SYS_close_range, INPUT_FD + 1, ~0U, 0));
 }
 
 int confine_and_exec(void *argument)
@@ -164,9 +170,7 @@ int confine_and_exec(void *argument)
 	MUST("make HOME", RAW(SYS_mkdir, "/tmp/home", 0700));
 	MUST("enter /home/agent", RAW(SYS_chdir, "/home/agent"));
 	make_stdio(channel);
-	MUST("place the channel", RAW(SYS_dup2, channel, CHANNEL_FD));
 	channel = CHANNEL_FD;
-	MUST("close descriptors", RAW(SYS_close_range, CHANNEL_FD + 1, ~0U, 0));
 	MUST("start a session", RAW(SYS_setsid, 0));
 	/* Init only blocks signals, it ignores none. */
 	MUST("unblock signals", RAW(SYS_rt_sigprocmask, SIG_SETMASK, &no_signals, NULL, SIGNAL_SET_BYTES));

@@ -37,7 +37,7 @@ void session_init(struct session *session, int in, int out, int child_ended, uns
 
 static bool has_call(const struct place *place)
 {
-	return place->state >= PLACE_RUNNING;
+	return place->state >= PLACE_RUNNING && place->state <= PLACE_DRAINING;
 }
 
 static unsigned count_calls(const struct session *session)
@@ -297,11 +297,16 @@ static void send_exit(struct session *session, struct place *place)
 				     (place->killed ? EXIT_KILLED : 0u));
 	writer_commit(&session->writer, place->call, FRAME_EXIT, EXIT_BYTES);
 
+	place->state = PLACE_OVER;
+	session->next_spare_at = now_us() + (count_calls(session) > 0 ? SPARE_BESIDE_CALLS_US : SPARE_AFTER_EXIT_US);
+}
+
+static void clean_up(struct place *place)
+{
 	shell_forget(&place->shell);
 	if (place->input)
 		munmap(place->input, MAX_STDIN_BYTES);
 	place->state = PLACE_FREE;
-	session->next_spare_at = now_us() + (count_calls(session) > 0 ? SPARE_BESIDE_CALLS_US : SPARE_AFTER_EXIT_US);
 }
 
 /* Moves a call whose shell is dead as near to its end as it gets now. */
@@ -391,6 +396,7 @@ static void reap_shells(struct session *session)
 {
 	pid_t pid;
 	int status;
+	shells_noticed();
 	while ((pid = shell_reap(&status)) > 0)
 		on_shell_end(session, pid, status);
 }
@@ -442,7 +448,10 @@ int session_step(struct session *session)
 			advance_end(session, place);
 	}
 	int end = flush(session);
-	/* After the flush: an answer does not wait for it. */
+	/* What follows comes after the flush, so that no answer waits for it. */
+	for (unsigned i = 0; i < MAX_SHELLS; i++)
+		if (session->places[i].state == PLACE_OVER)
+			clean_up(&session->places[i]);
 	if (end < 0 && spare_due_in(session) == 0)
 		start_spare(session);
 	return end;

@@ -20,6 +20,7 @@ enum place_state {
 	PLACE_RUNNING,	/* has a call from here on */
 	PLACE_ENDING,	/* its shell is dead, what it started is dying */
 	PLACE_DRAINING, /* all are dead, what they wrote before is being passed on */
+	PLACE_OVER, /* its EXIT is on its way, to be followed by the cleaning up */
 };
 
 struct stream {

@@ -124,12 +124,17 @@ void shell_kill(const struct shell *shell)
 		kill(shell->pid, SIGKILL);
 }
 
+void shells_noticed(void)
+{
+	/* One waits at most: a signal that is pending already is not queued again. */
+	struct signalfd_siginfo told;
+	if (read(child_ended, &told, sizeof told) < 0 && errno != EAGAIN)
+		give_up(EXIT_REFUSED, "read of a shell's end", strerror(errno));
+}
+
 pid_t shell_reap(int *status)
 {
-	struct signalfd_siginfo told;
 	int raw;
-	while (read(child_ended, &told, sizeof told) > 0)
-		;
 	pid_t pid = waitpid(-1, &raw, WNOHANG);
 	if (pid <= 0)
 		return 0;

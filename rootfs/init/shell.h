@@ -34,6 +34,9 @@ void shell_send_script(struct shell *shell, const char *script, size_t length, b
 
 void shell_kill(const struct shell *shell);
 
+/* Takes note of what made the descriptor readable: before the shell_reaps, or an end could be missed. */
+void shells_noticed(void);
+
 /* A shell that has ended, and its status as bash gives it (128+n for a signal), or 0. */
 pid_t shell_reap(int *status);
 
