@@ -1,5 +1,6 @@
 import { defineCommand, runCommand, runMain } from "citty";
 import { exitCodeOf, sentenceOf } from "./cli/failure.ts";
+import { terminal } from "./cli/terminal.ts";
 
 const main = defineCommand({
   meta: {
@@ -35,7 +36,7 @@ if (ownWords.length === 0 || ownWords.includes("--help") || ownWords.includes("-
   void runMain(main, { rawArgs: ownWords.length === 0 ? ["--help"] : ownWords });
 } else {
   runCommand(main, { rawArgs: args }).catch((error: unknown) => {
-    process.stderr.write(`cofferdam: ${sentenceOf(error)}\n`);
+    terminal.error(sentenceOf(error));
     process.exit(exitCodeOf(error));
   });
 }

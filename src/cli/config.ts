@@ -11,6 +11,7 @@ import { connect } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
 import { jsonArgument, print, table } from "./output.ts";
 import { strict } from "./strict.ts";
+import { terminal } from "./terminal.ts";
 
 const settingList = z.object({ settings: z.array(setting) });
 
@@ -38,7 +39,7 @@ function notRunning(data: string) {
   return (error: unknown): z.infer<typeof settingList> => {
     if (!(error instanceof AppError) || error.code !== "unavailable") throw error;
     const loaded = loadConfig({ defaultFile: openInstance(data).configFile, env: environment() });
-    process.stderr.write("cofferdam: the appliance is not running; this is what a start would go by.\n");
+    terminal.warn("the appliance is not running; this is what a start would go by.");
     return { settings: settingsOf(loaded) };
   };
 }

@@ -7,6 +7,7 @@ import { sentenceOf } from "./failure.ts";
 import { jsonArgument, print, writeBytes } from "./output.ts";
 import { strictBeforeDashes } from "./strict.ts";
 import { workspaceArgument, workspaceOf } from "./workspace-option.ts";
+import { terminal } from "./terminal.ts";
 
 /** As timeout(1) and docker(1) have them: a command's own exit code must not be taken for these. */
 const TIMED_OUT = 124;
@@ -36,7 +37,7 @@ export const exec = defineCommand({
     }
     const command = words.length === 1 ? words.join() : words.map(quoted).join(" ");
     process.exitCode = await run(args, command).catch((error: unknown) => {
-      process.stderr.write(`cofferdam: ${sentenceOf(error)}\n`);
+      terminal.error(sentenceOf(error));
       return error instanceof AppError && error.code === "timeout" ? TIMED_OUT : NOT_RUN;
     });
   },
@@ -71,9 +72,9 @@ async function run(args: ExecArgs, command: string): Promise<number> {
   }
   await writeBytes(process.stdout, stdout);
   await writeBytes(process.stderr, stderr);
-  if (result.stdout_truncated) process.stderr.write("cofferdam: stdout was longer and is cut here.\n");
-  if (result.stderr_truncated) process.stderr.write("cofferdam: stderr was longer and is cut here.\n");
-  if (result.oom) process.stderr.write("cofferdam: the namespace ran out of memory, [exec] memory_mb.\n");
+  if (result.stdout_truncated) terminal.warn("stdout was longer and is cut here.");
+  if (result.stderr_truncated) terminal.warn("stderr was longer and is cut here.");
+  if (result.oom) terminal.warn("the namespace ran out of memory, [exec] memory_mb.");
   return result.exit_code;
 }
 

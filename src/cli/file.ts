@@ -7,6 +7,7 @@ import { connect, type Appliance, type Call } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
 import { jsonArgument, print, shortSize, shortTime, table, writeBytes } from "./output.ts";
 import { strict } from "./strict.ts";
+import { terminal } from "./terminal.ts";
 import { workspaceArgument, workspaceOf } from "./workspace-option.ts";
 
 const namespace = { namespace: { type: "positional", description: "Whose files", required: true } } as const;
@@ -66,7 +67,7 @@ const ls = defineCommand({
         "Nothing is there.",
       ),
     );
-    if (answer.truncated) process.stderr.write("cofferdam: there is more; name a directory further down.\n");
+    if (answer.truncated) terminal.warn("there is more; name a directory further down.");
   },
 });
 

@@ -4,6 +4,7 @@ import { connect } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
 import { jsonArgument, print, shortSize, shortTime, table } from "./output.ts";
 import { strict } from "./strict.ts";
+import { confirm, yesArgument } from "./terminal.ts";
 import { workspaceArgument, workspaceOf } from "./workspace-option.ts";
 
 const common = { ...workspaceArgument, ...dataArgument, ...jsonArgument };
@@ -46,10 +47,14 @@ const list = defineCommand({
 const remove = defineCommand({
   meta: { name: "delete", description: "Delete a namespace with its files and the keys locked to it" },
   plugins: [strict],
-  args: { name: { type: "positional", description: "Its name", required: true }, ...common },
+  args: { name: { type: "positional", description: "Its name", required: true }, ...yesArgument, ...common },
   async run({ args }) {
     const appliance = connect(args.data);
     const workspace = await workspaceOf(appliance, args.workspace);
+    await confirm(
+      `Delete the namespace "${args.name}" with all its files and the keys locked to it?`,
+      args.yes,
+    );
     const answer = await appliance.ask(
       z.object({ deleted: z.string() }),
       `/v1/workspaces/${workspace}/namespaces/${encodeURIComponent(args.name)}`,

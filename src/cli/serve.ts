@@ -12,6 +12,7 @@ import { ensureFirstKeys, keepKeys } from "../supervisor/firstkeys.ts";
 import { startSupervisor } from "../supervisor/supervisor.ts";
 import { dataArgument, libraryArgument, libraryOf } from "./arguments.ts";
 import { strict } from "./strict.ts";
+import { terminal } from "./terminal.ts";
 
 export const serve = defineCommand({
   meta: { name: "serve", description: "Run the whole appliance: api, gateway and sandboxes" },
@@ -114,7 +115,7 @@ export const serve = defineCommand({
     log.info("stopping", { why });
     await supervisor.stop();
     await sandboxd.then((running) => running.stop("end")).catch(() => {});
-    if (failed) process.stderr.write(`cofferdam: ${why}\n`);
+    if (failed) terminal.error(why);
     process.exit(failed ? 1 : 0);
   },
 });

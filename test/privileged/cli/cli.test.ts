@@ -279,9 +279,13 @@ describe("with one workspace", () => {
   });
 
   test("a namespace is deleted with what it has", async () => {
-    expect((await cofferdam(["namespace", "delete", "alice"])).stdout).toBe("alice is deleted.\n");
+    expect(await cofferdam(["namespace", "delete", "alice"])).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining("--yes"),
+    });
+    expect((await cofferdam(["namespace", "delete", "alice", "--yes"])).stdout).toBe("alice is deleted.\n");
     expect(await json(["namespace", "list"])).toEqual({ namespaces: [] });
-    expect((await cofferdam(["namespace", "delete", "alice"])).code).toBe(1);
+    expect((await cofferdam(["namespace", "delete", "alice", "--yes"])).code).toBe(1);
   });
 });
 
