@@ -33,28 +33,34 @@ export function startSupervisor(options: SupervisorOptions): Supervisor {
   const { instance, log } = options;
   const { executable, script } = self();
   const env = { ...configuration(options.env), [SUPERVISED]: "1" };
-  const supervise = (
-    role: ConfinedRole,
-    secret: Uint8Array | null,
-    args: readonly string[],
-  ): SupervisedRole =>
-    superviseRole({
+  const roles = new Map<ConfinedRole, SupervisedRole>();
+  const supervise = (role: ConfinedRole, secret: Uint8Array | null, args: readonly string[]): void => {
+    const supervised = superviseRole({
       name: role,
-      process: { command: [executable, ...script, role, "--data", instance.data, ...args], env, secret },
+      process: {
+        command: [executable, ...script, role, "--data", instance.data, ...args],
+        env,
+        secret,
+      },
       log,
       onOutput: options.onOutput,
-      onReady: (notices) => options.onReady(role, notices),
+      onReady(notices) {
+        // After api, which somebody waits for, so as not to slow its start.
+        if (role === "api" && !roles.has("gateway")) supervise("gateway", null, []);
+        options.onReady(role, notices);
+      },
       onGivenUp: options.onGivenUp,
     });
-  const api = supervise("api", readFileSync(instance.masterKeyFile), options.apiArgs);
-  const gateway = supervise("gateway", null, []);
+    roles.set(role, supervised);
+  };
+  supervise("api", readFileSync(instance.masterKeyFile), options.apiArgs);
   return {
     reload() {
-      for (const role of [api, gateway]) role.signal("SIGHUP");
+      for (const role of roles.values()) role.signal("SIGHUP");
     },
     async stop() {
-      await api.stop(API_PATIENCE_MS);
-      await gateway.stop(GATEWAY_PATIENCE_MS);
+      await roles.get("api")?.stop(API_PATIENCE_MS);
+      await roles.get("gateway")?.stop(GATEWAY_PATIENCE_MS);
     },
   };
 }

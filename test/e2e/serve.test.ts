@@ -36,6 +36,11 @@ async function until(what: string, look: () => Promise<boolean> | boolean): Prom
   throw new Error(`not within 10 s: ${what}`);
 }
 
+/** The API answers before the others do. */
+function allReady(appliance: Appliance): Promise<void> {
+  return until("the ready line", () => readFileSync(`${appliance.data}.out`, "utf8") !== "");
+}
+
 describe("the first start", () => {
   test("writes the keys for root alone, once, and says where it listens", async () => {
     const appliance = await start();
@@ -49,7 +54,7 @@ describe("the first start", () => {
       "workspace_key",
     ]);
     expect(JSON.parse(written).base_url).toBe(appliance.keys.base_url);
-    await until("the ready line", () => readFileSync(`${appliance.data}.out`, "utf8") !== "");
+    await allReady(appliance);
     expect(readFileSync(`${appliance.data}.out`, "utf8")).toBe(
       `Cofferdam is ready: ${appliance.keys.base_url} (data ${appliance.data}, instance ${appliance.inst})\n`,
     );
@@ -63,6 +68,7 @@ describe("the first start", () => {
 describe("the roles' processes", () => {
   test("have the users, capabilities and views that they should, and no more", async () => {
     const appliance = await start();
+    await allReady(appliance);
     const expected = {
       api: { user: "cofferdam", caps: "000000000000000b" },
       gateway: { user: "cofferdam-gw", caps: "0000000000000000" },
