@@ -35,6 +35,7 @@ struct place {
 	uint32_t call;
 	int status;
 	bool killed;
+	int64_t look_again_us; /* PLACE_ENDING: until the next look at what its shell has left */
 	struct stream streams[2]; /* stdout, stderr */
 	/* stdin: mapped for a call that has one. No ring: all of it together has a bound. */
 	uint8_t *input;

@@ -10,7 +10,9 @@ import { join } from "node:path";
  */
 const init = join(import.meta.dir, "../../../rootfs/init");
 const long = process.env["COFFERDAM_TEST_LONG"] === "1";
-const sources = ["frames.c", "session.c", "shell.c"].map((name) => join(init, name));
+const sources = ["frames.c", "session.c", "calls.c", "spares.c", "streams.c", "shell.c"].map((name) =>
+  join(init, name),
+);
 const common = [
   "-std=gnu17",
   "-g",
