@@ -27,7 +27,7 @@ const CLEANUP_EVERY_MS = 60_000;
 const MAX_PARALLEL_BOOTS = 4;
 /** How many more tenants' sandboxes than `exec.warm` there may be while api evicts. */
 const WARM_MARGIN = 16;
-const GONE_API_WAIT_MS = 1_000;
+const GONE_API_WAIT_MS = 5_000;
 const LEAVING_API_WAIT_MS = 200;
 
 export interface SandboxdOptions {

@@ -7,7 +7,7 @@ import { BOOT_STEPS, type BootStep } from "../../../src/sandboxd/boot.ts";
 import { openCgroups } from "../../../src/sandboxd/cgroup.ts";
 import { sandboxNames } from "../../../src/sandboxd/names.ts";
 import { createSlot } from "../../../src/sandboxd/slot.ts";
-import { prepareLibrary, refusal, stage } from "./stage.ts";
+import { fateOf, prepareLibrary, refusal, stage } from "./stage.ts";
 
 let lib = "";
 beforeAll(() => {
@@ -37,7 +37,7 @@ test("a namespace gets one sandbox, in which its files and nothing else are", as
   expect(at.left()).not.toEqual([]);
   await at.client.call("stopSandbox", { sandbox });
   await at.client.call("stopSandbox", { sandbox });
-  expect(await at.client.call("inspectSandbox", { sandbox })).toEqual({ state: "gone", oom: false });
+  expect(await fateOf(at.client, sandbox)).toEqual({ state: "gone", oom: false });
   expect(at.left()).toEqual([]);
   const next = await at.client.call("ensureSandbox", { namespace });
   expect(next.sandbox).not.toBe(sandbox);
@@ -94,7 +94,7 @@ test("limits are in force, and running out of memory is told as such", async () 
   );
   at.api.send(sandbox, "head -c 200000000 /dev/zero | tail -c 200000000 | wc -c");
   await at.api.ended(sandbox);
-  expect(await at.client.call("inspectSandbox", { sandbox })).toEqual({ state: "gone", oom: true });
+  expect(await fateOf(at.client, sandbox)).toEqual({ state: "gone", oom: true });
   expect(await at.client.call("inspectSandbox", { sandbox: other.sandbox })).toEqual({
     state: "running",
     oom: false,
@@ -116,7 +116,7 @@ test("a sandbox that ends by itself, or whose sandbox process is killed, is remo
     const { sandbox } = await at.client.call("ensureSandbox", { namespace });
     finish(sandbox);
     await at.api.ended(sandbox);
-    expect(await at.client.call("inspectSandbox", { sandbox })).toEqual({ state: "gone", oom: false });
+    expect(await fateOf(at.client, sandbox)).toEqual({ state: "gone", oom: false });
     expect(at.left()).toEqual([]);
   }
   expect(await at.end()).toEqual([]);

@@ -6,7 +6,7 @@ import type { Instance } from "../../../src/instance.ts";
 import { umount } from "../../../src/kernel/mounts.ts";
 import { createSandboxdClient } from "../../../src/sandbox/sandboxd-client.ts";
 import { sandboxNames } from "../../../src/sandboxd/names.ts";
-import { prepareLibrary, stage } from "./stage.ts";
+import { fateOf, prepareLibrary, stage } from "./stage.ts";
 
 let lib = "";
 beforeAll(() => {
@@ -90,10 +90,7 @@ test("a spare lives on as a spare, and an adopted sandbox that ends is seen to i
   const third = await startDaemon(at.instance, EXEC);
   at.api.send(taken.sandbox, "exit");
   await at.api.ended(taken.sandbox);
-  expect(await third.client.call("inspectSandbox", { sandbox: taken.sandbox })).toEqual({
-    state: "gone",
-    oom: false,
-  });
+  expect(await fateOf(third.client, taken.sandbox)).toEqual({ state: "gone", oom: false });
   expect(at.left().filter((line) => line.includes(taken.sandbox))).toEqual([]);
   await third.kill();
 

@@ -16,7 +16,7 @@ import { NR, syscall } from "../../../src/kernel/libc.ts";
 import { TENANT, roleUser } from "../../../src/kernel/users.ts";
 import { createLog, type Log } from "../../../src/log.ts";
 import { sandboxHello } from "../../../src/protocol/sandboxd.ts";
-import { createSandboxdClient } from "../../../src/sandbox/sandboxd-client.ts";
+import { createSandboxdClient, type SandboxdClient } from "../../../src/sandbox/sandboxd-client.ts";
 import { startSandboxd, type SandboxdOptions } from "../../../src/sandboxd/sandboxd.ts";
 import { createInstance, ensureRunDirectories } from "../../../src/setup.ts";
 import { hostState } from "../../fixtures/host-state.ts";
@@ -92,6 +92,14 @@ export async function refusal(promise: Promise<unknown>): Promise<string> {
     return String(error);
   }
   throw new Error("it was not refused");
+}
+
+/** What became of a sandbox that is about to end, however long a busy machine takes for that. */
+export async function fateOf(client: SandboxdClient, sandbox: SandboxId) {
+  for (;;) {
+    const fate = await client.call("inspectSandbox", { sandbox });
+    if (fate.state === "gone") return fate;
+  }
 }
 
 interface Talk {
