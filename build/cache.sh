@@ -40,6 +40,8 @@ cached() (
       making=$(mktemp -d "$cache/$kind/.making.XXXXXX")
       trap 'rm -rf --one-file-system "$making"' EXIT
       "$@" "$making/out" >&2
+      # Where cached is part of a condition, bash goes on after a failure.
+      [ -e "$making/out" ] || exit 1
       find "$cache/$kind" -mindepth 1 -maxdepth 1 ! -name '.*' -mtime +30 -exec rm -rf --one-file-system {} +
       mv -T "$making/out" "$out"
     fi
@@ -71,14 +73,18 @@ needs() {
   command -v apt-get >/dev/null || fail "missing: ${missing[*]}. Install them and run this again."
   [ "$(id -u)" = 0 ] || fail "missing: ${missing[*]}. Run as root: apt-get install ${missing[*]}"
   say "Installing packages: ${missing[*]}"
-  # A second apt on the machine (its own timers, at first boot) holds the lock for a while: wait for it.
-  apt_install "${missing[@]}" 2>/dev/null >&2 || {
-    tries 3 apt-get -qq -o DPkg::Lock::Timeout=300 update >&2 || fail "apt-get update failed: is the network there?"
-    apt_install "${missing[@]}" >&2 || fail "apt-get could not install: ${missing[*]}"
-  }
+  apt_install "${missing[@]}" 2>/dev/null && return
+  tries 3 apt-get -qq -o DPkg::Lock::Timeout=300 update >&2 || fail "apt-get update failed: is the network there?"
+  apt_install "${missing[@]}" >&2 || fail "apt-get could not install: ${missing[*]}"
 }
 
-apt_install() {
-  DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
-    install --no-install-recommends "$@"
-}
+# Prints only what went wrong. Another apt on the machine (its own timers, at first boot) holds the lock for a while.
+apt_install() (
+  log=$(mktemp)
+  trap 'rm -f "$log"' EXIT
+  DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 \
+    install --no-install-recommends "$@" >"$log" 2>&1 || {
+    tail -n 20 "$log" >&2
+    return 1
+  }
+)

@@ -1,0 +1,34 @@
+import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+
+const repo = resolve(import.meta.dir, "../../..");
+
+test("shellcheck finds nothing in any shell script of the repo", () => {
+  const files = Bun.spawnSync(
+    ["git", "-c", `safe.directory=${repo}`, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+    { cwd: repo },
+  );
+  const scripts = files.stdout
+    .toString()
+    .split("\0")
+    .filter((name) => name !== "" && isShell(name));
+  // A rule that finds no script would pass.
+  expect(scripts).toContain("build/all");
+  expect(scripts).toContain("build/cache.sh");
+  const { exitCode, stdout, stderr } = Bun.spawnSync(["shellcheck", "-x", ...scripts], { cwd: repo });
+  expect(`${stdout.toString()}${stderr.toString()}`).toBe("");
+  expect(exitCode).toBe(0);
+});
+
+function isShell(name: string): boolean {
+  if (name.endsWith(".sh") || name.endsWith(".bash")) return true;
+  try {
+    return /^#!\/(usr\/)?bin\/(env )?(ba)?sh\b/.test(
+      readFileSync(resolve(repo, name), "latin1").slice(0, 40),
+    );
+  } catch {
+    // Listed, but removed from the work tree.
+    return false;
+  }
+}
