@@ -27,15 +27,15 @@ file_digest() { sha256sum <"$1" | cut -c1-64; }
 cached() (
   kind=$1 key=$2
   shift 2
-  out=$cache/$kind/$key
+  entry=$cache/$kind/$key
   mkdir -p "$cache/$kind"
-  if [ ! -e "$out" ]; then
+  if [ ! -e "$entry" ]; then
     exec 9>"$cache/$kind/.lock"
     flock -n 9 || {
       say "  waiting for another build of $kind"
       flock 9
     }
-    if [ ! -e "$out" ]; then
+    if [ ! -e "$entry" ]; then
       rm -rf --one-file-system "$cache/$kind"/.making.*
       making=$(mktemp -d "$cache/$kind/.making.XXXXXX")
       trap 'rm -rf --one-file-system "$making"' EXIT
@@ -43,11 +43,11 @@ cached() (
       # Where cached is part of a condition, bash goes on after a failure.
       [ -e "$making/out" ] || exit 1
       find "$cache/$kind" -mindepth 1 -maxdepth 1 ! -name '.*' -mtime +30 -exec rm -rf --one-file-system {} +
-      mv -T "$making/out" "$out"
+      mv -T "$making/out" "$entry"
     fi
   fi
-  touch -c "$out"
-  printf '%s\n' "$out"
+  touch -c "$entry"
+  printf '%s\n' "$entry"
 )
 
 # tries N CMD..: for what a flaky mirror can break; the pause grows.

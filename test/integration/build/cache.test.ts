@@ -61,7 +61,7 @@ test("many at once make it once, and all get it whole", async () => {
   const make = `echo x >>${log}; mkdir "$1"; for i in 1 2 3; do echo $i >>"$1/file"; done`;
   const outs = await Promise.all(
     Array.from({ length: 12 }, async () => {
-      const one = cached(cache, "k", `${make}`);
+      const one = cached(cache, "k", make);
       const path = (await one.stdout.text()).trim();
       return Bun.file(join(path, "file")).text();
     }),
