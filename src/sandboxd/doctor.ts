@@ -83,7 +83,7 @@ function users(): Finding {
 
 async function runsc({ library, run }: DoctorDeps): Promise<Finding> {
   const text = await run([library.runsc, "--version"], { timeoutMs: COMMAND_TIMEOUT_MS });
-  return ok(`${library.runsc}: ${text.split("\n")[0] ?? ""}`);
+  return ok(`${library.runsc}: ${(text.split("\n")[0] ?? "").replace("runsc version ", "")}`);
 }
 
 async function tool({ run }: DoctorDeps, argv: readonly string[]): Promise<Finding> {

@@ -67,8 +67,6 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
   async function run(): Promise<Sandboxd> {
     const cgroups = openCgroups();
     const make = makeOf(library, instance, config);
-    const runscVersion =
-      (await runCommand([library.runsc, "--version"], { timeoutMs: 10_000 })).split("\n")[0] ?? "";
     const { runsc, rootImage } = library;
     const booting = new Set<SandboxId>();
 
@@ -142,7 +140,7 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
         inspectSandbox: ({ sandbox }) => sandboxes.inspect(sandbox),
         status: async () => ({
           version: library.manifest.version,
-          runsc: runscVersion,
+          runsc: library.manifest.runsc,
           rootfs: library.manifest.rootfs,
           pool: pool.status(),
           sandboxes: sandboxes.list(),
