@@ -160,9 +160,11 @@ test("what is dead, half made or not to be trusted is removed at the start", asy
   const sandboxd = await at.start();
   const { sandboxes } = await at.client.call("status", {});
   expect(sandboxes.map(({ sandbox }) => sandbox).filter((id) => id === whole!.sandbox)).toHaveLength(1);
-  for (const gone of [dead, bare, forged]) {
-    expect(at.left().filter((line) => line.includes(gone!.sandbox))).toEqual([]);
-  }
+  const ofGone = () =>
+    at.left().filter((line) => [dead, bare, forged].some((gone) => line.includes(gone!.sandbox)));
+  // One that was still dying at the start is adopted for the moment that it lives on.
+  for (let tries = 0; tries < 50 && ofGone().length > 0; tries++) await Bun.sleep(100);
+  expect(ofGone()).toEqual([]);
   expect(await at.api.shell(whole!.sandbox, "echo alive")).toBe("alive\n");
   await sandboxd.stop("end");
   at.api.close();
