@@ -4,6 +4,8 @@
 set -euo pipefail
 shopt -s inherit_errexit
 export LC_ALL=C.UTF-8
+# The roles' users read and run what is built.
+umask 022
 
 cache=${COFFERDAM_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/cofferdam}
 

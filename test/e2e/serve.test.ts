@@ -94,8 +94,10 @@ describe("the roles' processes", () => {
       }
       expect(readlinkSync(`/proc/${pid}/ns/mnt`)).not.toBe(readlinkSync("/proc/self/ns/mnt"));
       const root = `/proc/${pid}/root`;
+      // But for the way to the executable, which a clone may have anywhere.
+      const way = binary().split("/")[1];
       for (const name of ["root", "home", "bin", "sbin", "sys", "boot", "var"])
-        expect(readdirSync(root)).not.toContain(name);
+        if (name !== way) expect(readdirSync(root)).not.toContain(name);
       expect(readdirSync(`${root}/etc`)).not.toContain("shadow");
       const inData = role === "api" ? ["api", "inst"] : ["gateway", "inst"];
       expect(readdirSync(root + appliance.data).toSorted()).toEqual(inData);

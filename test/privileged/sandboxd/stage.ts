@@ -40,6 +40,11 @@ function buildImage(image: string): void {
     mkdirSync(join(tree, dir), { recursive: true });
   copyFileSync("/bin/busybox", join(tree, "bin/busybox"));
   chmodSync(join(tree, "bin/busybox"), 0o755);
+  // A machine's own busybox may be a dynamic one.
+  for (const [library] of Bun.spawnSync(["ldd", "/bin/busybox"]).stdout.toString().matchAll(/\/\S+/g)) {
+    mkdirSync(join(tree, dirname(library)), { recursive: true });
+    copyFileSync(library, join(tree, library));
+  }
   for (const tool of command(["/bin/busybox", "--list"]).split("\n")) {
     if (tool !== "busybox") symlinkSync("busybox", join(tree, "bin", tool));
   }
