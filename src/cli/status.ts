@@ -42,7 +42,7 @@ export const status = defineCommand({
               ["memory", `${shortSize(sandboxes.memory_available_bytes)} available`],
               [
                 "versions",
-                `cofferdam ${sandboxes.version}, ${sandboxes.runsc}, root file system ${sandboxes.rootfs.slice(0, 19)}`,
+                `cofferdam ${sandboxes.version}, runsc ${sandboxes.runsc}, root file system ${sandboxes.rootfs.slice(0, 19)}`,
               ],
             ]),
       ];
