@@ -1,18 +1,16 @@
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { z } from "zod";
 import type { Config } from "../config/schema.ts";
 import { sandboxId } from "../ids.ts";
 import type { Instance } from "../instance.ts";
+import { readManifest, type Manifest } from "../manifest.ts";
 import { sandboxNames } from "./names.ts";
 import { runscFlags, sandboxSpec } from "./spec.ts";
 
-const manifestSchema = z.object({ version: z.string(), runsc: z.string(), rootfs: z.string() });
-
 /** What lies beside the executable, in PREFIX/lib/cofferdam: root's, and as trusted as the executable itself. */
 export interface Library {
-  readonly manifest: z.infer<typeof manifestSchema>;
+  readonly manifest: Manifest;
   readonly runsc: string;
   readonly rootImage: string;
 }
@@ -20,10 +18,10 @@ export interface Library {
 /** Throws a sentence that names the file when one is missing, or when somebody other than root could change it. */
 export function openLibrary(lib: string): Library {
   const manifestFile = owned(join(lib, "manifest.json"));
-  const parsed = manifestSchema.safeParse(JSON.parse(readFileSync(manifestFile, "utf8")));
-  if (!parsed.success) throw new Error(`${manifestFile} is not a manifest: ${z.prettifyError(parsed.error)}`);
+  const manifest = readManifest(lib);
+  if (manifest === null) throw new Error(`${manifestFile} is missing: run install.sh again`);
   return {
-    manifest: parsed.data,
+    manifest,
     runsc: owned(join(lib, "runsc")),
     rootImage: owned(join(lib, "rootfs.erofs")),
   };

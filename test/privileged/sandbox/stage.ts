@@ -30,7 +30,13 @@ export function realLibrary(): string {
   symlinkSync(join(printed([join(REPO, "rootfs/build")]), "rootfs.erofs"), join(lib, "rootfs.erofs"));
   writeFileSync(
     join(lib, "manifest.json"),
-    JSON.stringify({ version: "0.0.0-test", runsc: "test", rootfs: "sha256:test" }),
+    JSON.stringify({
+      version: "0.0.0-test",
+      commit: null,
+      bun: Bun.version,
+      runsc: "test",
+      rootfs: "sha256:test",
+    }),
   );
   return lib;
 }
