@@ -1,5 +1,6 @@
 /**
- * bun build/binary.ts --outfile FILE [--commit ID]: compiles the executable.
+ * bun build/binary.ts --outfile FILE [--commit ID] [--packages FILE]: compiles the executable; the second FILE gets the
+ * keys in bun.lock of the packages that are inside.
  * The same sources, lock file and commit give the same bytes, wherever the clone lies.
  */
 import { resolve } from "node:path";
@@ -7,7 +8,7 @@ import { parseArgs } from "node:util";
 import type { BunPlugin } from "bun";
 
 const { values } = parseArgs({
-  options: { outfile: { type: "string" }, commit: { type: "string" } },
+  options: { outfile: { type: "string" }, commit: { type: "string" }, packages: { type: "string" } },
 });
 if (values.outfile === undefined) throw new Error("usage: bun build/binary.ts --outfile FILE [--commit ID]");
 
@@ -38,7 +39,8 @@ const libsqlAddon: BunPlugin = {
   },
 };
 
-await Bun.build({
+const { metafile } = await Bun.build({
+  metafile: true,
   entrypoints: ["./src/main.ts"],
   root: ".",
   target: "bun",
@@ -52,3 +54,12 @@ await Bun.build({
   compile: { outfile: outfile, autoloadDotenv: false, autoloadBunfig: false },
   plugins: [libsqlAddon],
 });
+
+if (values.packages !== undefined) {
+  const keys = Object.keys(metafile?.inputs ?? {}).flatMap((input) => {
+    const [folder] = /^(?:node_modules\/(?:@[^/]+\/)?[^/]+\/)+/.exec(input) ?? [];
+    return folder === undefined ? [] : [folder.replaceAll("node_modules/", "").slice(0, -1)];
+  });
+  const sorted = [...new Set(keys)].toSorted((a, b) => (a < b ? -1 : 1));
+  await Bun.write(values.packages, `${sorted.join("\n")}\n`);
+}

@@ -1,5 +1,5 @@
 /**
- * bun build/sbom.ts --bun VERSION --modules FILE --packages FILE --timestamp ISO: prints a CycloneDX bill of
+ * bun build/sbom.ts --bun VERSION --npm FILE --go FILE --debian FILE --timestamp ISO: prints a CycloneDX bill of
  * materials: what the executable, runsc and the sandboxes' root file system are made from, with the digests that
  * the build checked. The same inputs give the same bytes.
  */
@@ -22,84 +22,56 @@ interface Component {
 const { values } = parseArgs({
   options: {
     bun: { type: "string" },
-    modules: { type: "string" },
-    packages: { type: "string" },
+    npm: { type: "string" },
+    go: { type: "string" },
+    debian: { type: "string" },
     timestamp: { type: "string" },
   },
 });
 const inputs = z
   .object({
     bun: z.string(),
-    modules: z.string(),
-    packages: z.string(),
+    npm: z.string(),
+    go: z.string(),
+    debian: z.string(),
     timestamp: z.iso.datetime({ offset: true }),
   })
   .parse(values);
 
-const dependencyMap = z.record(z.string(), z.string()).default({});
-const npmEntry = z.tuple([
-  z.string(),
-  z.string(),
-  z.object({
-    dependencies: dependencyMap,
-    optionalDependencies: dependencyMap,
-    peerDependencies: dependencyMap,
-    optionalPeers: z.array(z.string()).default([]),
-    os: z.unknown().optional(),
-    libc: z.unknown().optional(),
-  }),
-  z.string().startsWith("sha512-"),
-]);
+const lockedPackage = z.tuple([z.string(), z.string(), z.unknown(), z.string().startsWith("sha512-")]);
 
-/** What package.json's dependencies (not the tools of a developer) lead to in bun.lock, for this platform. */
+/** What build/binary.ts put into the executable, by its keys in bun.lock. */
 function npmComponents(): Component[] {
   const packages: Record<string, unknown> = lock.packages;
-  const seen = new Map<string, Component>();
-  const visit = (name: string, parents: readonly string[], required: boolean): void => {
-    // As Node resolves: the copy below the nearest parent, at last the one at the top.
-    const keys = parents.map((_, depth) => [...parents.slice(0, parents.length - depth), name].join("/"));
-    const key = [...keys, name].find((candidate) => candidate in packages);
-    if (key === undefined) {
-      if (required) throw new Error(`bun.lock lacks ${name}`);
-      return;
-    }
-    if (seen.has(key)) return;
-    const [id, , info, integrity] = npmEntry.parse(packages[key]);
-    if (!forThisPlatform(info)) return;
+  return lines(inputs.npm).map((key) => {
+    const [id, , , integrity] = lockedPackage.parse(packages[key], {
+      error: () => `bun.lock has no package ${key}`,
+    });
     const at = id.lastIndexOf("@");
-    seen.set(key, {
+    const name = id.slice(0, at);
+    const version = id.slice(at + 1);
+    return {
       type: "library",
-      "bom-ref": `npm:${id}`,
-      name: id.slice(0, at),
-      version: id.slice(at + 1),
-      purl: `pkg:npm/${id.slice(0, at).replace("@", "%40")}@${id.slice(at + 1)}`,
+      "bom-ref": `npm:${key}@${version}`,
+      name,
+      version,
+      purl: `pkg:npm/${name.replace("@", "%40")}@${version}`,
       hashes: [
         { alg: "SHA-512", content: Buffer.from(integrity.slice("sha512-".length), "base64").toString("hex") },
       ],
-    });
-    const path = key === name ? [name] : [...parents, name];
-    for (const dependency of Object.keys(info.dependencies)) visit(dependency, path, true);
-    for (const dependency of Object.keys({ ...info.optionalDependencies, ...info.peerDependencies }))
-      visit(dependency, path, false);
-  };
-  for (const name of Object.keys(lock.workspaces[""]?.dependencies ?? {})) visit(name, [], true);
-  return [...seen.values()];
+    };
+  });
 }
 
-function forThisPlatform(info: { os?: unknown; libc?: unknown }): boolean {
-  const os = [info.os ?? []].flat();
-  const libc = [info.libc ?? []].flat();
-  return (
-    (os.length === 0 || os.includes("linux") || os.includes("!win32")) &&
-    (libc.length === 0 || libc.includes("glibc"))
-  );
+function lines(file: string): string[] {
+  return readFileSync(file, "utf8").trimEnd().split("\n");
 }
 
 /** From `go version -m`. */
 function goComponents(): Component[] {
-  const text = readFileSync(inputs.modules, "utf8");
+  const text = readFileSync(inputs.go, "utf8");
   const toolchain = /^\S+: go(\S+)/.exec(text)?.[1];
-  if (toolchain === undefined) throw new Error(`${inputs.modules} is not what go version -m prints`);
+  if (toolchain === undefined) throw new Error(`${inputs.go} is not what go version -m prints`);
   const modules = [...text.matchAll(/^\t(?:dep|mod)\t(\S+)\t(\S+)\t(\S+)$/gm)].map(
     ([, name = "", at = "", sum = ""]) => ({
       type: "library" as const,
@@ -126,22 +98,19 @@ function goComponents(): Component[] {
 
 /** From the image's own list of packages (rootfs/build). */
 function debianComponents(): Component[] {
-  return readFileSync(inputs.packages, "utf8")
-    .trimEnd()
-    .split("\n")
-    .map((line) => {
-      const [name, at, arch, source, sourceVersion] = line.split("\t");
-      if (!name || !at || !arch || !source || !sourceVersion)
-        throw new Error(`${inputs.packages}: not a package: ${line}`);
-      return {
-        type: "library",
-        "bom-ref": `deb:${name}@${at}:${arch}`,
-        name,
-        version: at,
-        purl: `pkg:deb/debian/${encodeURIComponent(name)}@${encodeURIComponent(at)}?arch=${arch}&distro=trixie`,
-        properties: [{ name: "debian:source", value: `${source} ${sourceVersion}` }],
-      };
-    });
+  return lines(inputs.debian).map((line) => {
+    const [name, at, arch, source, sourceVersion] = line.split("\t");
+    if (!name || !at || !arch || !source || !sourceVersion)
+      throw new Error(`${inputs.debian}: not a package: ${line}`);
+    return {
+      type: "library",
+      "bom-ref": `deb:${name}@${at}:${arch}`,
+      name,
+      version: at,
+      purl: `pkg:deb/debian/${encodeURIComponent(name)}@${encodeURIComponent(at)}?arch=${arch}&distro=trixie`,
+      properties: [{ name: "debian:source", value: `${source} ${sourceVersion}` }],
+    };
+  });
 }
 
 const bun: Component = {

@@ -16,7 +16,7 @@ export const version = defineCommand({
       return;
     }
     process.stdout.write(
-      `cofferdam ${all.version} (${all.commit ?? "from source"})\n` +
+      `cofferdam ${all.version} (${all.commit ?? "commit unknown"})\n` +
         `bun       ${all.bun}\n` +
         `runsc     ${all.runsc ?? "none beside this executable"}\n` +
         `rootfs    ${all.rootfs ?? "none beside this executable"}\n`,
