@@ -49,7 +49,7 @@ function change(dir: string, name: string, edit: (text: string) => string): void
 /** Runs an install and sends it a signal when it has printed a step's title. */
 const interrupt = (install: string, title: string, signal: string) =>
   host.sh(`${install} >/root/out 2>&1 & p=$!
-    until grep -qF ' s] ${title}' /root/out; do kill -0 $p 2>/dev/null || break; done
+    until grep -qF ' s] ${title}' /root/out; do kill -0 $p 2>/dev/null || break; sleep 0.02; done
     kill -${signal} $p; wait $p; s=$?; cat /root/out; rm /root/out; exit $s`);
 
 const versionInForce = () =>
