@@ -27,13 +27,18 @@ run_main_job() {
   # shellcheck disable=SC2016
   local command='echo "hello from $(uname -sr) in gVisor, as uid $(id -u) in $PWD"' output
   if [ -n "$workspace_key" ]; then
-    output=$(post /exec "{\"command\": \"${command//\"/\\\"}\"}") || fail "POST /exec was answered: $output" "$(where_to_look)"
+    output=$(post /exec "{\"command\": \"${command//\"/\\\"}\"}") || job_failed "POST /exec was answered: $output"
   else
-    output=$(admin exec demo -- "$command" 2>&1) || fail "\"cofferdam exec\" said: $output" "$(where_to_look)"
+    output=$(admin exec demo -- "$command" 2>&1) || job_failed "\"cofferdam exec\" said: $output"
   fi
-  [[ $output == 'hello from '* ]] || fail "the command printed: $output" "$(where_to_look)"
+  [[ $output =~ ^'hello from '.+' as uid '[0-9]+' in /' ]] || job_failed "the command printed: $output"
   note "\$ $command"
   note "$output"
+}
+
+job_failed() { # WHY
+  show_log "$(unit api)" "$(unit sandboxd)"
+  fail "$1" 'The lines above are the log. "cofferdam doctor" on a host where it runs tells what a host lacks.'
 }
 
 # An API call in the namespace "demo", without curl, which a minimal host lacks. False unless the answer is 200.

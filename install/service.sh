@@ -44,8 +44,17 @@ start_units() {
 }
 
 unit_failed() { # UNIT
-  journalctl --unit="$1" --lines=15 --output=cat --no-pager 2>/dev/null | sed 's/^/         /'
+  show_log "$1"
   fail "$1 did not start (its last lines are above)" "$(where_to_look)"
+}
+
+# The last lines of what the roles logged.
+show_log() { # UNIT..
+  if has_systemd; then
+    journalctl "${@/#/--unit=}" --lines=15 --output=cat --no-pager 2>/dev/null
+  else
+    tail -n 15 "$data/log/serve.log"
+  fi | sed 's/^/         /'
 }
 
 where_to_look() {
@@ -60,11 +69,12 @@ start_detached() {
   local log=$data/log/serve.log ready=/run/cofferdam/$inst/ready deadline=$((SECONDS + 60))
   stop_detached
   ensure_directory "$data/log"
+  rm -f "$ready" # or what the last one said would be read
   env -i PATH="$PATH" LC_ALL=C.UTF-8 setsid "$program" serve --data "$data" --keys-file "$first_keys" \
     </dev/null >"$ready" 2>>"$log" 9<&- &
   echo $! >"$(pid_file)"
   disown
-  until grep -q 'is ready' "$ready"; do
+  until grep -qs 'is ready' "$ready"; do
     [ $SECONDS -lt $deadline ] || fail '"cofferdam serve" is not ready after a minute' "$(where_to_look)"
     [ -n "$(serve_pid)" ] || fail "\"cofferdam serve\" ended: $(tail -n 1 "$log")" "$(where_to_look)"
     sleep 0.1
@@ -123,5 +133,5 @@ stop_detached() {
 
 # The version that ran before goes on, after all that was new is gone again.
 start_again() {
-  if has_systemd; then systemctl start "$(target)"; else [ -n "$(serve_pid)" ] || start_detached; fi
+  if has_systemd; then systemctl start "$(target)"; else [ -n "$(serve_pid)" ] || start_detached >/dev/null; fi
 }
