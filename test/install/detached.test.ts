@@ -10,7 +10,7 @@ import {
 } from "../fixtures/host.ts";
 
 /* The life of an install where systemd does not run the machine: one detached `cofferdam serve`. In order. */
-const release = makeRelease();
+const release = makeRelease({ light: true });
 const install = "/opt/release/install.sh";
 let host: Host;
 let pristine: Listing;

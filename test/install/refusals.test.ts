@@ -10,7 +10,7 @@ import {
 } from "../fixtures/host.ts";
 
 /* What install.sh refuses, on a host that has nothing of it: each time the host is afterwards as it was before. */
-const release = makeRelease();
+const release = makeRelease({ light: true });
 let host: Host;
 let pristine: Listing;
 beforeAll(async () => {
