@@ -1,6 +1,8 @@
-import { defineCommand, runCommand, runMain } from "citty";
-import { exitCodeOf, sentenceOf } from "./cli/failure.ts";
+import { defineCommand, runCommand } from "citty";
+import { exitCodeOf, missingWord, sentenceOf } from "./cli/failure.ts";
+import { findCommand, helpText, usage, whyNone } from "./cli/help.ts";
 import { terminal } from "./cli/terminal.ts";
+import { AppError } from "./errors.ts";
 
 const main = defineCommand({
   meta: {
@@ -30,13 +32,28 @@ const main = defineCommand({
 // `cofferdam file cat … | head` is no failure worth a stack.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 141 : 1));
 
-const args = process.argv.slice(2);
-const ownWords = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
-if (ownWords.length === 0 || ownWords.includes("--help") || ownWords.includes("-h")) {
-  void runMain(main, { rawArgs: ownWords.length === 0 ? ["--help"] : ownWords });
-} else {
-  runCommand(main, { rawArgs: args }).catch((error: unknown) => {
-    terminal.error(sentenceOf(error));
-    process.exit(exitCodeOf(error));
+const HELP = new Set(["--help", "-h"]);
+
+async function run(args: readonly string[]): Promise<void> {
+  const ownWords = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
+  const [first] = ownWords;
+  if (first === undefined || first === "help" || ownWords.some((word) => HELP.has(word))) {
+    const words = ownWords.filter((word) => !HELP.has(word));
+    process.stdout.write(await helpText(await findCommand(main, first === "help" ? words.slice(1) : words)));
+    return;
+  }
+  const found = await findCommand(main, first === "--version" ? ["version", ...args.slice(1)] : args);
+  const none = await whyNone(found);
+  if (none !== null) throw none;
+  await runCommand(found.command, { rawArgs: [...found.rest] }).catch(async (error: unknown) => {
+    const missing = missingWord(error);
+    throw missing === null
+      ? error
+      : new AppError("bad_input", `${missing} is missing: ${await usage(found)}`);
   });
 }
+
+run(process.argv.slice(2)).catch((error: unknown) => {
+  terminal.error(sentenceOf(error));
+  process.exit(exitCodeOf(error));
+});

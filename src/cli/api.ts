@@ -8,7 +8,7 @@ import { readLink, runConfined } from "./role.ts";
 import { strict } from "./strict.ts";
 
 export const api = defineCommand({
-  meta: { name: "api", description: "The API's process; serve or its unit starts it" },
+  meta: { name: "api", description: "The API's process", hidden: true },
   plugins: [strict],
   args: {
     ...dataArgument,

@@ -1,7 +1,7 @@
 import { accessSync, constants } from "node:fs";
 import { z } from "zod";
 import { AppError, type ErrorCode } from "../errors.ts";
-import { openInstance, type Instance } from "../instance.ts";
+import { DEFAULT_DATA, openInstance, type Instance } from "../instance.ts";
 
 export interface Call {
   readonly method?: "POST" | "PUT" | "DELETE";
@@ -84,9 +84,11 @@ function checkReach(instance: Instance): void {
   }
 }
 
-function notRunning({ data }: Instance): AppError {
+function notRunning({ data, inst }: Instance): AppError {
+  const at = data === DEFAULT_DATA ? "" : `@${inst}`;
   return new AppError(
     "unavailable",
-    `The appliance of ${data} is not running; start it with: systemctl start cofferdam.target, or: cofferdam serve --data ${data}`,
+    `The appliance of ${data} is not running; start it with: systemctl start cofferdam${at}.target, or: cofferdam serve --data ${data}` +
+      `. If it ended by itself, see why: journalctl -u cofferdam-api${at}`,
   );
 }

@@ -9,7 +9,7 @@ import { strict } from "./strict.ts";
 export const doctor = defineCommand({
   meta: {
     name: "doctor",
-    description: "Look for what is wrong and say what to do; exits 1 when something is",
+    description: "Look for what is wrong and say what to do. Exits 1 when something is wrong.",
   },
   plugins: [strict],
   args: { ...dataArgument, ...jsonArgument },

@@ -17,7 +17,7 @@ export const exec = defineCommand({
   meta: {
     name: "exec",
     description:
-      "Run a command in a namespace: exec NAMESPACE -- CMD. One word after -- is a line for the shell, several are a program and its arguments. Exits with the command's code, 124 when it took too long, 125 when it could not be run",
+      "Run a command in a namespace. One word after -- is a line for the shell, several are a program and its arguments. Exits with the command's code, 124 when it took too long, 125 when it could not be run.",
   },
   plugins: [strictBeforeDashes],
   args: {

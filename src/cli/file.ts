@@ -159,9 +159,19 @@ async function local<T>(file: string, use: () => Promise<T>): Promise<T> {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (error instanceof AppError || code === undefined) throw error;
-    throw new AppError("bad_input", `${file} cannot be used here: ${code}.`, { cause: error });
+    const why = WHY[code] ?? `it fails with ${code}`;
+    throw new AppError("bad_input", `${file} cannot be used here: ${why}.`, { cause: error });
   }
 }
+
+const WHY: Readonly<Record<string, string>> = {
+  ENOENT: "there is no such file or directory",
+  EACCES: "you may not",
+  EISDIR: "it is a directory",
+  ENOTDIR: "something on the way to it is not a directory",
+  ENOSPC: "the disk is full",
+  EROFS: "its file system is read-only",
+};
 
 export const file = defineCommand({
   meta: { name: "file", description: "The files of a namespace" },

@@ -5,7 +5,7 @@ import { environment } from "../config/environment.ts";
 import { runConfined } from "./role.ts";
 
 export const gateway = defineCommand({
-  meta: { name: "gateway", description: "The gateway's process; serve or its unit starts it" },
+  meta: { name: "gateway", description: "The gateway's process", hidden: true },
   plugins: [strict],
   args: dataArgument,
   async run({ args, rawArgs }) {

@@ -10,7 +10,7 @@ import { strict } from "./strict.ts";
 import { live } from "./role.ts";
 
 export const sandboxd = defineCommand({
-  meta: { name: "sandboxd", description: "The process that starts sandboxes; its unit starts it" },
+  meta: { name: "sandboxd", description: "The process that starts sandboxes", hidden: true },
   plugins: [strict],
   args: { ...dataArgument, ...libraryArgument },
   async run({ args }) {

@@ -2,13 +2,17 @@ import { resolve } from "node:path";
 import { defineCommand } from "citty";
 import { environment } from "../config/environment.ts";
 import { loadConfig } from "../config/load.ts";
-import { openInstance } from "../instance.ts";
 import { ensureFirstKeys, keepKeys } from "../supervisor/firstkeys.ts";
+import { connect } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
 import { strict } from "./strict.ts";
 
 export const setup = defineCommand({
-  meta: { name: "setup", description: "Have the running api make the first workspace and its keys, once" },
+  meta: {
+    name: "setup",
+    description: "Have the running api make the first workspace and its keys, once",
+    hidden: true,
+  },
   plugins: [strict],
   args: {
     ...dataArgument,
@@ -19,7 +23,9 @@ export const setup = defineCommand({
     },
   },
   async run({ args }) {
-    const instance = openInstance(args.data);
+    const appliance = connect(args.data);
+    const { instance } = appliance;
+    await appliance.call("/healthz"); // says in a sentence when nobody is there or nobody may
     const { config } = loadConfig({ defaultFile: instance.configFile, env: environment() });
     const file = args["keys-file"] === undefined ? null : resolve(args["keys-file"]);
     const made = await ensureFirstKeys(instance.sockets.admin, `http://${config.http.listen}`, (keys) =>

@@ -6,7 +6,7 @@ export const strict = defineCittyPlugin({
   name: "strict",
   async setup({ args, cmd }) {
     const definitions = await definitionsOf(cmd);
-    checkOptions(Object.keys(args), definitions);
+    checkOptions(args, definitions);
     checkWords(args._, definitions);
   },
 });
@@ -16,7 +16,7 @@ export const strictBeforeDashes = defineCittyPlugin({
   name: "strict",
   async setup({ args, rawArgs, cmd }) {
     const definitions = await definitionsOf(cmd);
-    checkOptions(Object.keys(args), definitions);
+    checkOptions(args, definitions);
     const behind = rawArgs.includes("--") ? rawArgs.length - rawArgs.indexOf("--") - 1 : 0;
     const own = args._.slice(0, args._.length - behind);
     checkWords(own, definitions);
@@ -34,7 +34,8 @@ function positionalOf(definitions: ArgsDef): string[] {
   return Object.keys(definitions).filter((name) => definitions[name]?.type === "positional");
 }
 
-function checkOptions(given: readonly string[], definitions: ArgsDef): void {
+function checkOptions(args: Readonly<Record<string, unknown>>, definitions: ArgsDef): void {
+  const given = Object.keys(args);
   const names = Object.keys(definitions);
   const known = new Set(
     names.flatMap((name) => {
@@ -52,6 +53,11 @@ function checkOptions(given: readonly string[], definitions: ArgsDef): void {
       "bad_input",
       `There is no option --${unknown}; the options are ${options.join(", ")}.`,
     );
+  }
+  // An empty string is also what citty makes of an option at the end of the line.
+  for (const [name, definition] of Object.entries(definitions)) {
+    if (definition.type !== "string" || args[name] !== "") continue;
+    throw new AppError("bad_input", `--${name} wants a value: --${name} ${definition.valueHint ?? "VALUE"}.`);
   }
 }
 

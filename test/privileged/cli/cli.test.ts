@@ -211,7 +211,7 @@ describe("with one workspace", () => {
   test("a local file that is not there", async () => {
     expect(await cofferdam(["file", "put", "alice", "a", "/nowhere"])).toMatchObject({
       code: 2,
-      stderr: "cofferdam: /nowhere cannot be used here: ENOENT.\n",
+      stderr: "cofferdam: /nowhere cannot be used here: there is no such file or directory.\n",
     });
     expect(await cofferdam(["file", "get", "alice", "note.txt", "/nowhere/out"])).toMatchObject({ code: 2 });
   });
@@ -223,8 +223,8 @@ describe("with one workspace", () => {
       stdout: "out\n",
       stderr: "err\n",
     });
-    expect(await exec(["--", "printf", "%s|", "a b", "it's", "$HOME", "--json"])).toMatchObject({
-      stdout: "a b|it's|$HOME|--json|",
+    expect(await exec(["--", "printf", "%s|", "a b", "it's", "$HOME", "--help"])).toMatchObject({
+      stdout: "a b|it's|$HOME|--help|",
     });
     expect(await exec(["-i", "--", "rev"], { stdin: "abc\n" })).toMatchObject({ stdout: "cba\n" });
     expect(await exec(["--", "cat"], { stdin: "not taken" })).toMatchObject({ code: 0, stdout: "" });
@@ -346,13 +346,60 @@ describe("status, doctor and config", () => {
   });
 });
 
+describe("help", () => {
+  const asked: string[][] = [[], ["--help"], ["help"], ["key", "--help"], ["help", "key"], ["exec", "-h"]];
+  const leaves = ["serve", "status", "doctor", "version", "key create", "file put", "namespace delete"];
+  for (const words of [...asked, ...leaves.map((leaf) => [...leaf.split(" "), "--help"])]) {
+    test(`cofferdam ${words.join(" ")} fits 80 columns, in plain text`, async () => {
+      const { code, stdout, stderr } = await cofferdam(words);
+      expect([code, stderr]).toEqual([0, ""]);
+      for (const line of stdout.split("\n")) {
+        expect(line).toMatch(/^[\x20-\x7e]{0,80}$/);
+        expect(line).toBe(line.trimEnd());
+      }
+    });
+  }
+
+  test("names every command in full, and what stands behind it", async () => {
+    const top = (await cofferdam(["--help"])).stdout;
+    expect(top).toContain("cofferdam COMMAND --help");
+    expect(top).toMatch(/^ {2}exec +Run a command in a namespace\n/m);
+    expect((await cofferdam(["exec", "--help"])).stdout).toContain(
+      "cofferdam exec [options] NAMESPACE -- COMMAND...",
+    );
+    expect((await cofferdam(["key", "create", "--help"])).stdout).toContain(
+      "cofferdam key create [options] NAME",
+    );
+    expect((await cofferdam(["file", "ls", "--help"])).stdout).toContain("NAMESPACE [PATH]");
+  });
+
+  test("--version is version", async () => {
+    expect((await cofferdam(["--version"])).stdout).toBe((await cofferdam(["version"])).stdout);
+  });
+});
+
 describe("what is wrong is said in one line", () => {
   const cases: [string, string[], number, RegExp][] = [
-    ["an unknown command", ["kee", "list"], 2, /Unknown command.*kee/],
-    ["an unknown subcommand", ["key", "mint"], 2, /Unknown command.*mint/],
-    ["no subcommand", ["key"], 2, /No command/],
+    ["an unknown command", ["kee", "list"], 2, /no command "kee"; there are: serve, workspace, key, /],
+    ["an unknown subcommand", ["key", "mint"], 2, /no command "key mint"; there are: create, list, revoke\./],
+    ["no subcommand", ["key"], 2, /"cofferdam key" wants one of: create, list, revoke\./],
     ["an unknown option", ["key", "list", "--jsn"], 2, /no option --jsn/],
-    ["a missing word", ["key", "create"], 2, /Missing required positional argument.*NAME/],
+    ["an option in front", ["--data=/nowhere", "status"], 2, /Put --data=\/nowhere behind the command/],
+    ["an option in the middle", ["key", "--data=/nowhere", "list"], 2, /Put --data=\/nowhere behind/],
+    ["an option without its value", ["status", "--data"], 2, /--data wants a value: --data DIR\./],
+    ["an option with an empty value", ["key", "create", "x", "--namespace="], 2, /--namespace wants a value/],
+    [
+      "a missing word",
+      ["file", "cat", "a"],
+      2,
+      /PATH is missing: cofferdam file cat \[options\] NAMESPACE PATH$/m,
+    ],
+    [
+      "a missing namespace",
+      ["exec"],
+      2,
+      /NAMESPACE is missing: cofferdam exec \[options\] NAMESPACE -- COMMAND\.\.\./,
+    ],
     ["a word too many", ["key", "list", "more"], 2, /"more" is one word too many/],
     ["no such instance", ["status", "--data", "/nowhere"], 1, /holds no instance/],
   ];
@@ -373,23 +420,35 @@ describe("what is wrong is said in one line", () => {
       stderr: expect.stringMatching(/is not running; start it with: systemctl start/),
     });
     expect((await cofferdam(["exec", "a", "--", "true"], { env })).code).toBe(125);
+    expect(await cofferdam(["setup"], { env })).toMatchObject({
+      code: 3,
+      stderr: expect.stringMatching(/is not running; start it with: /),
+    });
     const shown = await cofferdam(["config", "show"], { env: { ...env, COFFERDAM_EXEC_POOL: "7" } });
     expect(shown.stdout).toMatch(/exec.pool +7 +COFFERDAM_EXEC_POOL/);
     expect(shown.stderr).toContain("not running");
   });
 
-  test("somebody who may not", async () => {
-    for (const path of ["/scratch", data, "/run/cofferdam"]) chmodSync(path, 0o755);
-    const child = Bun.spawn(
-      ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", process.execPath, MAIN, "status"],
-      {
-        env: { PATH: process.env["PATH"], COFFERDAM_DATA: data },
-        stderr: "pipe",
-      },
-    );
-    expect([await child.exited, await child.stderr.text()]).toEqual([
-      1,
-      "cofferdam: Only root and the group cofferdam may do this; use sudo, or add yourself to the group.\n",
-    ]);
-  });
+  const refused: [string, RegExp][] = [
+    [
+      "status",
+      /^cofferdam: Only root and the group cofferdam may do this; use sudo, or add yourself to the group\.\n$/,
+    ],
+    ["setup", /^cofferdam: Only root and the group cofferdam may do this; /],
+    ["prepare", /^cofferdam: prepare has to be run by root; use sudo\.\n$/],
+    ["serve", /^cofferdam: serve has to be started by root/],
+  ];
+  for (const [command, sentence] of refused) {
+    test(`somebody who may not: ${command}`, async () => {
+      for (const path of ["/scratch", data, "/run/cofferdam"]) chmodSync(path, 0o755);
+      const child = Bun.spawn(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", process.execPath, MAIN, command],
+        {
+          env: { PATH: process.env["PATH"], COFFERDAM_DATA: data },
+          stderr: "pipe",
+        },
+      );
+      expect([await child.exited, await child.stderr.text()]).toEqual([1, expect.stringMatching(sentence)]);
+    });
+  }
 });
