@@ -8,21 +8,40 @@ import { refusedPath } from "./path.ts";
 const SANDBOX_WORKSPACE = "/home/agent/workspace";
 /** As many as the kernel follows in one look-up. */
 const MAX_LINKS = 40;
+/**
+ * What one call may ask the kernel for. Each look-up keeps the event loop for a millisecond at worst (40 links of 2,000
+ * names), and a tenant chooses how many are needed: an ordinary link takes five.
+ */
+const MAX_LOOKUPS = 200;
 
 const { O_PATH, O_RDONLY, O_DIRECTORY } = constants;
 export const OPEN_DIRECTORY = O_RDONLY | O_DIRECTORY;
+
+/** Counts down while links are followed by hand; shared by all that one call looks up. */
+export interface Lookups {
+  left: number;
+}
+
+export function lookups(count = MAX_LOOKUPS): Lookups {
+  return { left: count };
+}
 
 /**
  * Opens a path of a namespace. Whatever the tenant swaps meanwhile, the kernel keeps the look-up beneath `live`
  * (EXDEV), so the texts of links that are read here only choose what to ask it for next.
  */
-export function openInside(live: Descriptor, inner: string, flags: number): Descriptor {
+export function openInside(
+  live: Descriptor,
+  inner: string,
+  flags: number,
+  budget: Lookups = lookups(),
+): Descriptor {
   let path = inner === "" ? "." : inner;
-  for (let links = 0; ; links++) {
+  for (;;) {
     try {
       return new Descriptor(openBeneath(live.fd, path, flags));
     } catch (error) {
-      const next = codeOf(error) === "EXDEV" && links < MAX_LINKS ? throughAbsoluteLink(live, path) : null;
+      const next = codeOf(error) === "EXDEV" ? throughAbsoluteLink(live, path, budget) : null;
       if (next === null) throw error;
       path = next;
     }
@@ -30,20 +49,25 @@ export function openInside(live: Descriptor, inner: string, flags: number): Desc
 }
 
 /** `path` with its first absolute link into the workspace followed; null when what leads out is something else. */
-function throughAbsoluteLink(live: Descriptor, path: string): string | null {
+function throughAbsoluteLink(live: Descriptor, path: string, budget: Lookups): string | null {
   const names = path.split("/").filter((name) => name !== "");
-  for (const [index, name] of names.entries()) {
-    const before = names.slice(0, index).join("/");
-    const text = linkText(live, before, name);
-    if (text === null) continue;
-    const rest = names.slice(index + 1).join("/");
-    if (text.startsWith("/")) {
-      const inside = insideSandbox(text);
-      return inside === null ? null : joined(inside, rest);
-    }
-    if (leadsOut(live, joined(before, name))) return joined(before, text, rest);
+  // The name that leads out: what ends before it stays inside, what ends behind it does not.
+  let [inside, outside] = [0, names.length];
+  while (outside - inside > 1) {
+    const middle = Math.floor((inside + outside) / 2);
+    if (budget.left-- <= 0) return null;
+    if (leadsOut(live, names.slice(0, middle).join("/"))) outside = middle;
+    else inside = middle;
   }
-  return null;
+  const name = names[inside];
+  if (name === undefined || budget.left-- <= 0) return null;
+  const before = names.slice(0, inside).join("/");
+  const text = linkText(live, before, name);
+  if (text === null) return null;
+  const rest = names.slice(outside).join("/");
+  if (!text.startsWith("/")) return joined(before, text, rest);
+  const target = insideSandbox(text);
+  return target === null ? null : joined(target, rest);
 }
 
 function linkText(live: Descriptor, before: string, name: string): string | null {
@@ -91,6 +115,7 @@ export interface Place extends Disposable {
  * `firstDir` is the directory of `inner`, and is closed with the answer.
  */
 export function placeOf(live: Descriptor, inner: string, firstDir: Descriptor): Place {
+  const budget = lookups();
   let dir = firstDir;
   let path = inner;
   try {
@@ -98,7 +123,7 @@ export function placeOf(live: Descriptor, inner: string, firstDir: Descriptor): 
       const [dirPath, name] = split(path);
       if (links > 0) {
         dir[Symbol.dispose]();
-        dir = openInside(live, dirPath, OPEN_DIRECTORY);
+        dir = openInside(live, dirPath, OPEN_DIRECTORY, budget);
       }
       const text = readLink(dir, name);
       if (text === null) return place(dir, name);

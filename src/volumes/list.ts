@@ -1,7 +1,7 @@
 import { readDirectory, statAt, statFd, type Entry, type FileStatus } from "../kernel/directory.ts";
 import { constants, openBeneath } from "../kernel/openat2.ts";
 import { AppError } from "../errors.ts";
-import { OPEN_DIRECTORY, openInside } from "./beneath.ts";
+import { lookups, OPEN_DIRECTORY, openInside } from "./beneath.ts";
 import { Descriptor } from "./descriptor.ts";
 import { codeOf, fileFailure } from "./failure.ts";
 import type { WorkspacePath } from "./path.ts";
@@ -11,6 +11,8 @@ import { isoTime } from "./time.ts";
 
 const MAX_ENTRIES = 1000;
 const MAX_LEVELS = 20;
+/** For each link that is shown. One that takes more shows as a link. */
+const LINK_LOOKUPS = 40;
 const { O_PATH, O_NOFOLLOW } = constants;
 
 export interface ListEntry {
@@ -124,7 +126,7 @@ function statusOf(space: Space, dir: Descriptor, row: Row, inner: string): FileS
 /** What a link points to; null when that is outside, absent, or a loop. */
 function pointedTo(space: Space, inner: string): FileStatus | null {
   try {
-    using target = openInside(space.live, inner, O_PATH);
+    using target = openInside(space.live, inner, O_PATH, lookups(LINK_LOOKUPS));
     return statFd(target.fd);
   } catch (error) {
     if (codeOf(error) === undefined) throw error;

@@ -1,7 +1,7 @@
 import { rmdirSync } from "node:fs";
 import { constants, fchmodFd, fchownFd, mkdirAt, openBeneath, renameAt } from "../kernel/openat2.ts";
 import { AppError } from "../errors.ts";
-import { OPEN_DIRECTORY, openInside } from "./beneath.ts";
+import { lookups, OPEN_DIRECTORY, openInside, type Lookups } from "./beneath.ts";
 import { Descriptor } from "./descriptor.ts";
 import { codeOf } from "./failure.ts";
 import type { WorkspacePath } from "./path.ts";
@@ -20,11 +20,21 @@ export interface Parents {
 
 /** How many directories a write to `path` would have to make. */
 export function missingParents(space: Space, path: WorkspacePath): number {
-  for (let count = path.names.length - 1; count > 0; count--) {
-    using dir = openIfThere(space, path, path.names.slice(0, count));
-    if (dir !== null) return path.names.length - 1 - count;
+  const budget = lookups();
+  const isThere = (count: number): boolean => {
+    using dir = openIfThere(space, path, path.names.slice(0, count), budget);
+    return dir !== null;
+  };
+  const wanted = path.names.length - 1;
+  // Mostly all are there. Else by halves: each look costs as much as the path is long.
+  if (isThere(wanted)) return 0;
+  let [there, absent] = [0, wanted];
+  while (absent - there > 1) {
+    const middle = Math.floor((there + absent) / 2);
+    if (isThere(middle)) there = middle;
+    else absent = middle;
   }
-  return path.names.length - 1;
+  return wanted - there;
 }
 
 /** Opens the directory that `path` is in; makes it and those above it where they are missing. */
@@ -73,9 +83,14 @@ function openMade(parent: Descriptor, name: string, path: WorkspacePath): Descri
   }
 }
 
-function openIfThere(space: Space, path: WorkspacePath, names: readonly string[]): Descriptor | null {
+function openIfThere(
+  space: Space,
+  path: WorkspacePath,
+  names: readonly string[],
+  budget: Lookups,
+): Descriptor | null {
   try {
-    return openInside(space.live, names.join("/"), OPEN_DIRECTORY);
+    return openInside(space.live, names.join("/"), OPEN_DIRECTORY, budget);
   } catch (error) {
     if (codeOf(error) === "ENOENT") return null;
     throw codeOf(error) === "ENOTDIR" ? inTheWay(path, error) : error;

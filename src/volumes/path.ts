@@ -8,6 +8,9 @@ const REFUSED =
 const MAX_PATH_BYTES = 4096;
 const MAX_NAME_BYTES = 255;
 
+/** `/workspace/` and `/` around the longest, and room for every `.` that means nothing. */
+const MAX_INPUT_LENGTH = 4 * MAX_PATH_BYTES;
+
 /** A file or directory of a namespace, as text that is safe to hand to openat2 beneath the namespace's directory. */
 export interface WorkspacePath {
   /** What every answer says: `workspace/a/b`, `workspace` for the directory itself. */
@@ -28,6 +31,8 @@ export function refusedPath(cause?: unknown): AppError {
  * file, and a `.` means nothing. Percent signs are ordinary characters here: a URL's path was decoded once before.
  */
 export function parsePath(input: string, maxBytes: number = MAX_PATH_BYTES): WorkspacePath {
+  // First: what follows would keep the event loop for seconds over the megabytes that a body can hold.
+  if (input.length > MAX_INPUT_LENGTH) throw refusedPath();
   // Lone surrogates would reach the disk as U+FFFD: another name than the caller's.
   if (!input.isWellFormed() || /[\p{Cc}\\]/u.test(input) || hidesParent(input)) throw refusedPath();
   const segments = input.split("/");

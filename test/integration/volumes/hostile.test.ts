@@ -286,7 +286,33 @@ for i in range(6000):
   await fixture.volume.delete(parsePath("deep"));
   expect(readdirSync(fixture.live)).toEqual([]);
   expect(readdirSync(fixture.tmp)).toEqual([]);
-});
+}, 60_000);
+
+test("absolute links are followed only as far as one call may keep the others waiting", async () => {
+  // Each link's text is nearly as long as a path may be, so that each look-up is as dear as can be.
+  const script = `import os
+os.chdir(os.sys.argv[1])
+top = os.open(".", os.O_RDONLY)
+for i in range(1500):
+    os.mkdir("a"); os.chdir("a")
+open("end", "w").write("found")
+deep = "/home/agent/workspace/" + "a/" * 1500
+for i in range(30):
+    os.symlink(deep + ("end" if i == 0 else f"l{i - 1}"), f"l{i}")
+os.fchdir(top)
+os.symlink(deep + "l4", "short"); os.symlink(deep + "l29", "long")
+os.mkdir("d"); open("d/end", "w").write("found")
+for i in range(30):
+    os.symlink("/home/agent/workspace/d/" + ("end" if i == 0 else f"l{i - 1}"), f"d/l{i}")
+`;
+  expect(Bun.spawnSync(["python3", "-c", script, fixture.live]).exitCode).toBe(0);
+  expect(await read("short")).toBe("found");
+  expect(await read("d/l29")).toBe("found");
+  expect((await errorOf(() => read("long"))).code).toBe("bad_input");
+  const listed = (await fixture.volume.list(parsePath(""), false)).entries.map(({ name }) => name);
+  expect(listed).toEqual(["a", "d", "long", "short"]);
+  await fixture.volume.delete(parsePath("a"));
+}, 60_000);
 
 test("names that are not UTF-8 are counted and deleted", async () => {
   mkdirSync(join(fixture.live, "d"));

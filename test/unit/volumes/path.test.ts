@@ -214,3 +214,8 @@ test("the longest name and path are taken, one byte more is not", () => {
   expect(parsePath("a/b", 13).text).toBe("workspace/a/b");
   expect(refusal("a/bc", (text) => parsePath(text, 13))).toBe("A path may have at most 13 bytes here.");
 });
+
+test("a text far longer than any path is refused before it is looked at", () => {
+  expect(parsePath(`${"./".repeat(4000)}a`).text).toBe("workspace/a");
+  expect(refusal(`${"./".repeat(9000)}a`)).toBe(SENTENCE);
+});
