@@ -26,6 +26,8 @@ export interface AccessParts {
 export interface NamespaceCall {
   readonly name: string;
   readonly workspaceId: WorkspaceId;
+  /** Names the namespace among all workspaces' before it has an id: for what is counted by namespace. */
+  readonly owner: string;
   readonly caller: Caller;
   /** `id` is null when nothing was ever written there. */
   read<T>(use: (lease: Lease<NamespaceId | null>) => Promise<T>): Promise<T>;
@@ -107,6 +109,8 @@ export function createAccess({ keys, namespaces, workspaces, calls, operator }: 
     return {
       name,
       workspaceId: workspace,
+      // No name holds the space that parts the two.
+      owner: `${workspace} ${name}`,
       caller: who,
       read: async (use) => run(await namespaces.find(workspace, name), use),
       write: async (use) => run(await namespaces.ensure(workspace, name), use),

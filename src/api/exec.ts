@@ -3,25 +3,30 @@ import { z } from "zod";
 import type { Exec, ExecResult } from "../sandbox/exec.ts";
 import { namespaceCalls, type Access, type NamespaceCall } from "./auth.ts";
 import { readJson, text } from "./body.ts";
+import { createLargeBodies } from "./large-bodies.ts";
 import { createOutgoing, type Outgoing } from "./outgoing.ts";
 
 const execBody = z.object({ command: text, stdin: text.nullish() });
 
 /** The longest command and stdin, with every byte of both spelled as a six-character JSON escape. */
 const MAX_BODY_BYTES = 8 * 1024 * 1024;
+/** Of one namespace's bodies together. */
+const LARGE_BODIES_BYTES = 16 * MAX_BODY_BYTES;
 
 /** Longer answers are written piece by piece, as the client takes them: NUL bytes grow sixfold in JSON. */
 const LARGE_BYTES = 64 * 1024;
 const PIECE_BYTES = 64 * 1024;
-/** Of all long answers that are on their way: a dozen of the longest. */
-const OUTGOING_BYTES = 256 * 1024 * 1024;
+/** Of all long answers that are on their way: as many of the longest as one namespace can have at once, and a few more. */
+const OUTGOING_BYTES = 384 * 1024 * 1024;
 
 /** `POST /v1/exec` answers in JSON, `POST /exec` in plain text. */
 export function execRoutes({ access, exec }: { access: Access; exec: Exec }) {
   const outgoing = createOutgoing(OUTGOING_BYTES);
+  const largeBodies = createLargeBodies(LARGE_BODIES_BYTES);
 
   async function run(request: Request, namespace: NamespaceCall): Promise<ExecResult> {
-    const body = await readJson(request, execBody, MAX_BODY_BYTES);
+    const read = async () => readJson(request, execBody, MAX_BODY_BYTES);
+    const body = await largeBodies.hold(namespace.owner, request, MAX_BODY_BYTES, read);
     const { command } = body;
     const stdin = typeof body.stdin === "string" ? new TextEncoder().encode(body.stdin) : undefined;
     exec.check({ command, stdin });
@@ -30,12 +35,22 @@ export function execRoutes({ access, exec }: { access: Access; exec: Exec }) {
 
   return new Elysia()
     .use(namespaceCalls(access))
-    .post("/v1/exec", async ({ request, namespace }) => jsonAnswer(await run(request, namespace), outgoing), {
-      parse: "none",
-    })
-    .post("/exec", async ({ request, namespace }) => textAnswer(await run(request, namespace), outgoing), {
-      parse: "none",
-    });
+    .post(
+      "/v1/exec",
+      async ({ request, namespace }) =>
+        jsonAnswer(await run(request, namespace), outgoing.of(namespace.owner)),
+      {
+        parse: "none",
+      },
+    )
+    .post(
+      "/exec",
+      async ({ request, namespace }) =>
+        textAnswer(await run(request, namespace), outgoing.of(namespace.owner)),
+      {
+        parse: "none",
+      },
+    );
 }
 
 export function jsonAnswer(result: ExecResult, outgoing: Outgoing): Response {

@@ -8,6 +8,7 @@ import { namespaceCalls, type Access, type NamespaceCall } from "./auth.ts";
 import { errorResponse } from "./errors.ts";
 import { readJson, text } from "./body.ts";
 import { download } from "./download.ts";
+import { createLargeBodies } from "./large-bodies.ts";
 
 export interface FileRoutesParts {
   readonly access: Access;
@@ -18,6 +19,9 @@ export interface FileRoutesParts {
 
 /** JSON is held in memory, several times over, while it is parsed; larger files go through PUT. */
 const MAX_TEXT_BODY_BYTES = 32 * 1024 * 1024;
+
+/** Of one namespace's bodies together: four of the longest. */
+const LARGE_BODIES_BYTES = 4 * MAX_TEXT_BODY_BYTES;
 
 const writeBody = z.object({ path: z.string(), content: text });
 const deleteBody = z.object({ path: z.string() });
@@ -30,6 +34,7 @@ const RECURSIVE = new Map([
 
 /** The file calls of a namespace. */
 export function fileRoutes({ access, volumes, maxPathBytes }: FileRoutesParts) {
+  const largeBodies = createLargeBodies(LARGE_BODIES_BYTES);
   const pathOf = (input: string) => parsePath(input, maxPathBytes);
 
   async function write(
@@ -55,11 +60,12 @@ export function fileRoutes({ access, volumes, maxPathBytes }: FileRoutesParts) {
     .use(namespaceCalls(access))
     .post(
       "/write",
-      async ({ request, namespace }) => {
-        const body = await readJson(request, writeBody, MAX_TEXT_BODY_BYTES);
-        const bytes = new TextEncoder().encode(body.content);
-        return write(namespace, pathOf(body.path), bytes.length, () => [bytes]);
-      },
+      async ({ request, namespace }) =>
+        largeBodies.hold(namespace.owner, request, MAX_TEXT_BODY_BYTES, async () => {
+          const body = await readJson(request, writeBody, MAX_TEXT_BODY_BYTES);
+          const bytes = new TextEncoder().encode(body.content);
+          return write(namespace, pathOf(body.path), bytes.length, () => [bytes]);
+        }),
       { parse: "none" },
     )
     .put(

@@ -17,7 +17,7 @@ function result(over: Partial<ExecResult> = {}): ExecResult {
   };
 }
 
-const outgoing = createOutgoing(64 * 1024 * 1024);
+const outgoing = createOutgoing(64 * 1024 * 1024).of("somebody");
 const utf8 = new TextEncoder();
 const stdoutOf = async (over: Partial<ExecResult>) => {
   const answer = (await jsonAnswer(result(over), outgoing).json()) as { stdout: string };
