@@ -10,7 +10,6 @@ export type ErrorCode =
   | "method_not_allowed" // 405
   | "timeout" // 408
   | "conflict" // 409
-  | "length_required" // 411
   | "too_large" // 413
   | "not_text" // 415
   | "range_not_satisfiable" // 416

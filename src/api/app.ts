@@ -1,7 +1,7 @@
 import { Elysia, type AnyElysia } from "elysia";
 import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
-import { errorResponse, unforeseen } from "./errors.ts";
+import { diskFull, errorResponse, isDiskFull, unforeseen } from "./errors.ts";
 
 export interface AppParts {
   /** One plugin per resource; together they are the table of contents. */
@@ -25,7 +25,7 @@ export function createApp({ routes, log, requestIdOf }: AppParts) {
       path: new URL(request.url).pathname,
       cause: error,
     });
-    return errorResponse(unforeseen(requestId));
+    return errorResponse(isDiskFull(error) ? diskFull() : unforeseen(requestId));
   });
   for (const plugin of routes) app.use(plugin);
   const known = app.routes.map(({ method, path }) => ({ method, pattern: patternOf(path) }));

@@ -9,7 +9,6 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   method_not_allowed: 405,
   timeout: 408,
   conflict: 409,
-  length_required: 411,
   too_large: 413,
   not_text: 415,
   range_not_satisfiable: 416,
@@ -36,4 +35,16 @@ export function unforeseen(requestId: string): AppError {
     "internal",
     `The appliance failed to answer this; its log tells why under request id ${requestId}.`,
   );
+}
+
+const FULL: ReadonlySet<unknown> = new Set(["SQLITE_FULL", "ENOSPC", "EDQUOT"]);
+
+/** Also when the database says it, in whatever its layers have wrapped it. */
+export function isDiskFull(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return ("code" in error && FULL.has(error.code)) || isDiskFull(error.cause);
+}
+
+export function diskFull(): AppError {
+  return new AppError("no_space", "The disk is full; free space and try again.");
 }
