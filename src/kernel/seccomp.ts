@@ -1,6 +1,7 @@
 import { ptr } from "bun:ffi";
 import { constants as os } from "node:os";
 import { NR, syscall } from "./libc.ts";
+import { TENANT } from "./users.ts";
 
 export const SocketFamily = { unix: 1, inet: 2, inet6: 10 } as const;
 export type SocketFamily = (typeof SocketFamily)[keyof typeof SocketFamily];
@@ -76,6 +77,11 @@ const REFUSED: Record<string, number> = {
   quotactl_fd: 443,
 };
 
+/** Refused but for one use: api gives what it makes to the tenant, by its descriptor. */
+const CHOWN = 92;
+const FCHOWN = 93;
+const LCHOWN = 94;
+const FCHOWNAT = 260;
 const SOCKET = 41;
 const SOCKETPAIR = 53;
 const CLONE = 56;
@@ -91,6 +97,8 @@ const RETURN = 0x06;
 const NR_OFFSET = 0;
 const ARCH_OFFSET = 4;
 const FIRST_ARGUMENT = 16;
+const SECOND_ARGUMENT = 24;
+const THIRD_ARGUMENT = 32;
 const AUDIT_ARCH_X86_64 = 0xc000003e;
 const X32_BIT = 0x40000000;
 const ALLOW = 0x7fff0000;
@@ -104,7 +112,7 @@ type Instruction = readonly [code: number, ifTrue: number, ifFalse: number, valu
 
 /**
  * Forbids the whole process, all threads at once, to start another process or to change what it is. `families` are
- * the only sockets it may make. It needs no_new_privs, and there is no way back.
+ * the only sockets it may make, and the tenant is the only one it may give a file to. It needs no_new_privs, and there is no way back.
  */
 export function sealProcess(families: readonly SocketFamily[]): void {
   const program = filter(families);
@@ -144,6 +152,16 @@ function filter(families: readonly SocketFamily[]): Instruction[] {
     ...when(CLONE, [
       [LOAD, 0, 0, FIRST_ARGUMENT],
       [JUMP_SET, 0, 1, CLONE_THREAD],
+      [RETURN, 0, 0, ALLOW],
+      [RETURN, 0, 0, refuse(os.errno.EPERM)],
+    ]),
+    // Else a role with CAP_CHOWN could leave a program that is root's and setuid for somebody else to run.
+    ...[CHOWN, LCHOWN, FCHOWNAT].flatMap((number) => when(number, [[RETURN, 0, 0, refuse(os.errno.EPERM)]])),
+    ...when(FCHOWN, [
+      [LOAD, 0, 0, SECOND_ARGUMENT],
+      [JUMP_EQUAL, 0, 3, TENANT.uid],
+      [LOAD, 0, 0, THIRD_ARGUMENT],
+      [JUMP_EQUAL, 0, 1, TENANT.gid],
       [RETURN, 0, 0, ALLOW],
       [RETURN, 0, 0, refuse(os.errno.EPERM)],
     ]),
