@@ -1,6 +1,5 @@
 import type { LoadedConfig } from "../config/load.ts";
-import type { Config } from "../config/schema.ts";
-import { settingsOf } from "../config/settings.ts";
+import { settingsInForce, waitingForRestart } from "../config/settings.ts";
 import { openDatabase } from "../db/open.ts";
 import type { Instance } from "../instance.ts";
 import { peerCredentials } from "../kernel/peer.ts";
@@ -73,7 +72,7 @@ export async function startApi({ instance, loaded, log, confinement }: ApiRolePa
     removeFiles: async (id) => volumes.remove(id),
     usage: async (id) => volumes.open(id).usage(),
     ...status,
-    settings: () => settingsOf(settings.current),
+    settings: () => settingsInForce(loaded, settings.current),
     operatorRoutes: (access) => [operatorExecRoutes({ access, exec })],
     namespaceRoutes: (access) => [
       fileRoutes({ access, volumes, maxPathBytes: first.http.max_path_bytes }),
@@ -108,7 +107,7 @@ export async function startApi({ instance, loaded, log, confinement }: ApiRolePa
 
     /** Takes new limits; what else changed waits for a restart, and the log says what. */
     reload(next: LoadedConfig): void {
-      const waiting = changed(first, next.config);
+      const waiting = waitingForRestart(loaded, next);
       settings.current = next;
       exec.reload(next.config);
       if (waiting.length > 0) log.warn("these settings wait for a restart", { settings: waiting });
@@ -136,10 +135,4 @@ async function askHealth(unix: string): Promise<void> {
 async function sweep(volumes: Volumes, log: Log): Promise<void> {
   const files = await volumes.sweep();
   if (files > 0) log.info("unfinished writes of an earlier run were removed", { files });
-}
-
-/** What is read at the start only. */
-function changed(before: Config, after: Config): string[] {
-  const keys = Object.keys(after.http) as (keyof Config["http"])[];
-  return keys.filter((key) => after.http[key] !== before.http[key]).map((key) => `http.${key}`);
 }

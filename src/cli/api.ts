@@ -12,6 +12,11 @@ export const api = defineCommand({
   plugins: [strict],
   args: {
     ...dataArgument,
+    "config-name": {
+      type: "string",
+      description: "What messages call the configuration",
+      valueHint: "FILE",
+    },
     listen: { type: "string", description: "Where it listens: this host only", valueHint: "HOST:PORT" },
   },
   async run({ args, rawArgs }) {
@@ -24,7 +29,8 @@ export const api = defineCommand({
       const overrides =
         args.listen === undefined ? [] : [{ key: "http.listen", value: args.listen, from: "--listen" }];
       // A copy that root made: what it was copied from is out of sight.
-      const load = () => loadConfig({ file: instance.publishedConfig, env, overrides });
+      const shownAs = args["config-name"] ?? instance.configFile;
+      const load = () => loadConfig({ file: instance.publishedConfig, shownAs, env, overrides });
       const running = await startApi({
         instance,
         loaded: load(),

@@ -68,7 +68,10 @@ export const serve = defineCommand({
       instance,
       env,
       log,
-      apiArgs: args.listen === undefined ? [] : ["--listen", args.listen],
+      apiArgs: [
+        ...(args.listen === undefined ? [] : ["--listen", args.listen]),
+        ...(file === undefined ? [] : ["--config-name", file]),
+      ],
       onOutput: (text) => process.stderr.write(text),
       onReady: (role, notices) => ready[role].resolve(notices.get("X_LISTEN") ?? ""),
       onGivenUp: fail,

@@ -22,6 +22,8 @@ export interface ConfigSources {
   readonly file?: string | undefined;
   /** The instance's own, read instead when it is there and no other was named. */
   readonly defaultFile?: string | undefined;
+  /** What messages call the file, where it is a copy of one that an operator edits. */
+  readonly shownAs?: string | undefined;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly overrides?: readonly Override[];
 }
@@ -29,7 +31,7 @@ export interface ConfigSources {
 type Tables = Record<string, Record<string, unknown>>;
 
 /** The file, then the environment, then the command line; the first thing that is wrong stops it with a sentence. */
-export function loadConfig({ file, defaultFile, env, overrides = [] }: ConfigSources): LoadedConfig {
+export function loadConfig({ file, defaultFile, shownAs, env, overrides = [] }: ConfigSources): LoadedConfig {
   const origin = new Map<string, string>();
   const tables: Tables = {};
   const set = (section: string, key: string, value: unknown, from: string) => {
@@ -38,7 +40,7 @@ export function loadConfig({ file, defaultFile, env, overrides = [] }: ConfigSou
   };
 
   const chosen = file ?? (defaultFile !== undefined && existsSync(defaultFile) ? defaultFile : undefined);
-  if (chosen !== undefined) readFile(chosen, set);
+  if (chosen !== undefined) readFile(chosen, shownAs ?? chosen, set);
   for (const { section, key, value, name } of settingsOf(env)) set(section, key, value, name);
   for (const { key, value, from } of overrides) {
     const [section = "", name = ""] = key.split(".");
@@ -52,12 +54,13 @@ export function loadConfig({ file, defaultFile, env, overrides = [] }: ConfigSou
 }
 
 function readFile(
+  path: string,
   file: string,
   set: (section: string, key: string, value: unknown, from: string) => void,
 ): void {
   let text: string;
   try {
-    text = readFileSync(file, "utf8");
+    text = readFileSync(path, "utf8");
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     const why = code === "ENOENT" ? "there is no such file" : `it cannot be read (${code})`;

@@ -8,7 +8,33 @@ export const setting = z.object({
 });
 export type Setting = z.infer<typeof setting>;
 
-/** Every setting in force, as `section.key`, with where it came from. */
+/**
+ * Whether a setting is read at a start only: the listeners' and what sandboxd goes by. The others are taken at a reload.
+ */
+function isReadAtStart(key: string): boolean {
+  return /^(http\.|exec\.(memory_mb|pids|cpus|file_mb|pool|directfs)$)/.test(key);
+}
+
+/** Every setting in force after a reload: those that are read at a start are as they were, and say what waits. */
+export function settingsInForce(started: LoadedConfig, reloaded: LoadedConfig): Setting[] {
+  const atStart = new Map(settingsOf(started).map((one) => [one.key, one]));
+  return settingsOf(reloaded).map((now) => {
+    const before = atStart.get(now.key) ?? now;
+    if (!isReadAtStart(now.key) || before.value === now.value) return now;
+    const waiting = `${JSON.stringify(now.value)} waits for a restart (${now.origin})`;
+    return { ...before, origin: `${before.origin}; ${waiting}` };
+  });
+}
+
+/** The settings that a restart would change. */
+export function waitingForRestart(started: LoadedConfig, reloaded: LoadedConfig): string[] {
+  const atStart = new Map(settingsOf(started).map(({ key, value }) => [key, value]));
+  return settingsOf(reloaded)
+    .filter(({ key, value }) => isReadAtStart(key) && atStart.get(key) !== value)
+    .map(({ key }) => key);
+}
+
+/** Every setting, as `section.key`, with where it came from. */
 export function settingsOf({ config, origin }: LoadedConfig): Setting[] {
   return Object.entries(config).flatMap(([section, table]) =>
     Object.entries(table).map(([key, value]) => ({

@@ -75,16 +75,27 @@ test("status and doctor say which role is away, and what to do", async () => {
 });
 
 test("a reload takes limits at once and says what waits for a restart", async () => {
-  api.reload(load({ COFFERDAM_QUOTA_NAMESPACES: "1", COFFERDAM_HTTP_MAX_UPLOAD_MB: "7" }));
+  api.reload(
+    load({
+      COFFERDAM_QUOTA_NAMESPACES: "1",
+      COFFERDAM_HTTP_MAX_UPLOAD_MB: "7",
+      COFFERDAM_EXEC_MEMORY_MB: "256",
+    }),
+  );
   expect(logged).toContainEqual({
     message: "these settings wait for a restart",
-    fields: { settings: ["http.max_upload_mb"] },
+    fields: { settings: ["http.max_upload_mb", "exec.memory_mb"] },
   });
   const { settings } = (await admin("/admin/config")) as { settings: unknown[] };
   expect(settings).toContainEqual({
     key: "quota.namespaces",
     value: 1,
     origin: "COFFERDAM_QUOTA_NAMESPACES",
+  });
+  expect(settings).toContainEqual({
+    key: "exec.memory_mb",
+    value: 1024,
+    origin: "default; 256 waits for a restart (COFFERDAM_EXEC_MEMORY_MB)",
   });
   const headers = { authorization: `Bearer ${keys["workspace_key"]}`, "x-namespace": "bob" };
   const body = JSON.stringify({ path: "a", content: "" });

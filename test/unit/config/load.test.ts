@@ -55,6 +55,14 @@ test("the command line goes before the environment, the environment before the f
   });
 });
 
+test("a copy is called by the name of what it was copied from", () => {
+  writeFileSync(file, "[exec]\ntimeout_s = 9\n");
+  const sources = { file, shownAs: "/srv/config.toml", env: {} };
+  expect(loadConfig(sources).origin.get("exec.timeout_s")).toBe("/srv/config.toml:2");
+  writeFileSync(file, "[exec]\ntimeout = 9\n");
+  expect(() => loadConfig(sources)).toThrow(/^\/srv\/config\.toml:2: /);
+});
+
 describe("what is wrong is said with its place and what is allowed", () => {
   const cases: [string, string, string][] = [
     [
