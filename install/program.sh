@@ -16,6 +16,10 @@ stage_release() {
 stage_build() {
   [ -x "$here/build/all" ] || fail "$here is neither a clone nor an unpacked release" 'Run install.sh where it came from.'
   repair_dpkg
+  why='the packages that the appliance needs could not be installed'
+  advice='Is the network there? Then run it again.'
+  # shellcheck disable=SC2016
+  long bash -c '. "$1/build/cache.sh"; needs ip=iproute2 iptables=iptables' needs "$here"
   new_stage
   why='the build failed: its last lines above say where'
   advice='Is the network there? What was built is kept, so running it again goes on from there.'

@@ -1,5 +1,14 @@
 import { beforeAll, expect, test } from "bun:test";
-import { chmodSync, cpSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  cpSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { sandboxId, type SandboxId } from "../../../src/ids.ts";
 import { removeStrays } from "../../../src/sandboxd/adopt.ts";
@@ -283,5 +292,13 @@ test("doctor looks at the host and boots a sandbox", async () => {
   ]) {
     expect([name, found[name]]).toEqual([name, "ok"]);
   }
+  // A minimal host: that is no fault as long as no sandbox has a network.
+  renameSync("/usr/sbin/iptables", "/usr/sbin/iptables.away");
+  const minimal = await at.client.call("doctor", {});
+  renameSync("/usr/sbin/iptables.away", "/usr/sbin/iptables");
+  expect(minimal.checks.find(({ name }) => name === "iptables")).toMatchObject({
+    status: "warn",
+    fix: "apt-get install iptables",
+  });
   expect(await at.end()).toEqual([]);
 }, 60_000);
