@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { amount } from "../../fixtures/amount.ts";
 
 /**
  * The init's own code, driven without a sandbox under the address and undefined-behaviour sanitizers: see driver.c. Each run
@@ -10,6 +11,8 @@ import { join } from "node:path";
  */
 const init = join(import.meta.dir, "../../../rootfs/init");
 const long = process.env["COFFERDAM_TEST_LONG"] === "1";
+const seconds = long ? amount("FUZZ_S", 300) : 4;
+const timeoutMs = (seconds + 60) * 1000;
 const sources = ["frames.c", "session.c", "calls.c", "spares.c", "streams.c", "shell.c"].map((name) =>
   join(init, name),
 );
@@ -64,12 +67,13 @@ test(
       stderr: "",
     });
     const seed = process.env["SEED"] ?? `${Date.now()}`;
-    const { exitCode, stdout, stderr } = await run([join(directory, "driver"), long ? "300" : "4", seed]);
+    const { exitCode, stdout, stderr } = await run([join(directory, "driver"), `${seconds}`, seed]);
     expect(stderr).not.toContain("FAILED");
     expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+    console.log(stdout.trim());
     expect(Number(stdout.split(" ")[0])).toBeGreaterThan(10);
   },
-  long ? 600_000 : 60_000,
+  timeoutMs,
 );
 
 // Coverage-guided where clang has its fuzzer (Debian: libclang-rt-14-dev); the dice above need nothing but gcc.
@@ -83,11 +87,11 @@ test.if(long && hasLibFuzzer)(
     expect(built).toMatchObject({ exitCode: 0 });
     const { exitCode, stderr } = await run([
       join(directory, "fuzzer"),
-      "-max_total_time=300",
+      `-max_total_time=${seconds}`,
       "-max_len=20000",
       "-print_final_stats=1",
     ]);
     expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
   },
-  600_000,
+  timeoutMs,
 );

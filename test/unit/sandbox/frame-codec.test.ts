@@ -8,6 +8,7 @@ import {
   FROM_INIT,
   type FrameRule,
 } from "../../../src/sandbox/frame-codec.ts";
+import { amount } from "../../fixtures/amount.ts";
 import { frame, readyFrame, TO_INIT } from "../../fixtures/fake-init.ts";
 import { seededRandom } from "../../fixtures/random.ts";
 
@@ -134,42 +135,51 @@ function randomStream(random: ReturnType<typeof seededRandom>): { frames: Frame[
 
 describe("random streams", () => {
   const base = Number(Bun.env["SEED"] ?? 1);
-  const runs = 1_500;
+  const runs = process.env["COFFERDAM_TEST_LONG"] === "1" ? amount("STREAMS", 500_000) : 1_500;
+  const timeoutMs = 10_000 + runs;
 
-  test(`valid frames come out as they went in, however they are cut (seeds from ${base})`, () => {
-    for (let seed = base; seed < base + runs; seed += 1) {
-      const random = seededRandom(seed);
-      const { frames, bytes } = randomStream(random);
-      const seen = decode(FROM_INIT, cut(bytes, random, 1 + random.int(60)));
-      if (!Bun.deepEquals(seen.map(plain), frames.map(plain))) throw new Error(`SEED=${seed}`);
-    }
-  });
-
-  test(`garbage and mutated streams end in FrameError or nothing, within bounds (seeds from ${base})`, () => {
-    let refused = 0;
-    for (let seed = base; seed < base + runs; seed += 1) {
-      const random = seededRandom(seed);
-      const bytes =
-        random.int(3) === 0
-          ? random.bytes(random.int(200))
-          : mutate(randomStream(random).bytes.slice(), random);
-      const rules = random.int(2) === 0 ? FROM_INIT : TO_INIT;
-      let handed = 0;
-      const decoder = new FrameDecoder(rules, (type, _call, payload) => {
-        handed += payload.length;
-        if (payload.length > rules.get(type)!.maxBytes) throw new Error(`SEED=${seed}: too much at once`);
-      });
-      try {
-        for (const chunk of cut(bytes, random, 1 + random.int(60))) decoder.push(chunk);
-      } catch (error) {
-        if (!(error instanceof FrameError)) throw new Error(`SEED=${seed}`, { cause: error });
-        refused += 1;
+  test(
+    `valid frames come out as they went in, however they are cut (seeds from ${base})`,
+    () => {
+      for (let seed = base; seed < base + runs; seed += 1) {
+        const random = seededRandom(seed);
+        const { frames, bytes } = randomStream(random);
+        const seen = decode(FROM_INIT, cut(bytes, random, 1 + random.int(60)));
+        if (!Bun.deepEquals(seen.map(plain), frames.map(plain))) throw new Error(`SEED=${seed}`);
       }
-      if (handed > bytes.length) throw new Error(`SEED=${seed}: more came out than went in`);
-    }
-    // Else the mutations test nothing.
-    expect(refused).toBeGreaterThan(runs / 4);
-  });
+    },
+    timeoutMs,
+  );
+
+  test(
+    `garbage and mutated streams end in FrameError or nothing, within bounds (seeds from ${base})`,
+    () => {
+      let refused = 0;
+      for (let seed = base; seed < base + runs; seed += 1) {
+        const random = seededRandom(seed);
+        const bytes =
+          random.int(3) === 0
+            ? random.bytes(random.int(200))
+            : mutate(randomStream(random).bytes.slice(), random);
+        const rules = random.int(2) === 0 ? FROM_INIT : TO_INIT;
+        let handed = 0;
+        const decoder = new FrameDecoder(rules, (type, _call, payload) => {
+          handed += payload.length;
+          if (payload.length > rules.get(type)!.maxBytes) throw new Error(`SEED=${seed}: too much at once`);
+        });
+        try {
+          for (const chunk of cut(bytes, random, 1 + random.int(60))) decoder.push(chunk);
+        } catch (error) {
+          if (!(error instanceof FrameError)) throw new Error(`SEED=${seed}`, { cause: error });
+          refused += 1;
+        }
+        if (handed > bytes.length) throw new Error(`SEED=${seed}: more came out than went in`);
+      }
+      // Else the mutations test nothing.
+      expect(refused).toBeGreaterThan(runs / 4);
+    },
+    timeoutMs,
+  );
 });
 
 function plain({ type, call, payload }: Frame): unknown[] {
