@@ -10,6 +10,11 @@ import type { Space } from "./space.ts";
 /** The uid and gid of every tenant's files; commands run as it. */
 export const TENANT = 10_000;
 const DIRECTORY_MODE = 0o755;
+/**
+ * One write makes no more: each costs five calls that keep the event loop, and a descriptor until all is on the disk. A
+ * URL's path has no more names than that either.
+ */
+const MAX_NEW_DIRECTORIES = 64;
 const { RENAME_NOREPLACE, O_NOFOLLOW } = constants;
 
 /** The directory that `path` is in, and those directories that got a new entry on the way to it. */
@@ -18,7 +23,7 @@ export interface Parents {
   readonly grown: readonly Descriptor[];
 }
 
-/** How many directories a write to `path` would have to make. */
+/** How many directories a write to `path` would have to make; too many are refused. */
 export function missingParents(space: Space, path: WorkspacePath): number {
   const budget = lookups();
   const isThere = (count: number): boolean => {
@@ -33,6 +38,12 @@ export function missingParents(space: Space, path: WorkspacePath): number {
     const middle = Math.floor((there + absent) / 2);
     if (isThere(middle)) there = middle;
     else absent = middle;
+  }
+  if (wanted - there > MAX_NEW_DIRECTORIES) {
+    throw new AppError(
+      "bad_input",
+      `A write makes at most ${MAX_NEW_DIRECTORIES} missing directories; make those above first.`,
+    );
   }
   return wanted - there;
 }

@@ -288,6 +288,18 @@ for i in range(6000):
   expect(readdirSync(fixture.tmp)).toEqual([]);
 }, 60_000);
 
+test("one write makes so many directories and no more", async () => {
+  const deep = `${"d/".repeat(64)}f`;
+  await fixture.volume.write(parsePath(deep), bytes("x"));
+  const before = openDescriptors();
+  const refused = await errorOf(() => fixture.volume.write(parsePath(`e/${deep}`), bytes("x")));
+  expect([refused.code, existsSync(join(fixture.live, "e"))]).toEqual(["bad_input", false]);
+  await fixture.volume.write(parsePath("e/f"), bytes("x"));
+  await fixture.volume.write(parsePath(`e/${deep}`), bytes("x"));
+  expect(openDescriptors()).toBe(before);
+  await fixture.volume.delete(parsePath("d"));
+});
+
 test("absolute links are followed only as far as one call may keep the others waiting", async () => {
   // Each link's text is nearly as long as a path may be, so that each look-up is as dear as can be.
   const script = `import os
