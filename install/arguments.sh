@@ -21,8 +21,8 @@ parse_arguments() {
     esac
   done
   [ "$purge" = no ] || [ "$action" = uninstall ] || wrong '--purge goes with --uninstall'
-  data=$(plain_path --data "$data")
-  [ -z "$prefix" ] || prefix=$(plain_path --prefix "$prefix")
+  data=$(directory_path --data "$data")
+  [ -z "$prefix" ] || prefix=$(directory_path --prefix "$prefix")
   [ -z "$listen" ] || check_listen "$listen"
   [ -z "$config" ] || config=$(readable_file --config "$config")
   [ -z "$runsc" ] || runsc=$(readable_file --runsc "$runsc")
@@ -35,9 +35,10 @@ wrong() {
 }
 
 # Paths end up in unit files and commands, so only what means itself there is allowed.
-plain_path() { # OPTION PATH
+directory_path() { # OPTION PATH
   local path
   path=$(realpath -m -- "$2")
+  [[ ! -e $path || -d $path ]] || wrong "$1: $path is no directory"
   [[ $path =~ ^(/[A-Za-z0-9._-]+)+$ ]] || wrong "$1: '$path' may have only letters, digits and . _ - in its names"
   echo "$path"
 }

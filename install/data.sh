@@ -79,7 +79,7 @@ place_configuration() {
   before=$(listen_in "$new")
   [ "$listen" = "${before:-$DEFAULT_LISTEN}" ] || set_listen "$listen" "$new"
   "$stage/bin/cofferdam" config check "$new" >"$work/check" 2>&1 ||
-    fail "the configuration is wrong: $(tail -n 1 "$work/check")" "Correct ${config:-$data/config.toml} and run it again."
+    fail "the configuration is wrong: $(tail -n 1 "$work/check" | sed "s|$new|${config:-$data/config.toml}|")" "Correct ${config:-$data/config.toml} and run it again."
   note "the API will listen on $listen"
   [[ ! -s $new && ! -e $data/config.toml ]] || write_file "$data/config.toml" 644 "$(<"$new")"
 }

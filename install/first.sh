@@ -70,7 +70,7 @@ next_steps() {
   echo
   echo 'Next:'
   echo "  curl -s http://$listen/v1/exec -H 'Authorization: Bearer $key' -H 'X-Namespace: demo' --json '{\"command\": \"ls -la\"}'"
-  echo "  pip install trove-sdk && python3 -c 'from trove_sdk import TroveClient as T; print(T(\"$key\", \"demo\", base_url=\"http://$listen\").exec(\"ls -la\"))'"
+  echo "  python3 -m venv trove && trove/bin/pip -q install trove-sdk && trove/bin/python -c 'from trove_sdk import TroveClient as T; print(T(\"$key\", \"demo\", base_url=\"http://$listen\").exec(\"ls -la\"))'"
   echo "  ${program/#\/usr\/local\/bin\//} exec demo$([ "$data" = "$DEFAULT_DATA" ] || echo " --data $data") -- 'ls -la'"
 }
 

@@ -57,11 +57,22 @@ registered() {
 at() { [ "$data" = "$DEFAULT_DATA" ] || echo "@$inst"; }
 
 check_space() {
-  local place=$prefix free want=4000
+  local free want=4000
   ! is_release || want=2000
+  free=$(free_mb "$prefix")
+  [ "$free" -ge $want ] || fail "$prefix would have $free MB, and $want are needed" 'Make room, or give another --prefix.'
+  # Who brings a configuration may have lowered the floor below which nothing is written.
+  [ -z "$inst" ] && [ -z "$config" ] || return 0
+  free=$(free_mb "$data")
+  [ "$free" -ge 1000 ] || fail "$data would have $free MB, and below 512 nothing is written" \
+    'Make room, give another --data, or a --config that lowers [quota] disk_floor_mb.'
+}
+
+# What is free where PATH is, or will be.
+free_mb() { # PATH
+  local place=$1
   until [ -d "$place" ]; do place=$(dirname "$place"); done
-  free=$((($(stat -f -c '%a * %S' "$place")) >> 20))
-  [ "$free" -ge $want ] || fail "$place has $free MB free and $want are needed" 'Make room, or give another --prefix.'
+  echo $((($(stat -f -c '%a * %S' "$place")) >> 20))
 }
 
 # Found here rather than when api starts, while nothing has been changed. Our own api may hold the port already.

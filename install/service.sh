@@ -69,6 +69,7 @@ start_detached() {
   local log=$data/log/serve.log ready=/run/cofferdam/$inst/ready deadline=$((SECONDS + 60))
   stop_detached
   ensure_directory "$data/log"
+  chmod 700 "$data/log"
   rm -f "$ready" # or what the last one said would be read
   env -i PATH="$PATH" LC_ALL=C.UTF-8 setsid "$program" serve --data "$data" --keys-file "$first_keys" \
     </dev/null >"$ready" 2>>"$log" 9<&- &

@@ -12,7 +12,7 @@ uninstall() {
   step 'Data' remove_data
   step 'Program and users' remove_program
   echo
-  if [ -d "$data" ]; then
+  if [ "$purge" = no ] && [ -d "$data" ]; then
     echo "Cofferdam was removed. Its data and master key stay in $data; --uninstall --purge removes them too."
   else
     echo 'Cofferdam was removed, with its data.'
@@ -66,7 +66,9 @@ own_mounts() { awk -v dir="/run/cofferdam/$inst/" 'index($5, dir) == 1 { print $
 
 remove_data() {
   if [ "$purge" = yes ]; then
-    rm -rf --one-file-system -- "$data"
+    # The directory itself may be a file system's root, and then stays.
+    [ ! -d "$data" ] || find "$data" -xdev -mindepth 1 -delete
+    remove_empty "$data"
   elif [ -d "$data" ]; then
     # Its files' owners are about to be removed; whoever gets their uids next must not come in.
     chmod 700 "$data"

@@ -29,7 +29,7 @@ test("the first install starts it, says that it will not come back by itself, an
   expect(out).toContain("after a reboot it has to be started again");
   expect(out).toMatch(/hello from Linux 4\.\S+ in gVisor, as uid 10000/);
   expect(out).toContain("These keys are shown this once");
-  expect(await ok(host.sh("stat -c %a /root/keys.json"))).toBe("600");
+  expect(await ok(host.sh("stat -c %a /root/keys.json /var/lib/cofferdam/log"))).toBe("600\n700");
   await ok(host.sh(`cofferdam exec alice -- 'echo kept >workspace/note'`));
 });
 
@@ -47,6 +47,14 @@ test("a second instance runs beside it, and goes", async () => {
   await ok(host.sh(`cofferdam exec --data /var/lib/second alice -- 'ls workspace'`));
   await ok(host.sh(`${install} --data /var/lib/second --uninstall --purge`));
   expect(await ok(host.sh(`cofferdam exec alice -- 'cat workspace/note'`))).toBe("kept");
+});
+
+test("data on a file system of their own are purged, and its root stays", async () => {
+  await ok(host.sh("mkdir /srv/own; mount -t tmpfs -o size=2g tmpfs /srv/own"));
+  await ok(host.sh(`${install} --data /srv/own --listen 127.0.0.1:8081`));
+  const out = await ok(host.sh(`${install} --data /srv/own --uninstall --purge`));
+  expect(out).toEndWith("Cofferdam was removed, with its data.");
+  expect(await ok(host.sh("ls -A /srv/own; umount /srv/own; rmdir /srv/own"))).toBe("");
 });
 
 test("an uninstall with --purge leaves nothing", async () => {

@@ -37,6 +37,7 @@ test.each([
   ["--data '/srv/a b'", "--data: '/srv/a b' may have only letters, digits and . _ - in its names"],
   ["--data /", "--data: '/' may have only"],
   ["--prefix '/opt/x%y'", "--prefix: '/opt/x%y' may have only"],
+  ["--data /root/bad.toml", "--data: /root/bad.toml is no directory"],
   ["--listen 0.0.0.0:8080", "--listen: '0.0.0.0:8080' is not a loopback HOST:PORT"],
   ["--listen 127.0.0.1", "--listen: '127.0.0.1' is not a loopback HOST:PORT"],
   ["--listen 127.0.0.1:70000", "--listen: the port is one of 1 to 65535, not 70000"],
@@ -90,8 +91,23 @@ test("a user that has the tenants' uid", async () => {
 
 test("a wrong configuration, with its line", async () => {
   const out = await refused("/opt/release/install.sh --config /root/bad.toml", 1);
-  expect(out).toContain("failed at: Configuration\n  why: the configuration is wrong: ");
+  expect(out).toContain(
+    "failed at: Configuration\n  why: the configuration is wrong: cofferdam: /root/bad.toml:2: not TOML",
+  );
   expect(out).toContain("What this run had changed was undone");
+});
+
+test("a disk on which nothing could be written", async () => {
+  const small = "mkdir /srv/small; mount -t tmpfs -o size=600m tmpfs /srv/small; ";
+  const gone = "; s=$?; umount /srv/small; rmdir /srv/small; exit $s";
+  expect(await refused(`${small} /opt/release/install.sh --data /srv/small/data ${gone}`, 1)).toMatch(
+    /why: \/srv\/small\/data would have \d+ MB, and below 512 nothing is written\n/,
+  );
+});
+
+test("a runsc that is none", async () => {
+  const out = await refused("/opt/release/install.sh --runsc /bin/true", 1);
+  expect(out).toContain("failed at: Checking the release\n  why: /usr/bin/true is no runsc\n");
 });
 
 test("a release with a changed byte", async () => {
