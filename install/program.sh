@@ -23,10 +23,8 @@ stage_build() {
   # shellcheck disable=SC2016
   long bash -c '. "$1/build/cache.sh"; needs ip=iproute2 iptables=iptables' needs "$here"
   new_stage
-  why='the build failed: its last lines above say where'
-  advice='Is the network there? What was built is kept, so running it again goes on from there.'
-  long "$here/build/all" "$stage" ${runsc:+--runsc "$runsc"}
-  why='' advice=''
+  long "$here/build/all" "$stage" ${runsc:+--runsc "$runsc"} ||
+    fail "$(tail -n 1 "$work/output")" 'The lines above say more. What was built is kept: running it again goes on from there.'
   name_version "$stage" bin/cofferdam lib/cofferdam/{runsc,rootfs.erofs,manifest.json}
 }
 

@@ -27,15 +27,17 @@ step() { # TITLE FUNCTION
 
 note() { printf '         %s\n' "$*"; }
 
-# A command that may take minutes: its output, indented, is the progress. It has a process group of its own and is
-# waited for in `wait`, so that a signal reaches it and us at once.
+# A command that may take minutes: its output, indented, is the progress, and stays in $work/output. It has a process
+# group of its own and is waited for in `wait`, so that a signal reaches it and us at once.
 long() { # CMD..
   set -m
-  { "$@" 2>&1 </dev/null | sed -u 's/^/         /'; } 9<&- &
+  { "$@" 2>&1 </dev/null | tee "$work/output" | sed -u 's/^/         /'; } 9<&- &
   child=$!
   set +m
-  wait "$child"
+  local status=0
+  wait "$child" || status=$?
   child=''
+  return $status
 }
 
 fail() { # WHY WHAT-TO-DO
@@ -50,11 +52,19 @@ keep_install() { undo=(); }
 
 interrupted() { # SIGNAL STATUS
   why="interrupted by SIG$1" advice='run it again when you like'
-  if [ -n "$child" ]; then
-    kill -TERM -- "-$child" 2>/dev/null || :
-    tail --pid="$child" -f /dev/null
-  fi
+  [ -z "$child" ] || end_group "$child"
   exit "$2"
+}
+
+# Ends all processes of a group, in the end those too that would not listen.
+end_group() { # PID
+  local tries
+  kill -TERM -- "-$1" 2>/dev/null || :
+  for ((tries = 0; tries < 50; tries++)); do
+    kill -0 -- "-$1" 2>/dev/null || return 0
+    sleep 0.1
+  done
+  kill -KILL -- "-$1" 2>/dev/null || :
 }
 
 finish() { # STATUS
