@@ -1,3 +1,5 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import {
   changesSince,
@@ -8,8 +10,10 @@ import {
   type Host,
   type Listing,
 } from "../fixtures/host.ts";
+import { matches, steps } from "../fixtures/transcript.ts";
 
 /* The life of an install on a host that systemd runs, from a release, without a network. In order. */
+const docs = resolve(import.meta.dir, "../../docs");
 const release = makeRelease();
 let host: Host;
 let pristine: Listing;
@@ -128,6 +132,15 @@ test("sandboxd's mounts are the host's own", async () => {
 test("doctor finds nothing wrong below the units' restrictions", async () => {
   expect(await ok(host.sh("cofferdam doctor"))).toContain("Nothing is wrong");
 });
+
+for (const name of readdirSync(docs).filter((file) => file.endsWith(".md"))) {
+  for (const step of steps(`docs/${name}`, readFileSync(join(docs, name), "utf8"), "console systemd")) {
+    test(`${step.file}:${step.line} ${step.command.split("\n")[0]}`, async () => {
+      const { out } = await host.sh(step.command);
+      expect(matches(step.output, out), `shown:\n${step.output}\nreal:\n${out}`).toBe(true);
+    });
+  }
+}
 
 test("a second instance runs beside it, and goes without a trace", async () => {
   const before = await listing(host);
