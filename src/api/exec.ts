@@ -29,8 +29,7 @@ export function execRoutes({ access, exec }: { access: Access; exec: Exec }) {
     const body = await largeBodies.hold(namespace.owner, request, MAX_BODY_BYTES, read);
     const { command } = body;
     const stdin = typeof body.stdin === "string" ? new TextEncoder().encode(body.stdin) : undefined;
-    exec.check({ command, stdin });
-    return await namespace.write(({ id, signal }) => exec.exec({ namespace: id, command, stdin, signal }));
+    return await execInTurn(exec, request, namespace, { command, stdin });
   }
 
   return new Elysia()
@@ -51,6 +50,19 @@ export function execRoutes({ access, exec }: { access: Access; exec: Exec }) {
         parse: "none",
       },
     );
+}
+
+/** A call that is refused or finds no turn has made no namespace. */
+export async function execInTurn(
+  exec: Pick<Exec, "check" | "turn" | "exec">,
+  request: Request,
+  namespace: NamespaceCall,
+  what: { readonly command: string; readonly stdin: Uint8Array | undefined },
+): Promise<ExecResult> {
+  exec.check(what);
+  return await exec.turn(namespace.owner, request.signal, () =>
+    namespace.write(({ id, signal }) => exec.exec({ namespace: id, ...what, signal })),
+  );
 }
 
 export function jsonAnswer(result: ExecResult, outgoing: Outgoing): Response {

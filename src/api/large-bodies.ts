@@ -3,8 +3,6 @@ import { AppError } from "../errors.ts";
 /** Shorter ones are not counted. */
 const LARGE_BYTES = 1024 * 1024;
 
-export type LargeBodies = ReturnType<typeof createLargeBodies>;
-
 /**
  * Bounds what the bodies that are held in memory as a whole take for one owner together. Who has more is told to come
  * back, before any of it is read; nobody waits, or a client that sends slowly would keep the others waiting.

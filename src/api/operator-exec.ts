@@ -4,6 +4,7 @@ import { operatorExecRequest, type operatorExecResult } from "../protocol/operat
 import type { Exec } from "../sandbox/exec.ts";
 import { namespaceCalls, type Access } from "./auth.ts";
 import { readJson } from "./body.ts";
+import { execInTurn } from "./exec.ts";
 
 /** The operator's exec, on the admin socket: a terminal wants the bytes as they are. */
 export function operatorExecRoutes({
@@ -11,17 +12,14 @@ export function operatorExecRoutes({
   exec,
 }: {
   readonly access: Access;
-  readonly exec: Pick<Exec, "check" | "exec">;
+  readonly exec: Pick<Exec, "check" | "turn" | "exec">;
 }) {
   return new Elysia().use(namespaceCalls(access)).post(
     "/admin/exec",
     async ({ request, namespace }): Promise<z.infer<typeof operatorExecResult>> => {
       const { command, stdin_base64 } = await readJson(request, operatorExecRequest);
       const stdin = stdin_base64 === undefined ? undefined : Uint8Array.fromBase64(stdin_base64);
-      exec.check({ command, stdin });
-      const result = await namespace.write(({ id, signal }) =>
-        exec.exec({ namespace: id, command, stdin, signal }),
-      );
+      const result = await execInTurn(exec, request, namespace, { command, stdin });
       return {
         exit_code: result.exitCode,
         stdout_base64: result.stdout.toBase64(),

@@ -1,5 +1,4 @@
 import { AppError } from "../errors.ts";
-import type { NamespaceId } from "../ids.ts";
 
 export interface AdmissionLimits {
   /** Calls that run at once, of all namespaces. */
@@ -24,8 +23,8 @@ interface Lane {
 }
 
 export interface Admission {
-  /** Resolves when the call may run; the caller then must call the release, once. */
-  admit(namespace: NamespaceId, signal?: AbortSignal): Promise<Release>;
+  /** Resolves when the call of this owner, a namespace, may run; the caller then must call the release, once. */
+  admit(owner: string, signal?: AbortSignal): Promise<Release>;
   /** Refuses all that wait, with this error. */
   refuseWaiting(error: AppError): void;
   /** Resolves when nothing runs. */
@@ -40,16 +39,16 @@ export interface Admission {
  */
 export function createAdmission(limits: () => AdmissionLimits): Admission {
   /** Has every namespace that runs or waits. Its order is whose turn it is: one that was served goes to the end. */
-  const lanes = new Map<NamespaceId, Lane>();
+  const lanes = new Map<string, Lane>();
   let running = 0;
   let waiting = 0;
   const idlers: (() => void)[] = [];
 
-  function tidy(namespace: NamespaceId, lane: Lane): void {
+  function tidy(namespace: string, lane: Lane): void {
     if (lane.running === 0 && lane.waiting.length === 0) lanes.delete(namespace);
   }
 
-  function start(namespace: NamespaceId, lane: Lane): Release {
+  function start(namespace: string, lane: Lane): Release {
     running += 1;
     lane.running += 1;
     lanes.delete(namespace);
@@ -129,7 +128,7 @@ export function createAdmission(limits: () => AdmissionLimits): Admission {
     stats: () => ({ running, waiting, namespaces: lanes.size }),
   };
 
-  async function wait(namespace: NamespaceId, lane: Lane, signal: AbortSignal | undefined): Promise<Release> {
+  async function wait(namespace: string, lane: Lane, signal: AbortSignal | undefined): Promise<Release> {
     const { promise, resolve, reject } = Promise.withResolvers<Release>();
     const waiter: Waiter = { admit: () => resolve(start(namespace, lane)), refuse: reject };
     lane.waiting.push(waiter);

@@ -35,8 +35,13 @@ export interface Exec {
   /** Throws AppError bad_input or too_large for what exec would refuse: before a namespace is made for it. */
   check(request: Pick<ExecRequest, "command" | "stdin">): void;
   /**
-   * Runs one command in the namespace's sandbox. Throws AppError: bad_input or too_large before anything runs, busy
-   * and unavailable when it did not run, timeout and sandbox_lost when it may have.
+   * Waits for the turn of `owner`, a namespace that need not exist yet, and holds it for `work`. Throws AppError busy
+   * when it does not come, and nothing is done then.
+   */
+  turn<T>(owner: string, signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T>;
+  /**
+   * Runs one command in the namespace's sandbox, in a turn. Throws AppError: bad_input or too_large before anything
+   * runs, unavailable when it did not run, timeout and sandbox_lost when it may have.
    */
   exec(request: ExecRequest): Promise<ExecResult>;
   /** Ends the namespace's sandbox and what runs in it; resolves when it is gone. */
@@ -119,21 +124,25 @@ export function createExec(options: Options): Exec {
   return {
     check,
 
-    async exec(request) {
-      check(request);
+    async turn(owner, signal, work) {
       if (closing !== undefined) throw stopping();
-      const { namespace, command, stdin, signal } = request;
-      const release = await admission.admit(namespace, signal);
+      const release = await admission.admit(owner, signal);
       try {
-        const lease = await warm.acquire(namespace, signal);
-        try {
-          const running = lease.session.run({ command, stdin, outputCap: limits.output_mb * 1024 * 1024 });
-          return await finish(running, limits.timeout_s, signal);
-        } finally {
-          lease.release();
-        }
+        return await work();
       } finally {
         release();
+      }
+    },
+
+    async exec(request) {
+      check(request);
+      const { namespace, command, stdin, signal } = request;
+      const lease = await warm.acquire(namespace, signal);
+      try {
+        const running = lease.session.run({ command, stdin, outputCap: limits.output_mb * 1024 * 1024 });
+        return await finish(running, limits.timeout_s, signal);
+      } finally {
+        lease.release();
       }
     },
 

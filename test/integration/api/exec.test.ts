@@ -31,7 +31,9 @@ beforeEach(() => {
   sandboxd = new FakeSandboxd({ path: join(dir, "sd"), sandboxesPath: join(dir, "sb") });
   sandboxd.start();
   client = createSandboxdClient({ path: join(dir, "sd"), log });
-  const config = configSchema.parse({ exec: { timeout_s: 1, output_mb: 1, per_namespace: 1, queue: 0 } });
+  const config = configSchema.parse({
+    exec: { timeout_s: 1, output_mb: 1, per_namespace: 1, concurrency: 2, queue: 0 },
+  });
   exec = createExec({ config, sandboxd: client, connections, log });
   made = new Map();
   const workspace = workspaceId.make();
@@ -157,6 +159,16 @@ describe("POST /v1/exec", () => {
     expect([refused.status, refused.headers.get("retry-after")]).toEqual([429, "1"]);
     expect((await slow).status).toBe(408);
     expect((await post(command("out x"))).status).toBe(200);
+  });
+
+  test("429 leaves no namespace behind", async () => {
+    const slow = [post(command("sleep 60000")), post(command("sleep 60000"), { namespace: "bob" })];
+    await until(() => exec.stats().running === 2);
+    expect((await post(command("out x"), { namespace: "carol" })).status).toBe(429);
+    expect([...made.keys()].sort()).toEqual(["alice", "bob"]);
+    await Promise.all(slow);
+    expect((await post(command("out x"), { namespace: "carol" })).status).toBe(200);
+    expect(made.has("carol")).toBe(true);
   });
 
   test("503 with Retry-After when sandboxd is away, 502 when the sandbox is lost", async () => {

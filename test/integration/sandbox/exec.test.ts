@@ -6,7 +6,7 @@ import { configSchema, type Config } from "../../../src/config/schema.ts";
 import { namespaceId, type NamespaceId } from "../../../src/ids.ts";
 import { createLog } from "../../../src/log.ts";
 import { listenForSandboxes, type Connections } from "../../../src/sandbox/connections.ts";
-import { createExec, type Exec, type ExecResult } from "../../../src/sandbox/exec.ts";
+import { createExec, type Exec } from "../../../src/sandbox/exec.ts";
 import { createSandboxdClient, type SandboxdClient } from "../../../src/sandbox/sandboxd-client.ts";
 import { FakeSandboxd } from "../../fixtures/fake-sandboxd.ts";
 
@@ -44,8 +44,10 @@ afterEach(async () => {
   rmSync(dir, { recursive: true });
 });
 
-const run = (namespace: NamespaceId, command: string, signal?: AbortSignal): Promise<ExecResult> =>
-  exec.exec({ namespace, command, signal });
+const run = async (namespace: NamespaceId, command: string, signal?: AbortSignal) => {
+  exec.check({ command });
+  return exec.turn(namespace, signal, () => exec.exec({ namespace, command, signal }));
+};
 const errorOf = (promise: Promise<unknown>): Promise<unknown> =>
   promise.then(
     (value) => ({ value }),

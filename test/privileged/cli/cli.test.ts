@@ -36,6 +36,7 @@ beforeAll(async () => {
   const db = await openDatabase(instance.api.database);
   const volumes = createVolumes({ dir: instance.api.volumes, config: () => config });
   const exec = {
+    turn: <T>(_owner: string, _signal: AbortSignal | undefined, work: () => Promise<T>) => work(),
     check() {},
     async exec({ command, stdin }: { command: string; stdin?: Uint8Array | undefined }) {
       if (command === "too long") throw new AppError("timeout", "The command ran longer than 30 s.");

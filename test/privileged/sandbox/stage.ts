@@ -109,7 +109,9 @@ export async function stageExec(lib: string, settings: Partial<Config["exec"]> =
       command: string,
       more: { stdin?: Uint8Array; signal?: AbortSignal } = {},
     ): Promise<ShellResult> {
-      const result = await exec.exec({ namespace, command, ...more });
+      const result = await exec.turn(namespace, more.signal, () =>
+        exec.exec({ namespace, command, ...more }),
+      );
       return {
         ...result,
         stdout: Buffer.from(result.stdout).toString(),
