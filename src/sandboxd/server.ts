@@ -22,7 +22,9 @@ export interface LineServerOptions {
 
 interface Client {
   received: Buffer;
-  unsent: Buffer;
+  /** Put together only when the socket can take them: a client that does not read would have them copied for each answer. */
+  unsent: Buffer[];
+  unsentBytes: number;
 }
 
 type Socket = Bun.Socket<Client>;
@@ -35,9 +37,12 @@ export function listenForLines(options: LineServerOptions) {
 
   function send(socket: Socket, text: string): void {
     const { data } = socket;
-    data.unsent = Buffer.concat([data.unsent, Buffer.from(`${text}\n`)]);
-    flush(socket);
-    if (data.unsent.length > MAX_UNSENT_BYTES) {
+    const answer = Buffer.from(`${text}\n`);
+    data.unsent.push(answer);
+    data.unsentBytes += answer.length;
+    // With others before it, it waits for the drain like them.
+    if (data.unsent.length === 1) flush(socket);
+    if (data.unsentBytes > MAX_UNSENT_BYTES) {
       log.warn("a client does not read its answers; it is cut off");
       socket.terminate();
     }
@@ -46,8 +51,10 @@ export function listenForLines(options: LineServerOptions) {
   function flush(socket: Socket): void {
     const { data } = socket;
     if (data.unsent.length === 0) return;
-    const written = socket.write(data.unsent);
-    if (written > 0) data.unsent = data.unsent.subarray(written);
+    const all = Buffer.concat(data.unsent);
+    const rest = all.subarray(Math.max(0, socket.write(all)));
+    data.unsent = rest.length === 0 ? [] : [rest];
+    data.unsentBytes = rest.length;
   }
 
   async function take(socket: Socket, line: string): Promise<void> {
@@ -93,7 +100,7 @@ export function listenForLines(options: LineServerOptions) {
               socket.terminate();
               return;
             }
-            socket.data = { received: Buffer.alloc(0), unsent: Buffer.alloc(0) };
+            socket.data = { received: Buffer.alloc(0), unsent: [], unsentBytes: 0 };
             clients.add(socket);
             onClient(uid);
           },
