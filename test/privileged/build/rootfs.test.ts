@@ -122,7 +122,7 @@ test("every tool that a command may count on is there and starts", () => {
     answers[at]?.includes(word) === true ? [] : [{ command, answer: answers[at] ?? null }],
   );
   expect(wrong).toEqual([]);
-});
+}, 180_000);
 
 test("nothing in it can be changed, not even by root with capabilities; a tmpfs beside it can", () => {
   const attempts = [
