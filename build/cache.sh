@@ -25,7 +25,7 @@ file_digest() { sha256sum <"$1" | cut -c1-64; }
 
 # cached KIND KEY MAKE..: prints the path CACHE/KIND/KEY, and makes it first with `MAKE.. OUT` when it is not there.
 # MAKE builds in a directory of its own, and only a finished result is renamed into place; builders of one kind wait
-# for each other. What a killed build left is removed by the next one, and what nobody used for 30 days too.
+# for each other. What a killed build left is removed by the next one, and what nobody used for three days too (an executable or an image is large, and every commit makes one).
 cached() (
   kind=$1 key=$2
   shift 2
@@ -44,7 +44,7 @@ cached() (
       "$@" "$making/out" >&2
       # Where cached is part of a condition, bash goes on after a failure.
       [ -e "$making/out" ] || exit 1
-      find "$cache/$kind" -mindepth 1 -maxdepth 1 ! -name '.*' -mtime +30 -exec rm -rf --one-file-system {} +
+      find "$cache/$kind" -mindepth 1 -maxdepth 1 ! -name '.*' -mtime +2 -exec rm -rf --one-file-system {} +
       mv -T "$making/out" "$entry"
     fi
   fi
