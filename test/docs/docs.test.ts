@@ -28,9 +28,12 @@ test("install.sh, the first of the README's two commands", () => {
   expect(install.exitCode, `${install.stdout.toString()}${install.stderr.toString()}`).toBe(0);
 });
 
-const documents = ["README.md", ...readdirSync(join(repo, "docs")).map((name) => `docs/${name}`)].filter(
-  (name) => name.endsWith(".md"),
-);
+const documents = [
+  "README.md",
+  ...readdirSync(join(repo, "docs"))
+    .toSorted()
+    .map((name) => `docs/${name}`),
+].filter((name) => name.endsWith(".md"));
 
 for (const document of documents) {
   for (const step of steps(document, readFileSync(join(repo, document), "utf8"), "console")) {

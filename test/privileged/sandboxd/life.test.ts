@@ -2,8 +2,10 @@ import { beforeAll, expect, test } from "bun:test";
 import {
   chmodSync,
   cpSync,
+  existsSync,
   readFileSync,
   readdirSync,
+  readlinkSync,
   renameSync,
   rmSync,
   statSync,
@@ -113,6 +115,32 @@ test("limits are in force, and running out of memory is told as such", async () 
   expect(next.sandbox).not.toBe(sandbox);
   expect(await at.end()).toEqual([]);
 }, 60_000);
+
+test("on the host a sandbox has no rights, and its gofer only those over the files that it is shown", async () => {
+  const at = await stage(lib);
+  const { sandbox } = await at.client.call("ensureSandbox", { namespace: at.namespace() });
+  expect(await at.api.shell(sandbox, "echo runs")).toBe("runs\n");
+  const field = (pid: number | "self", name: string) =>
+    new RegExp(`^${name}:\\s*(\\S+)`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
+  // The control: this process, which started them, has it all.
+  expect([field("self", "Uid"), field("self", "Seccomp")]).toEqual(["0", "0"]);
+  const seen = new Set<string>();
+  for (const pid of members(at.instance.inst, sandbox)) {
+    const gofer = readFileSync(`/proc/${pid}/cmdline`, "utf8").startsWith("runsc-gofer");
+    seen.add(gofer ? "gofer" : "sandbox");
+    expect([field(pid, "Uid"), field(pid, "CapPrm"), field(pid, "CapBnd"), field(pid, "NoNewPrivs")]).toEqual(
+      // CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID and SYS_CHROOT.
+      gofer
+        ? ["0", "000000000004001f", "000000000004001f", "1"]
+        : ["65534", "0000000000000000", "0000000000000000", "1"],
+    );
+    expect(field(pid, "Seccomp")).toBe("2");
+    expect(readlinkSync(`/proc/${pid}/ns/net`)).not.toBe(readlinkSync("/proc/self/ns/net"));
+    expect(existsSync(`/proc/${pid}/root/etc/passwd`)).toBe(false);
+  }
+  expect([...seen].toSorted()).toEqual(["gofer", "sandbox"]);
+  expect(await at.end()).toEqual([]);
+});
 
 test("a sandbox that ends by itself, or whose sandbox process is killed, is removed and replaced", async () => {
   const at = await stage(lib);
