@@ -1,6 +1,7 @@
 import { Elysia } from "elysia";
 import { z } from "zod";
 import { AppError } from "../errors.ts";
+import { createAdmission } from "../sandbox/admission.ts";
 import { parsePath, parseUrlPath, refusedPath, type WorkspacePath } from "../volumes/path.ts";
 import type { Volumes } from "../volumes/volumes.ts";
 import type { WriteSource, Written } from "../volumes/write.ts";
@@ -9,6 +10,9 @@ import { errorResponse } from "./errors.ts";
 import { readJson, text } from "./body.ts";
 import { download } from "./download.ts";
 import { createLargeBodies } from "./large-bodies.ts";
+
+/** Listings at once: they share api's one thread with everybody's calls, and a tree of links is slow to walk. */
+const WALKS = { concurrency: 4, perNamespace: 2, queue: 1000, maxWaitMs: 30_000 };
 
 export interface FileRoutesParts {
   readonly access: Access;
@@ -35,6 +39,7 @@ const RECURSIVE = new Map([
 /** The file calls of a namespace. */
 export function fileRoutes({ access, volumes, maxPathBytes }: FileRoutesParts) {
   const largeBodies = createLargeBodies(LARGE_BODIES_BYTES);
+  const walks = createAdmission(() => WALKS);
   const pathOf = (input: string) => parsePath(input, maxPathBytes);
 
   async function write(
@@ -100,7 +105,12 @@ export function fileRoutes({ access, volumes, maxPathBytes }: FileRoutesParts) {
       const path = pathOf(query.get("path") ?? "workspace/");
       const recursive = RECURSIVE.get(query.get("recursive")?.toLowerCase() ?? "false");
       if (recursive === undefined) throw new AppError("invalid", "recursive has to be true or false.");
-      return namespace.read(async ({ id }) => volumes.open(id).list(path, recursive));
+      const release = await walks.admit(namespace.owner, request.signal);
+      try {
+        return await namespace.read(async ({ id, signal }) => volumes.open(id).list(path, recursive, signal));
+      } finally {
+        release();
+      }
     })
     .get("/v1/files/content", async ({ request, namespace }) => {
       const input = queryOf(request).get("path");

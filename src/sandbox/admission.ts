@@ -155,7 +155,7 @@ export function createAdmission(limits: () => AdmissionLimits): Admission {
 }
 
 function busy(): AppError {
-  return new AppError("busy", "Too many commands are running or waiting. Try again in a moment.", {
+  return new AppError("busy", "Too many calls are running or waiting. Try again in a moment.", {
     retryAfterS: 1,
   });
 }

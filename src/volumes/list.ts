@@ -33,8 +33,13 @@ export interface Listing {
  * Directories first, then by name; with `recursive`, what is in a directory follows it. A link counts as what it
  * points to inside the workspace, else as itself, and is never descended into.
  */
-export async function listDirectory(space: Space, path: WorkspacePath, recursive: boolean): Promise<Listing> {
-  const walk: Walk = { space, entries: [], truncated: false, pause: createPause() };
+export async function listDirectory(
+  space: Space,
+  path: WorkspacePath,
+  recursive: boolean,
+  signal?: AbortSignal,
+): Promise<Listing> {
+  const walk: Walk = { space, entries: [], truncated: false, pause: createPause(signal) };
   try {
     using dir = openListed(space, path);
     await listInto(walk, dir, path.inner, recursive ? MAX_LEVELS : 1, recursive);

@@ -16,7 +16,7 @@ export interface Volume {
   write(path: WorkspacePath, source: WriteSource): Promise<Written>;
   open(path: WorkspacePath): OpenFile;
   content(path: WorkspacePath): Promise<Content>;
-  list(path: WorkspacePath, recursive: boolean): Promise<Listing>;
+  list(path: WorkspacePath, recursive: boolean, signal?: AbortSignal): Promise<Listing>;
   delete(path: WorkspacePath): Promise<void>;
   usage(): Promise<Usage>;
 }
@@ -77,9 +77,9 @@ export function openVolume({ volumes, id, limits, quota, freshName }: VolumePart
       }
     },
 
-    async list(path, recursive) {
+    async list(path, recursive, signal) {
       using found = space();
-      if (found !== null) return await listDirectory(found, path, recursive);
+      if (found !== null) return await listDirectory(found, path, recursive, signal);
       if (path.names.length > 0) throw new AppError("not_found", `There is no ${path.text}.`);
       return { entries: [], truncated: false };
     },

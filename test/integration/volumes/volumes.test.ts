@@ -252,6 +252,11 @@ test("a huge directory is listed, counted and deleted while others are served", 
   expect(listed.result.entries.map(({ name }) => name)).toEqual(
     Array.from({ length: 1000 }, (_, index) => String(index + 1).padStart(6, "0")),
   );
+  const gone = new AbortController();
+  const abandoned = volume.list(parsePath("huge"), true, gone.signal).catch((error: unknown) => error);
+  const why = new Error("the client hung up");
+  gone.abort(why);
+  expect(await abandoned).toBe(why);
   const counted = await turnsDuring(volume.usage());
   expect(counted.result).toEqual({ bytes: 0, files: COUNT + 1, directories: 1 });
   const deleted = await turnsDuring(volume.delete(parsePath("huge")));
