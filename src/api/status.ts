@@ -81,7 +81,7 @@ async function gatewayCheck(check: StatusParts["checkGateway"]): Promise<Check> 
     return {
       name: "gateway",
       status: "fail",
-      detail: `it does not answer: ${error instanceof Error ? error.message : String(error)}`,
+      detail: `it does not answer (${reason(error)})`,
       fix: "Its log says why: journalctl -u cofferdam-gateway, or what cofferdam serve writes.",
     };
   }
@@ -94,4 +94,10 @@ function sandboxdAway(why: string): Check {
     detail: why,
     fix: "Start it: systemctl restart cofferdam.target, or cofferdam serve; its log says why it stopped.",
   };
+}
+
+/** The errno's name: what fetch says beside it asks for a typo in a URL. */
+function reason(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return "code" in error && typeof error.code === "string" ? error.code : error.message;
 }

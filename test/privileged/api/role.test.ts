@@ -63,7 +63,7 @@ test("status and doctor say which role is away, and what to do", async () => {
     sandboxes: expect.stringContaining("not answering"),
   });
   const { checks } = (await admin("/admin/doctor")) as {
-    checks: { name: string; status: string; fix: string | null }[];
+    checks: { name: string; status: string; detail: string; fix: string | null }[];
   };
   expect(checks.map(({ name, status }) => `${name}: ${status}`)).toEqual([
     "api confined: ok",
@@ -71,6 +71,7 @@ test("status and doctor say which role is away, and what to do", async () => {
     "gateway: fail",
     "sandboxd: fail",
   ]);
+  expect(checks[2]?.detail).toBe("it does not answer (ENOENT)");
   for (const check of checks) expect(check.fix !== null).toBe(check.status === "fail");
 });
 
