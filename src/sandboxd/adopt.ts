@@ -75,7 +75,8 @@ async function removeStray(names: SandboxNames, cgroups: Cgroups, log: Log): Pro
 
 function revive(names: SandboxNames, record: SandboxRecord): Sandbox {
   const { nonce, startedAt, process } = record;
-  return { names, nonce, startedAt, process, ended: whenGone(process, LOOK_EVERY_MS), complaint: () => "" };
+  const ended = whenGone(process, LOOK_EVERY_MS, { ref: false });
+  return { names, nonce, startedAt, process, ended, complaint: () => "" };
 }
 
 function faultOf(

@@ -50,7 +50,14 @@ export function signalPid(pid: number): void {
   }
 }
 
-/** Resolves when a process that is not our child has ended: the kernel tells only parents, so it is looked for. */
-export async function whenGone(identity: ProcessIdentity, everyMs: number): Promise<void> {
-  while (isAlive(identity)) await sleep(everyMs, undefined, { ref: false });
+/**
+ * Resolves when a process that is not our child has ended: the kernel tells only parents, so it is looked for. Without
+ * `ref`, the wait does not keep this process from ending.
+ */
+export async function whenGone(
+  identity: ProcessIdentity,
+  everyMs: number,
+  { ref } = { ref: true },
+): Promise<void> {
+  while (isAlive(identity)) await sleep(everyMs, undefined, { ref });
 }
