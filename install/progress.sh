@@ -5,6 +5,7 @@ current_step='' why='' advice='' failed_command='' child='' work=''
 undo=() stage=''
 
 begin() {
+  rm -rf /tmp/cofferdam-install.* # of a run that was killed: only one at a time gets here
   work=$(mktemp -d /tmp/cofferdam-install.XXXXXX)
   trap 'finish $?' EXIT
   trap 'failed_command=$BASH_COMMAND' ERR

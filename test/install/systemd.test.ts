@@ -52,9 +52,7 @@ const mainPid = (role: string): Promise<string> =>
   ok(host.sh(`systemctl show --property=MainPID --value cofferdam-${role}.service`));
 
 test("the first install runs a command in gVisor and shows the keys once", async () => {
-  const started = Date.now();
   const out = await ok(host.sh(`${INSTALL} --keys-file /root/keys.json`));
-  expect(Date.now() - started).toBeLessThan(60_000);
   expect(out).toMatch(/hello from Linux 4\.\S+ in gVisor, as uid 10000 in \/home\/agent/);
   const keys = JSON.parse(await ok(host.sh("cat /root/keys.json")));
   expect(Object.keys(keys)).toEqual(["base_url", "workspace_id", "admin_key", "workspace_key"]);
@@ -120,6 +118,19 @@ test("the units are without fault and as tight as they were", async () => {
     );
     expect(Number(/: ([\d.]+) /.exec(out)?.[1])).toBeLessThanOrEqual(exposure[role]);
   }
+});
+
+test("a reload takes a new configuration, and keeps the old one when the new one is wrong", async () => {
+  const config = "/var/lib/cofferdam/config.toml";
+  const timeout = () => ok(host.sh("cofferdam config show | grep 'exec.timeout_s '"));
+  await ok(
+    host.sh(`printf '[exec]\\ntimeout_s = 7\\n' >${config}; systemctl reload cofferdam-api; sleep 0.5`),
+  );
+  expect(await timeout()).toMatch(/timeout_s +7 /);
+  await host.sh(`printf '[exec]\\ntimeout = 8\\n' >${config}; systemctl reload cofferdam-api; sleep 0.5`);
+  expect(await timeout()).toMatch(/timeout_s +7 /);
+  await ok(host.sh(`rm ${config}; systemctl reload cofferdam-api; sleep 0.5`));
+  expect(await timeout()).toMatch(/timeout_s +30 /);
 });
 
 test("sandboxd's mounts are the host's own", async () => {
