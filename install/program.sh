@@ -4,8 +4,9 @@
 # leaves the old version working, and processes of the old version find their own files until they end.
 
 stage_release() {
-  [[ -z $runsc || $("$runsc" --version 2>&1) = 'runsc version '* ]] ||
-    fail "$runsc is no runsc" 'Leave --runsc out: the release has one.'
+  local verdict
+  [ -z "$runsc" ] || verdict=$("$here/build/probe-runsc" "$runsc" 2>&1) ||
+    fail "$runsc will not do: ${verdict#probe-runsc: }" 'Leave --runsc out: the release has one.'
   (cd "$here" && sha256sum --quiet --strict --check SHA256SUMS) ||
     fail 'this release is not what its SHA256SUMS says' 'Fetch and unpack it again.'
   name_version "$here" SHA256SUMS ${runsc:+"$runsc"}

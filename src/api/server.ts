@@ -3,6 +3,7 @@ import type { Server } from "bun";
 import { loopbackAddress } from "../config/listen.ts";
 import { AppError } from "../errors.ts";
 import { requestId } from "../ids.ts";
+import { clearSocketPath } from "../kernel/socket-path.ts";
 import type { Log } from "../log.ts";
 import { refusedPath } from "../volumes/path.ts";
 import { errorResponse, unforeseen } from "./errors.ts";
@@ -99,7 +100,7 @@ export function startServer(parts: ServerParts) {
 
 /** 0660: root, and the group that api's user shares with the operators. */
 function serveUnix(path: string, handlers: Omit<Bun.Serve.Options<undefined>, "unix">): Server<undefined> {
-  rmSync(path, { force: true });
+  clearSocketPath(path);
   const before = process.umask(0o117);
   try {
     return Bun.serve({ ...handlers, unix: path } as Bun.Serve.Options<undefined>);

@@ -1,5 +1,6 @@
 import { rmSync } from "node:fs";
 import type { Instance } from "../instance.ts";
+import { clearSocketPath } from "../kernel/socket-path.ts";
 import type { Log } from "../log.ts";
 
 export interface Gateway {
@@ -16,7 +17,7 @@ const CHECK_TIMEOUT_MS = 5_000;
  */
 export function startGateway({ instance, log }: { instance: Instance; log: Log }): Gateway {
   const path = instance.sockets.gateway;
-  rmSync(path, { force: true });
+  clearSocketPath(path);
   const server = Bun.serve({
     unix: path,
     development: false,

@@ -133,13 +133,15 @@ export function createNamespaces(parts: NamespacesParts) {
       return true;
     },
 
-    /** Ends the deletions that a crash or a failure left halfway. */
+    /** Ends the deletions that a crash or a failure left halfway: all that can be, then it throws what could not. */
     async resume(): Promise<void> {
       const rows = await db.select().from(table).where(isNotNull(table.deletingAt));
+      const failures: unknown[] = [];
       for (const { id, name } of rows) {
         ending.add(id);
-        await finish(id, name);
+        await finish(id, name).catch((error: unknown) => failures.push(error));
       }
+      if (failures.length > 0) throw new AggregateError(failures, "deletions are not ended");
     },
 
     lastUse,

@@ -3,6 +3,7 @@ import { timingSafeEqual } from "node:crypto";
 import type { Socket } from "bun";
 import { AppError } from "../errors.ts";
 import type { SandboxId } from "../ids.ts";
+import { clearSocketPath } from "../kernel/socket-path.ts";
 import type { Log } from "../log.ts";
 import { sandboxHello } from "../protocol/sandboxd.ts";
 import { Outbox } from "./outbox.ts";
@@ -107,7 +108,7 @@ export function listenForSandboxes(options: Options): Connections {
     claims.get(hello.sandbox)?.(arrival);
   }
 
-  rmSync(path, { force: true });
+  clearSocketPath(path);
   const listener = Bun.listen<Arrival | undefined>({
     unix: path,
     socket: {

@@ -107,7 +107,7 @@ test("a disk on which nothing could be written", async () => {
 
 test("a runsc that is none", async () => {
   const out = await refused("/opt/release/install.sh --runsc /bin/true", 1);
-  expect(out).toContain("failed at: Checking the release\n  why: /usr/bin/true is no runsc\n");
+  expect(out).toContain("failed at: Checking the release\n  why: /usr/bin/true will not do: does not boot");
 });
 
 test("a release with a changed byte", async () => {

@@ -18,9 +18,11 @@ function fakeHost() {
     running,
     files,
     broken: false,
+    /** The one whose files can't be removed. */
+    stuck: null as NamespaceId | null,
     stopSandbox: async (id: NamespaceId) => void running.delete(id),
     async removeFiles(id: NamespaceId) {
-      if (this.broken) throw new Error("disk on fire");
+      if (this.broken || this.stuck === id) throw new Error("disk on fire");
       if (running.has(id)) throw new Error("still running");
       files.delete(id);
     },
@@ -208,5 +210,21 @@ describe("namespaces", () => {
     await parts.namespaces.resume();
     expect(host).toMatchObject({ running: new Set(), files: new Set() });
     expect(await db.all(sql`SELECT id FROM namespaces UNION ALL SELECT id FROM keys`)).toEqual([]);
+  });
+
+  test("one deletion that can't be ended does not keep the others", async () => {
+    const failure = (work: Promise<unknown>) => work.then(String, String);
+    const bad = await parts.namespaces.ensure(workspace.id, "a");
+    await parts.namespaces.ensure(workspace.id, "b");
+    host.broken = true;
+    for (const name of ["a", "b"])
+      expect(await failure(parts.namespaces.remove(workspace.id, name))).toContain("disk on fire");
+    host.broken = false;
+    host.stuck = bad;
+    expect(await failure(parts.namespaces.resume())).toContain("not ended");
+    expect(await db.all(sql`SELECT id FROM namespaces`)).toEqual([{ id: bad }]);
+    host.stuck = null;
+    await parts.namespaces.resume();
+    expect(await db.all(sql`SELECT id FROM namespaces`)).toEqual([]);
   });
 });

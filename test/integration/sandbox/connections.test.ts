@@ -144,7 +144,9 @@ describe("connections", () => {
 
   test("takes the place of a socket that a dead process left", () => {
     connections.close();
-    Bun.listen({ unix: path, socket: { data() {} } });
+    const script = `Bun.listen({ unix: "${path}", socket: { data() {} } }); process.kill(process.pid, "SIGKILL");`;
+    Bun.spawnSync([process.execPath, "-e", script]);
+    expect(statSync(path).isSocket()).toBe(true);
     connections = listen();
     expect(statSync(path).isSocket()).toBe(true);
   });
