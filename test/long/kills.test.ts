@@ -37,7 +37,19 @@ test(
       if (role === "serve") {
         await now.appliance.stop("SIGKILL");
         now.appliance = await startAppliance({ config: CONFIG, data: now.appliance.data });
-      } else process.kill(now.appliance.pid(role), "SIGKILL");
+      } else process.kill(await pidOf(role), "SIGKILL");
+    }
+
+    /** The role may be waiting for its next start: one that died often waits longer. */
+    async function pidOf(role: "api" | "gateway"): Promise<number> {
+      for (let tries = 0; tries < 600; tries++) {
+        try {
+          return now.appliance.pid(role);
+        } catch {
+          await Bun.sleep(50);
+        }
+      }
+      throw new Error(`${role} was not started again within 30 s`);
     }
 
     async function killAll(): Promise<void> {
