@@ -4,6 +4,9 @@ import type { Instance } from "./instance.ts";
 import { KernelError, NR, syscall } from "./kernel/libc.ts";
 
 const LOCK_EX_NB = 2 | 4;
+/** A child that a killed holder had forked keeps the lock until it executes something: moments, but a second at most. */
+const DEAD_HOLDER_TRIES = 50;
+const DEAD_HOLDER_PAUSE_MS = 20;
 
 /** Held until `release`, or the end of the process however it ends. */
 export interface InstanceLock {
@@ -18,18 +21,40 @@ export function lockInstance(instance: Instance): InstanceLock {
   const file = instance.lockFile;
   const fd = openSync(file, "a+", 0o600);
   try {
-    syscall("flock", NR.flock, fd, LOCK_EX_NB, 0, 0, 0, 0, file);
+    for (let tries = 0; !tryLock(fd, file); tries++) {
+      const holder = readFileSync(file, "utf8").trim();
+      if (tries === DEAD_HOLDER_TRIES || isRunning(holder)) {
+        throw new AppError(
+          "conflict",
+          `The instance ${instance.inst} runs already (${holder}); stop that first, or give another --data.`,
+        );
+      }
+      Bun.sleepSync(DEAD_HOLDER_PAUSE_MS);
+    }
   } catch (error) {
-    const holder = readFileSync(fd, "utf8").trim();
     closeSync(fd);
-    if (!(error instanceof KernelError) || error.code !== "EAGAIN") throw error;
-    throw new AppError(
-      "conflict",
-      `The instance ${instance.inst} runs already (${holder}); stop that first, or give another --data.`,
-      { cause: error },
-    );
+    throw error;
   }
   ftruncateSync(fd);
   writeSync(fd, `pid ${process.pid}, data ${instance.data}`);
   return { release: () => closeSync(fd) };
+}
+
+function tryLock(fd: number, file: string): boolean {
+  try {
+    syscall("flock", NR.flock, fd, LOCK_EX_NB, 0, 0, 0, 0, file);
+    return true;
+  } catch (error) {
+    if (!(error instanceof KernelError) || error.code !== "EAGAIN") throw error;
+    return false;
+  }
+}
+
+function isRunning(holder: string): boolean {
+  try {
+    process.kill(Number(/^pid (\d+)/.exec(holder)?.[1]), 0);
+    return true;
+  } catch {
+    return false;
+  }
 }
