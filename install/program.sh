@@ -19,10 +19,9 @@ stage_release() {
 stage_build() {
   [ -x "$here/build/all" ] || fail "$here is neither a clone nor an unpacked release" 'Run install.sh where it came from.'
   repair_dpkg
-  why='the packages that the appliance needs could not be installed'
-  advice='Is the network there? Then run it again.'
   # shellcheck disable=SC2016
-  long bash -c '. "$1/build/cache.sh"; needs ip=iproute2 iptables=iptables' needs "$here"
+  long bash -c '. "$1/build/cache.sh"; needs ip=iproute2 iptables=iptables' needs "$here" ||
+    fail "$(tail -n 1 "$work/output")" 'Install these packages, or give apt a network, and run it again.'
   new_stage
   long "$here/build/all" "$stage" ${runsc:+--runsc "$runsc"} ||
     fail "$(tail -n 1 "$work/output")" 'The lines above say more. What was built is kept: running it again goes on from there.'

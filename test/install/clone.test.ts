@@ -12,6 +12,7 @@ beforeAll(async () => {
   for (const name of ["install.sh", "install", "systemd"])
     cpSync(join(repo, name), join(slow, name), { recursive: true });
   mkdirSync(join(slow, "build"));
+  cpSync(join(repo, "build/cache.sh"), join(slow, "build/cache.sh"));
   // Stands for a compiler that takes its time, with children, and one of them deaf.
   writeFileSync(
     join(slow, "build/all"),
@@ -43,7 +44,7 @@ for (const signal of ["INT", "TERM"] as const) {
     const { code, out } = await host.sh(`python3 - <<'PY'
 import os, signal, subprocess, sys, time
 install = subprocess.Popen(["/opt/slow/install.sh"], stdout=open("/root/out", "w"), stderr=subprocess.STDOUT)
-while "compiling" not in open("/root/out").read(): time.sleep(0.05)
+while "compiling" not in open("/root/out").read() and install.poll() is None: time.sleep(0.05)
 time.sleep(0.2)
 install.send_signal(signal.SIG${signal})
 status = install.wait()
