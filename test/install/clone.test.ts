@@ -1,9 +1,11 @@
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { changesSince, listing, ok, startHost, type Host, type Listing } from "../fixtures/host.ts";
 
 /* install.sh in a clone, on a host that has nothing of what a build takes. */
+// An install copies and checks a gigabyte, which takes its time on a busy machine.
+setDefaultTimeout(240_000);
 const repo = resolve(import.meta.dir, "../..");
 const slow = mkdtempSync("/var/tmp/cofferdam-clone-");
 let host: Host;

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import {
   changesSince,
   listing,
@@ -10,6 +10,8 @@ import {
 } from "../fixtures/host.ts";
 
 /* The life of an install where systemd does not run the machine: one detached `cofferdam serve`. In order. */
+// An install copies and checks a gigabyte, which takes its time on a busy machine.
+setDefaultTimeout(240_000);
 const release = makeRelease({ light: true });
 const install = "/opt/release/install.sh";
 let host: Host;

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import {
   changesSince,
   listing,
@@ -13,6 +13,8 @@ import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /* Installs that end in the middle. A signal undoes all; a kill is put right by the next run; an upgrade never hurts. */
+// An install copies and checks a gigabyte, which takes its time on a busy machine.
+setDefaultTimeout(240_000);
 const release = makeRelease({ light: true });
 const newer = makeRelease({ light: true });
 const broken = makeRelease({ light: true });

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import {
   changesSince,
   listing,
@@ -10,6 +10,8 @@ import {
 } from "../fixtures/host.ts";
 
 /* What install.sh refuses, on a host that has nothing of it: each time the host is afterwards as it was before. */
+// An install copies and checks a gigabyte, which takes its time on a busy machine.
+setDefaultTimeout(240_000);
 const release = makeRelease({ light: true });
 let host: Host;
 let pristine: Listing;

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import {
   changesSince,
   listing,
@@ -13,6 +13,8 @@ import {
 import { matches, steps } from "../fixtures/transcript.ts";
 
 /* The life of an install on a host that systemd runs, from a release, without a network. In order. */
+// An install copies and checks a gigabyte, which takes its time on a busy machine.
+setDefaultTimeout(240_000);
 const docs = resolve(import.meta.dir, "../../docs");
 const release = makeRelease();
 let host: Host;
