@@ -35,11 +35,15 @@ start_instance() {
 }
 
 start_units() {
-  local role
+  local role state deadline=$((SECONDS + 60))
   all_units | xargs systemctl reset-failed 2>/dev/null || :
   systemctl restart "$(target)" 2>/dev/null || :
   for role in $ROLES; do
-    systemctl --quiet is-active "$(unit "$role")" || unit_failed "$(unit "$role")"
+    # One that failed is started again by systemd, which calls it "activating" until it gives up.
+    until state=$(systemctl is-active "$(unit "$role")"); do
+      [[ $state = activating && $SECONDS -lt $deadline ]] || unit_failed "$(unit "$role")"
+      sleep 0.2
+    done
   done
 }
 

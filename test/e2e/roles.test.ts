@@ -114,6 +114,17 @@ test("kill -9 of serve, which is sandboxd, under load: the roles go with it, and
   expect(hostState(again.inst)).toEqual([]);
 });
 
+test("serve that was killed and is started again at once waits for the roles that still end", async () => {
+  const appliance = await start();
+  const port = Number(new URL(appliance.keys.base_url).port);
+  await appliance.stop("SIGKILL");
+  const again = await startAppliance({ config: "[exec]\npool = 1\n", data: appliance.data, port });
+  running.push(again);
+  await execWorks(again);
+  await again.stop();
+  expect(hostState(again.inst)).toEqual([]);
+});
+
 test("kill -9 of gateway: it comes back, and nothing else notices", async () => {
   const appliance = await start();
   const before = { gateway: appliance.pid("gateway"), api: appliance.pid("api") };

@@ -86,6 +86,16 @@ for (const title of some("Program", "First command")) {
   });
 }
 
+test("one whose role fails at first, and then starts, succeeds", async () => {
+  // The last to be ready, so that nothing that is waited for gives it time.
+  const unit = "/etc/systemd/system/cofferdam-api.service.d";
+  const flaky = `ExecStartPre=+/bin/sh -c "test -e /run/tried || { touch /run/tried; exit 1; }"`;
+  await ok(host.sh(`mkdir ${unit}; printf '%s\\n' '[Service]' '${flaky}' >${unit}/flaky.conf`));
+  expect(await ok(host.sh("/opt/release/install.sh"))).toContain("Cofferdam runs");
+  await ok(host.sh(`/opt/release/install.sh --uninstall --purge; rm -r ${unit} /run/tried`));
+  expect(await changesSince(host, pristine)).toEqual([]);
+});
+
 test("one that does not start is undone, and says why", async () => {
   const { code, out } = await host.sh("/opt/broken/install.sh");
   expect({ code, out }).toMatchObject({ code: 1 });
