@@ -13,13 +13,16 @@ const ROLES = ["api", "serve", "gateway"] as const;
 
 /** Commands run again: all that a kill broke is mended. */
 async function mended(appliance: Appliance): Promise<void> {
+  let last = "";
   for (let tries = 0; tries < 600; tries++) {
     const init = { namespace: "files-0", json: { command: "echo up" } };
-    const answer = await appliance.call("/v1/exec", init).catch(() => null);
-    if (answer?.ok === true && (await answer.text()).includes('"up\\n"')) return;
+    last = await appliance
+      .call("/v1/exec", init)
+      .then(async (answer) => `${answer.status} ${await answer.text()}`, String);
+    if (last.startsWith("200") && last.includes('"up\\n"')) return;
     await Bun.sleep(50);
   }
-  throw new Error("not mended within 30 s");
+  throw new Error(`not mended within 30 s: ${last}\n${await appliance.log()}`);
 }
 
 test(
