@@ -30,7 +30,6 @@ export interface Instance {
     readonly slots: string;
     readonly bundles: string;
     readonly runsc: string;
-    readonly logs: string;
   };
   /** The configuration in force, a copy made by root for the roles, which don't see the one it came from. */
   readonly publishedConfig: string;
@@ -72,7 +71,6 @@ export function instanceLayout(data: string, inst: string): Instance {
       slots: join(sandboxd, "slots"),
       bundles: join(sandboxd, "bundles"),
       runsc: join(sandboxd, "runsc"),
-      logs: join(sandboxd, "logs"),
     },
     publishedConfig: join(run, "config", "config.toml"),
     lockFile: join(run, "lock"),
