@@ -22,6 +22,8 @@ function idKind<P extends string>(prefix: P, length: number) {
 export const workspaceId = idKind("ws", 16);
 export const namespaceId = idKind("ns", 16);
 export const keyId = idKind("key", 16);
+/** One line of the audit log. */
+export const eventId = idKind("evt", 20);
 /** One HTTP request, in the log and in X-Request-Id. */
 export const requestId = idKind("req", 16);
 /** One gVisor instance. Short, because runsc's control socket path holds it and sun_path is 108 bytes. */
@@ -30,6 +32,8 @@ export const sandboxId = idKind("sb", 10);
 export type WorkspaceId = z.infer<typeof workspaceId.schema>;
 export type NamespaceId = z.infer<typeof namespaceId.schema>;
 export type KeyId = z.infer<typeof keyId.schema>;
+export type EventId = z.infer<typeof eventId.schema>;
+export type RequestId = z.infer<typeof requestId.schema>;
 export type SandboxId = z.infer<typeof sandboxId.schema>;
 
 /** What tells two instances on one host apart in every name they put there. */

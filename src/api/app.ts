@@ -1,24 +1,24 @@
 import { Elysia, type AnyElysia } from "elysia";
 import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
+import type { Contexts } from "./context.ts";
 import { diskFull, errorResponse, isDiskFull, unforeseen } from "./errors.ts";
 
 export interface AppParts {
   /** One plugin per resource; together they are the table of contents. */
   readonly routes: readonly AnyElysia[];
   readonly log: Log;
-  /** The id that the server gave the request. */
-  readonly requestIdOf: (request: Request) => string;
+  readonly contexts: Contexts;
 }
 
 /** The routes with their errors: an AppError as its status, an unknown path or method as 404 or 405, the rest as 500. */
-export function createApp({ routes, log, requestIdOf }: AppParts) {
+export function createApp({ routes, log, contexts }: AppParts) {
   // standardHostname lets Elysia look for the path behind eleven characters: a shorter Host would hide its beginning.
   const app = new Elysia({ strictPath: true, normalize: false, handler: { standardHostname: false } });
   app.onError(({ error, code, request }) => {
     if (error instanceof AppError) return errorResponse(error);
     if (code === "NOT_FOUND") return nothingThere(request, known);
-    const requestId = requestIdOf(request);
+    const requestId = contexts.of(request).id;
     log.error("request failed", {
       request_id: requestId,
       method: request.method,

@@ -12,6 +12,7 @@ import type { Check } from "../protocol/sandboxd.ts";
 import { adminRoutes } from "./admin.ts";
 import { createApp } from "./app.ts";
 import { createAccess, type Access } from "./auth.ts";
+import type { Contexts } from "./context.ts";
 import { healthRoutes } from "./health.ts";
 import { keyRoutes } from "./keys.ts";
 import { meRoutes } from "./me.ts";
@@ -21,7 +22,7 @@ import type { Status } from "./status.ts";
 export interface ComposeParts {
   readonly db: Database;
   readonly log: Log;
-  readonly requestIdOf: (request: Request) => string;
+  readonly contexts: Contexts;
   readonly namespaceLimit: () => number;
   readonly stopSandbox: (id: NamespaceId) => Promise<void>;
   readonly removeFiles: (id: NamespaceId) => Promise<void>;
@@ -37,7 +38,7 @@ export interface ComposeParts {
 
 /** The accounts, and the routes of both listeners over them. What is only on the admin socket is not in the other's app at all. */
 export function composeApi(parts: ComposeParts) {
-  const { db, log, requestIdOf } = parts;
+  const { db, log, contexts } = parts;
   const calls = createCalls();
   const workspaces = createWorkspaces({ db });
   const keys = createKeys({ db, calls });
@@ -63,10 +64,10 @@ export function composeApi(parts: ComposeParts) {
   const { status, doctor, settings } = parts;
 
   return {
-    app: createApp({ log, requestIdOf, routes: [meRoutes({ access }), ...shared(access)] }),
+    app: createApp({ log, contexts, routes: [meRoutes({ access }), ...shared(access)] }),
     adminApp: createApp({
       log,
-      requestIdOf,
+      contexts,
       routes: [
         adminRoutes({ access: operator, workspaces, setup, status, doctor, settings }),
         ...parts.operatorRoutes(operator),

@@ -1,4 +1,4 @@
-import type { BunRequest } from "bun";
+import type { BunRequest, Server } from "bun";
 
 /**
  * Bun resolves `..`, `%2e%2e` and `\` in a URL before a handler sees it, so /files/a/../b would quietly write "b".
@@ -8,13 +8,13 @@ import type { BunRequest } from "bun";
 const MAX_SEGMENTS = 64;
 const STRAY_PERCENT = /%(?![0-9a-f]{2})/i;
 
-type Handler = (request: Request) => Promise<Response>;
+type Handler = (request: Request, server: Server<undefined>) => Promise<Response>;
 
 /** Routes for Bun.serve: paths under /files that nothing was folded in go to `accept`, others to `refuse`. */
 export function fileRouteTable(accept: Handler, refuse: Handler): Record<string, Handler> {
-  const check = (prefix: string) => (request: Request) => {
+  const check = (prefix: string) => (request: Request, server: Server<undefined>) => {
     const { params, url } = request as BunRequest;
-    return isAsSent(url, prefix, Object.values(params)) ? accept(request) : refuse(request);
+    return isAsSent(url, prefix, Object.values(params)) ? accept(request, server) : refuse(request, server);
   };
   // What no route below takes: empty segments, and more of them than a path may have.
   const table: Record<string, Handler> = { "/files/*": refuse };

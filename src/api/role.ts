@@ -11,6 +11,7 @@ import { createExec } from "../sandbox/exec.ts";
 import { createSandboxdClient } from "../sandbox/sandboxd-client.ts";
 import { createVolumes, type Volumes } from "../volumes/volumes.ts";
 import { composeApi } from "./compose.ts";
+import { createContexts } from "./context.ts";
 import { execRoutes } from "./exec.ts";
 import { fileRoutes } from "./files.ts";
 import { operatorExecRoutes } from "./operator-exec.ts";
@@ -38,7 +39,7 @@ export async function startApi({ instance, loaded, log, confinement }: ApiRolePa
   const first = loaded.config;
   const startedAt = Date.now();
   const settings = { current: loaded };
-  const requestIds = new WeakMap<Request, string>();
+  const contexts = createContexts();
   const db = await openDatabase(instance.api.database);
   const volumes = createVolumes({
     dir: instance.api.volumes,
@@ -66,7 +67,7 @@ export async function startApi({ instance, loaded, log, confinement }: ApiRolePa
   const composed = composeApi({
     db,
     log,
-    requestIdOf: (request) => requestIds.get(request) ?? "",
+    contexts,
     namespaceLimit: () => settings.current.config.quota.namespaces,
     stopSandbox: async (id) => exec.stopNamespace(id),
     removeFiles: async (id) => volumes.remove(id),
@@ -85,7 +86,7 @@ export async function startApi({ instance, loaded, log, confinement }: ApiRolePa
     listen: first.http.listen,
     adminSocket: instance.sockets.admin,
     silenceS: first.exec.timeout_s + SILENCE_BESIDES_S,
-    requestIds,
+    contexts,
     log,
   });
   const listen = `${server.hostname.includes(":") ? `[${server.hostname}]` : server.hostname}:${server.port}`;

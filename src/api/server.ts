@@ -2,10 +2,10 @@ import { rmSync } from "node:fs";
 import type { Server } from "bun";
 import { loopbackAddress } from "../config/listen.ts";
 import { AppError } from "../errors.ts";
-import { requestId } from "../ids.ts";
 import { clearSocketPath } from "../kernel/socket-path.ts";
 import type { Log } from "../log.ts";
 import { refusedPath } from "../volumes/path.ts";
+import type { Contexts } from "./context.ts";
 import { errorResponse, unforeseen } from "./errors.ts";
 import { fileRouteTable, isFolded } from "./rawpath.ts";
 
@@ -22,7 +22,7 @@ export interface ServerParts {
   readonly adminSocket: string;
   /** The longest that an answer may be silent, in seconds. */
   readonly silenceS: number;
-  readonly requestIds: WeakMap<Request, string>;
+  readonly contexts: Contexts;
   readonly log: Log;
 }
 
@@ -34,12 +34,15 @@ const POLL_MS = 20;
 
 /** Opens both listeners. `stop` refuses new calls and waits for those in flight. */
 export function startServer(parts: ServerParts) {
-  const { requestIds, log } = parts;
+  const { contexts, log } = parts;
   const lifecycle = { draining: false };
 
-  async function finish(request: Request, work: () => Response | Promise<Response>): Promise<Response> {
-    const id = requestId.make();
-    requestIds.set(request, id);
+  async function finish(
+    request: Request,
+    address: string | null,
+    work: () => Response | Promise<Response>,
+  ): Promise<Response> {
+    const { id } = contexts.begin(request, { address, secure: false });
     let response: Response;
     try {
       response = await work();
@@ -53,22 +56,23 @@ export function startServer(parts: ServerParts) {
   }
 
   function handlers(app: App) {
-    const accept = (request: Request) =>
-      finish(request, () => {
+    const accept = (request: Request, server: Server<undefined>) =>
+      finish(request, addressOf(request, server), () => {
         if (lifecycle.draining) {
           throw new AppError("unavailable", "The appliance is stopping; try again soon.", { retryAfterS: 5 });
         }
         checkHost(request);
         return app.fetch(request);
       });
-    const refuse = (request: Request) =>
-      finish(request, () => {
+    const refuse = (request: Request, server: Server<undefined>) =>
+      finish(request, addressOf(request, server), () => {
         checkHost(request);
         throw refusedPath();
       });
     return {
       routes: fileRouteTable(accept, refuse),
-      fetch: (request: Request) => (isFolded(request.url) ? refuse(request) : accept(request)),
+      fetch: (request: Request, server: Server<undefined>) =>
+        isFolded(request.url) ? refuse(request, server) : accept(request, server),
       maxRequestBodySize: NO_LIMIT,
       idleTimeout: parts.silenceS > MAX_IDLE_S ? 0 : parts.silenceS,
       development: false,
@@ -96,6 +100,11 @@ export function startServer(parts: ServerParts) {
       rmSync(parts.adminSocket, { force: true });
     },
   };
+}
+
+/** null on the admin socket. */
+function addressOf(request: Request, server: Server<undefined>): string | null {
+  return server.requestIP(request)?.address ?? null;
 }
 
 /** 0660: root, and the group that api's user shares with the operators. */

@@ -3,14 +3,37 @@ import { z } from "zod";
 /** The whole configuration: one schema, parsed once per role, frozen. Every key has a safe default. */
 const positive = z.int().min(1);
 
+/** HOST:PORT; port 0 takes a free one. */
+const HOST_AND_PORT = /^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/;
+const hostAndPort = z.string().regex(HOST_AND_PORT, "expected HOST:PORT");
+/** In both of these the empty text stands for none. */
+const hostAndPortOrNone = z
+  .string()
+  .refine((text) => text === "" || HOST_AND_PORT.test(text), "expected HOST:PORT")
+  .default("");
+const fileOrNone = z
+  .string()
+  .regex(/^($|\/)/, "expected the whole path of a file, from / on")
+  .default("");
+/** "1000/s", "300/m"; "0" is no limit. */
+const rate = z
+  .string()
+  .regex(/^(0|[1-9]\d{0,6}\/[smh])$/, 'expected a rate such as "1000/s", "300/m" or "20/h"; "0" is no limit');
+
 export const configSchema = z.strictObject({
   http: z
     .strictObject({
-      /** HOST:PORT; port 0 takes a free one. Only loopback until TLS exists. */
-      listen: z
-        .string()
-        .regex(/^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):\d{1,5}$/, "expected HOST:PORT")
-        .default("127.0.0.1:8080"),
+      /** Beyond loopback only with a certificate or behind a proxy. */
+      listen: hostAndPort.default("127.0.0.1:8080"),
+      /** Answers plain HTTP with where to go instead. */
+      redirect_listen: hostAndPortOrNone,
+      /** PEM, both or neither. */
+      tls_cert: fileOrNone,
+      tls_key: fileOrNone,
+      /** CIDRs of the proxies whose X-Forwarded-* headers are believed. */
+      behind_proxy: z.array(z.string()).default([]),
+      /** Where Prometheus may ask without a key: of this host only. */
+      metrics_listen: hostAndPortOrNone,
       max_upload_mb: positive.max(100).default(100),
       max_path_bytes: positive.max(4096).default(4096),
     })
@@ -46,6 +69,29 @@ export const configSchema = z.strictObject({
       namespace_files: z.int().min(0).default(0),
       /** Writes stop with 507 when the disk has less than this free. */
       disk_floor_mb: z.int().min(0).default(512),
+    })
+    .prefault({}),
+  rate: z
+    .strictObject({
+      /** Calls of one key. */
+      per_key: rate.default("1000/s"),
+      /** Calls from one address. */
+      per_address: rate.default("2000/s"),
+    })
+    .prefault({}),
+  events: z
+    .strictObject({
+      retention_days: positive.max(3650).default(7),
+      /** Events kept of one workspace at most, the newest; 0 = no limit. */
+      max_events: z.int().min(0).default(0),
+    })
+    .prefault({}),
+  webhooks: z
+    .strictObject({
+      /** Whether an endpoint may be http: instead of https:. */
+      allow_http: z.boolean().default(false),
+      /** CIDRs of private networks that endpoints may lie in. */
+      allow_private: z.array(z.string()).default([]),
     })
     .prefault({}),
 });

@@ -3,7 +3,7 @@ import type { LoadedConfig } from "./load.ts";
 
 export const setting = z.object({
   key: z.string(),
-  value: z.union([z.string(), z.number(), z.boolean()]),
+  value: z.union([z.string(), z.number(), z.boolean(), z.array(z.string())]),
   origin: z.string(),
 });
 export type Setting = z.infer<typeof setting>;
@@ -20,7 +20,7 @@ export function settingsInForce(started: LoadedConfig, reloaded: LoadedConfig): 
   const atStart = new Map(settingsOf(started).map((one) => [one.key, one]));
   return settingsOf(reloaded).map((now) => {
     const before = atStart.get(now.key) ?? now;
-    if (!isReadAtStart(now.key) || before.value === now.value) return now;
+    if (!isReadAtStart(now.key) || isSame(before.value, now.value)) return now;
     const waiting = `${JSON.stringify(now.value)} waits for a restart (${now.origin})`;
     return { ...before, origin: `${before.origin}; ${waiting}` };
   });
@@ -30,8 +30,12 @@ export function settingsInForce(started: LoadedConfig, reloaded: LoadedConfig): 
 export function waitingForRestart(started: LoadedConfig, reloaded: LoadedConfig): string[] {
   const atStart = new Map(settingsOf(started).map(({ key, value }) => [key, value]));
   return settingsOf(reloaded)
-    .filter(({ key, value }) => isReadAtStart(key) && atStart.get(key) !== value)
+    .filter(({ key, value }) => isReadAtStart(key) && !isSame(atStart.get(key), value))
     .map(({ key }) => key);
+}
+
+function isSame(a: Setting["value"] | undefined, b: Setting["value"]): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
 }
 
 /** Every setting, as `section.key`, with where it came from. */

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createContexts } from "../../../src/api/context.ts";
 import { createApp } from "../../../src/api/app.ts";
 import { createAccess } from "../../../src/api/auth.ts";
 import { execRoutes } from "../../../src/api/exec.ts";
@@ -59,7 +60,7 @@ beforeEach(() => {
     calls: createCalls(),
     operator: false,
   });
-  const app = createApp({ routes: [execRoutes({ access, exec })], log, requestIdOf: () => "req-test" });
+  const app = createApp({ routes: [execRoutes({ access, exec })], log, contexts: createContexts() });
   server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: (request) => app.fetch(request) });
 });
 

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { statSync } from "node:fs";
 import { join } from "node:path";
+import { createContexts } from "../../../src/api/context.ts";
 import { raw, startApi, type TestApi } from "../../fixtures/api.ts";
 
 let api: TestApi;
@@ -248,7 +249,7 @@ describe("listening", () => {
         listen,
         adminSocket: join(api.dir, "other.sock"),
         silenceS: 1,
-        requestIds: new WeakMap(),
+        contexts: createContexts(),
         log: { info() {}, warn() {}, error() {} },
       });
     for (const listen of ["0.0.0.0:0", "[::]:0", "example.com:0", "10.0.0.1:0", "127.0.0.1.example:0"]) {

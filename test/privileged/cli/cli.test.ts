@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { createContexts } from "../../../src/api/context.ts";
 import { composeApi } from "../../../src/api/compose.ts";
 import { fileRoutes } from "../../../src/api/files.ts";
 import { operatorExecRoutes } from "../../../src/api/operator-exec.ts";
@@ -62,11 +63,11 @@ beforeAll(async () => {
     },
   };
   const log = { info() {}, warn() {}, error: (...args: unknown[]) => console.error(...args) };
-  const requestIds = new WeakMap<Request, string>();
+  const contexts = createContexts();
   const composed = composeApi({
     db,
     log,
-    requestIdOf: () => "",
+    contexts,
     namespaceLimit: () => 0,
     stopSandbox: async () => {},
     removeFiles: (id) => volumes.remove(id),
@@ -90,7 +91,7 @@ beforeAll(async () => {
     listen: "127.0.0.1:0",
     adminSocket: instance.sockets.admin,
     silenceS: 60,
-    requestIds,
+    contexts,
     log,
   });
   stop = () => server.stop(100).then(() => db.close());
