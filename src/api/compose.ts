@@ -1,4 +1,5 @@
 import type { AnyElysia } from "elysia";
+import type { Ledger } from "../audit/ledger.ts";
 import type { Setting } from "../config/settings.ts";
 import type { Database } from "../db/open.ts";
 import type { NamespaceId } from "../ids.ts";
@@ -9,6 +10,7 @@ import { createSetup } from "../keys/setup.ts";
 import { createWorkspaces } from "../keys/workspaces.ts";
 import type { Log } from "../log.ts";
 import type { Check } from "../protocol/sandboxd.ts";
+import type { Secrets } from "../secrets.ts";
 import { adminRoutes } from "./admin.ts";
 import { createApp } from "./app.ts";
 import { createAccess, type Access } from "./auth.ts";
@@ -21,6 +23,9 @@ import type { Status } from "./status.ts";
 
 export interface ComposeParts {
   readonly db: Database;
+  /** Every change of an account is one of its. */
+  readonly ledger: Ledger;
+  readonly secrets: Secrets;
   readonly log: Log;
   readonly contexts: Contexts;
   readonly namespaceLimit: () => number;

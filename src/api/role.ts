@@ -1,3 +1,4 @@
+import { openLedger } from "../audit/ledger.ts";
 import type { LoadedConfig } from "../config/load.ts";
 import { settingsInForce, waitingForRestart } from "../config/settings.ts";
 import { openDatabase } from "../db/open.ts";
@@ -9,6 +10,7 @@ import type { Check } from "../protocol/sandboxd.ts";
 import { listenForSandboxes } from "../sandbox/connections.ts";
 import { createExec } from "../sandbox/exec.ts";
 import { createSandboxdClient } from "../sandbox/sandboxd-client.ts";
+import { createSecrets } from "../secrets.ts";
 import { createVolumes, type Volumes } from "../volumes/volumes.ts";
 import { composeApi } from "./compose.ts";
 import { createContexts } from "./context.ts";
@@ -20,6 +22,8 @@ import { createStatus } from "./status.ts";
 
 export interface ApiRoleParts {
   readonly instance: Instance;
+  /** 32 bytes. */
+  readonly masterKey: Uint8Array;
   readonly loaded: LoadedConfig;
   readonly log: Log;
   /** What holds this process, looked at anew: for `doctor`. */
@@ -35,12 +39,14 @@ const HEALTH_TIMEOUT_MS = 10_000;
 const SETTLE_EVERY_MS = 10 * 60_000;
 
 /** Everything of the api role, from the database up to the listeners. */
-export async function startApi({ instance, loaded, log, confinement }: ApiRoleParts) {
+export async function startApi({ instance, masterKey, loaded, log, confinement }: ApiRoleParts) {
   const first = loaded.config;
   const startedAt = Date.now();
   const settings = { current: loaded };
   const contexts = createContexts();
   const db = await openDatabase(instance.api.database);
+  const secrets = createSecrets(masterKey);
+  const ledger = await openLedger({ db, secrets, log });
   const volumes = createVolumes({
     dir: instance.api.volumes,
     config: () => ({ http: first.http, quota: settings.current.config.quota }),
@@ -66,6 +72,8 @@ export async function startApi({ instance, loaded, log, confinement }: ApiRolePa
   });
   const composed = composeApi({
     db,
+    ledger,
+    secrets,
     log,
     contexts,
     namespaceLimit: () => settings.current.config.quota.namespaces,
@@ -124,6 +132,7 @@ export async function startApi({ instance, loaded, log, confinement }: ApiRolePa
       for (const timer of timers) timer.stop();
       await Promise.all([keys.lastUse.flush(), namespaces.lastUse.flush()]);
       volumes.close();
+      await ledger.close();
       db.close();
     },
   };

@@ -22,7 +22,8 @@ export const api = defineCommand({
   async run({ args, rawArgs }) {
     const options = { role: "api", data: args.data, args: ["api", ...rawArgs], env: environment() } as const;
     await runConfined(options, async ({ instance, env, link, log }) => {
-      checkMasterKey(link === null ? credential(env) : readLink(link, MASTER_KEY_BYTES));
+      const masterKey = link === null ? credential(env) : readLink(link, MASTER_KEY_BYTES);
+      checkMasterKey(masterKey);
       const { loadConfig } = await import("../config/load.ts");
       const { confinementCheck } = await import("../kernel/verify.ts");
       const { startApi } = await import("../api/role.ts");
@@ -33,6 +34,7 @@ export const api = defineCommand({
       const load = () => loadConfig({ file: instance.publishedConfig, shownAs, env, overrides });
       const running = await startApi({
         instance,
+        masterKey,
         loaded: load(),
         log,
         confinement: () => [confinementCheck("api", instance)],
@@ -53,7 +55,7 @@ function credential(env: Environment): Uint8Array {
   return readFileSync(join(directory, "master.key"));
 }
 
-/** Nothing is sealed with it yet. An appliance without its key must not come up and take data all the same. */
+/** An appliance without its key must not come up and take data all the same. */
 function checkMasterKey(key: Uint8Array): void {
   if (key.length !== MASTER_KEY_BYTES) {
     throw new AppError(

@@ -40,4 +40,44 @@ export const migrations: readonly (readonly string[])[] = [
     `CREATE INDEX keys_workspace ON keys (workspace_id)`,
     `CREATE INDEX keys_namespace ON keys (namespace_id)`,
   ],
+  [
+    // A chain is a workspace's id, or "appliance". Times are microseconds since 1970, unlike elsewhere.
+    `CREATE TABLE events (
+       chain TEXT NOT NULL,
+       created_at INTEGER NOT NULL,
+       seq INTEGER NOT NULL,
+       id TEXT NOT NULL UNIQUE,
+       type TEXT NOT NULL,
+       namespace TEXT,
+       body TEXT NOT NULL,
+       hash TEXT NOT NULL,
+       PRIMARY KEY (chain, created_at)
+     ) STRICT, WITHOUT ROWID`,
+    `CREATE INDEX events_namespace ON events (chain, namespace, created_at, type)`,
+    `CREATE INDEX events_type ON events (chain, type, created_at)`,
+    // The newest event of each chain, with a MAC by a key that is not in here.
+    `CREATE TABLE heads (
+       chain TEXT PRIMARY KEY NOT NULL,
+       seq INTEGER NOT NULL,
+       created_at INTEGER NOT NULL,
+       hash TEXT NOT NULL,
+       mac TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID`,
+    // The last event that retention removed from each chain, signed.
+    `CREATE TABLE checkpoints (
+       chain TEXT PRIMARY KEY NOT NULL,
+       seq INTEGER NOT NULL,
+       created_at INTEGER NOT NULL,
+       hash TEXT NOT NULL,
+       cut_at INTEGER NOT NULL,
+       signature TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID`,
+    // Changes on disk that were begun; each goes in the transaction that writes its event.
+    `CREATE TABLE intents (
+       id TEXT PRIMARY KEY NOT NULL,
+       begun_at INTEGER NOT NULL,
+       namespace_id TEXT NOT NULL,
+       draft TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID`,
+  ],
 ];

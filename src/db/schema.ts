@@ -1,5 +1,5 @@
 import { integer, sqliteTable, text } from "drizzle-orm/sqlite-core";
-import type { KeyId, NamespaceId, WorkspaceId } from "../ids.ts";
+import type { EventId, KeyId, NamespaceId, WorkspaceId } from "../ids.ts";
 
 /** The tables as drizzle sees them; src/db/migrations.ts makes them. Times are milliseconds since 1970, UTC. */
 
@@ -40,4 +40,31 @@ export const setup = sqliteTable("setup", {
   id: integer("id").primaryKey(),
   workspaceId: text("workspace_id").$type<WorkspaceId>().notNull(),
   doneAt: integer("done_at"),
+});
+
+/** The audit log. Times in it are microseconds; src/audit writes all of it, in SQL of its own where it is hot. */
+export const events = sqliteTable("events", {
+  chain: text("chain").$type<WorkspaceId | "appliance">().notNull(),
+  createdAt: integer("created_at").notNull(),
+  seq: integer("seq").notNull(),
+  id: text("id").$type<EventId>().notNull(),
+  type: text("type").notNull(),
+  namespace: text("namespace"),
+  body: text("body").notNull(),
+  hash: text("hash").notNull(),
+});
+
+export const heads = sqliteTable("heads", {
+  chain: text("chain").$type<WorkspaceId | "appliance">().primaryKey(),
+  seq: integer("seq").notNull(),
+  createdAt: integer("created_at").notNull(),
+  hash: text("hash").notNull(),
+  mac: text("mac").notNull(),
+});
+
+export const intents = sqliteTable("intents", {
+  id: text("id").$type<EventId>().primaryKey(),
+  begunAt: integer("begun_at").notNull(),
+  namespaceId: text("namespace_id").$type<NamespaceId>().notNull(),
+  draft: text("draft").notNull(),
 });

@@ -19,6 +19,7 @@ let keys: Record<string, string>;
 const start = () =>
   startApi({
     instance,
+    masterKey: new Uint8Array(32).fill(7),
     loaded: load(),
     log,
     confinement: () => [{ name: "api confined", status: "ok", detail: "for the test", fix: null }],

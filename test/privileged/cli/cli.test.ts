@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { chmodSync, mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { createContexts } from "../../../src/api/context.ts";
+import { openLedger } from "../../../src/audit/ledger.ts";
 import { composeApi } from "../../../src/api/compose.ts";
 import { fileRoutes } from "../../../src/api/files.ts";
 import { operatorExecRoutes } from "../../../src/api/operator-exec.ts";
@@ -12,6 +13,7 @@ import { openDatabase } from "../../../src/db/open.ts";
 import { AppError } from "../../../src/errors.ts";
 import { openInstance } from "../../../src/instance.ts";
 import type { Check } from "../../../src/protocol/sandboxd.ts";
+import { createSecrets } from "../../../src/secrets.ts";
 import { createVolumes } from "../../../src/volumes/volumes.ts";
 
 /*
@@ -64,8 +66,12 @@ beforeAll(async () => {
   };
   const log = { info() {}, warn() {}, error: (...args: unknown[]) => console.error(...args) };
   const contexts = createContexts();
+  const secrets = createSecrets(new Uint8Array(32).fill(7));
+  const ledger = await openLedger({ db, secrets, log });
   const composed = composeApi({
     db,
+    ledger,
+    secrets,
     log,
     contexts,
     namespaceLimit: () => 0,
@@ -94,7 +100,11 @@ beforeAll(async () => {
     contexts,
     log,
   });
-  stop = () => server.stop(100).then(() => db.close());
+  stop = async () => {
+    await server.stop(100);
+    await ledger.close();
+    db.close();
+  };
 });
 afterAll(() => stop());
 

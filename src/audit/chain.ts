@@ -1,0 +1,33 @@
+import { timingSafeEqual } from "node:crypto";
+import { hmac } from "@noble/hashes/hmac.js";
+import { sha256 } from "@noble/hashes/sha2.js";
+import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
+import { canonicalJson, type Chain } from "./event.ts";
+
+/** What the first event of a chain follows. */
+export const GENESIS = "0".repeat(64);
+
+/** The newest event of a chain: all before it hangs on its hash. */
+export interface Head {
+  readonly chain: Chain;
+  readonly seq: number;
+  readonly createdAt: number;
+  readonly hash: string;
+}
+
+/** Each hash covers the one before, so that a changed, lost, added or moved row breaks all that follow. */
+export function linkHash(previous: string, body: string): string {
+  return new Bun.CryptoHasher("sha256").update(`${previous}\n${body}`).digest("hex");
+}
+
+/** By a key that the database does not hold: who can write only there can't make a head for other rows. */
+export function headMac(key: Uint8Array, { chain, seq, createdAt, hash }: Head): string {
+  const text = canonicalJson({ chain, created_at: createdAt, hash, seq });
+  return bytesToHex(hmac(sha256, key, utf8ToBytes(text)));
+}
+
+export function isHeadMac(key: Uint8Array, head: Head, mac: string): boolean {
+  const expected = Buffer.from(headMac(key, head));
+  const given = Buffer.from(mac);
+  return given.length === expected.length && timingSafeEqual(given, expected);
+}

@@ -1,0 +1,337 @@
+import type { InStatement } from "@libsql/client/sqlite3";
+import { desc, eq } from "drizzle-orm";
+import type { Database } from "../db/open.ts";
+import { events as eventTable, heads as headTable, workspaces } from "../db/schema.ts";
+import { eventId, type EventId, type NamespaceId } from "../ids.ts";
+import type { Log } from "../log.ts";
+import type { Secrets } from "../secrets.ts";
+import { GENESIS, headMac, isHeadMac, linkHash, type Head } from "./chain.ts";
+import {
+  APPLIANCE,
+  bodyOf,
+  canonicalJson,
+  type Chain,
+  type EventData,
+  type EventDraft,
+  type StoredEvent,
+} from "./event.ts";
+
+/** One statement of a change, as drizzle builds it or by hand. */
+export type Statement = InStatement | { toSQL(): { sql: string; params: unknown[] } };
+
+/** What a change comes to, decided over the committed state. */
+export interface Planned<T> {
+  readonly statements: readonly Statement[];
+  /** None when nothing changes. */
+  readonly events: readonly EventDraft[];
+  readonly result: T;
+}
+
+export type IntentDraft = Omit<EventDraft, "id" | "settled"> & { readonly namespaceId: NamespaceId };
+
+/** A change on disk that has been announced. It ends by one of the two; a crash before is settled at the next start. */
+export interface Intent {
+  readonly id: EventId;
+  /**
+   * The change happened. When this resolves the event survives the death of this process; a power cut may bring the
+   * intent back instead, which is on the disk already.
+   */
+  complete(data: EventData): Promise<void>;
+  /** It did not happen, and there is no event. */
+  abandon(): Promise<void>;
+}
+
+export type Ledger = Awaited<ReturnType<typeof openLedger>>;
+
+export interface LedgerParts {
+  readonly db: Database;
+  readonly secrets: Pick<Secrets, "derive">;
+  readonly log: Log;
+  /** Milliseconds since 1970. */
+  readonly now?: () => number;
+}
+
+/** Members of one commit at most. */
+const GROUP = 256;
+/** How long an event that nobody waits for may stay unflushed, unless another flush takes it along. */
+const FLUSH_AFTER_MS = 5;
+
+const INSERT_EVENT =
+  "INSERT INTO events (chain, created_at, seq, id, type, namespace, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+const PUT_HEAD = `INSERT INTO heads (chain, seq, created_at, hash, mac) VALUES (?, ?, ?, ?, ?)
+  ON CONFLICT (chain) DO UPDATE SET seq = excluded.seq, created_at = excluded.created_at, hash = excluded.hash, mac = excluded.mac`;
+const PUT_INTENT = "INSERT INTO intents (id, begun_at, namespace_id, draft) VALUES (?, ?, ?, ?)";
+const DROP_INTENT = "DELETE FROM intents WHERE id = ?";
+
+/** Waits its turn to be committed. A plan is made when that has come, and commits alone. */
+interface Waiting {
+  readonly plan: (() => Promise<Planned<unknown>>) | null;
+  readonly ready: Planned<unknown>;
+  readonly done: (outcome: { result: unknown; stored: StoredEvent[] }) => void;
+  readonly failed: (error: unknown) => void;
+}
+
+/**
+ * The one writer of the audit log, and of every change that it tells of: both are one transaction. Members that wait
+ * together share a commit, and those that wait for the disk share a flush of it.
+ */
+export async function openLedger({ db, secrets, log, now = Date.now }: LedgerParts) {
+  const key = secrets.derive("audit head");
+  const { heads, breaks } = await loadHeads(db, key);
+  const listeners = new Set<(events: readonly StoredEvent[]) => void>();
+  const queue: Waiting[] = [];
+  const stats = { events: 0, commits: 0 };
+  let draining: Promise<void> | null = null;
+  /** Committed, and not yet known to be on the disk. */
+  let unpublished: StoredEvent[] = [];
+  let flushTimer: Timer | null = null;
+
+  function enqueue<T>(
+    ready: Planned<T>,
+    plan: (() => Promise<Planned<T>>) | null,
+  ): Promise<{ result: T; stored: StoredEvent[] }> {
+    const { promise, resolve, reject } = Promise.withResolvers<{ result: unknown; stored: StoredEvent[] }>();
+    queue.push({ plan, ready, done: resolve, failed: reject });
+    draining ??= drain();
+    return promise as Promise<{ result: T; stored: StoredEvent[] }>;
+  }
+
+  async function drain(): Promise<void> {
+    // What else arrives in this turn of the event loop goes along.
+    await new Promise((resolve) => setImmediate(resolve));
+    for (let first = queue[0]; first !== undefined; first = queue[0]) {
+      if (first.plan === null) {
+        const planned = queue.slice(0, GROUP).findIndex(({ plan }) => plan !== null);
+        await commitTogether(queue.splice(0, planned === -1 ? GROUP : planned));
+      } else {
+        queue.shift();
+        await commitPlan(first, first.plan);
+      }
+    }
+    draining = null;
+  }
+
+  async function commitPlan(waiting: Waiting, plan: NonNullable<Waiting["plan"]>): Promise<void> {
+    try {
+      const ready = await plan();
+      const [stored = []] = await commit([ready]);
+      waiting.done({ result: ready.result, stored });
+    } catch (error) {
+      waiting.failed(error);
+    }
+  }
+
+  async function commitTogether(group: readonly Waiting[]): Promise<void> {
+    try {
+      const stored = await commit(group.map(({ ready }) => ready));
+      for (const [index, { ready, done }] of group.entries()) {
+        done({ result: ready.result, stored: stored[index] ?? [] });
+      }
+    } catch (error) {
+      if (group.length === 1) group[0]?.failed(error);
+      // One of them is at fault; the others must not go down with it.
+      else for (const one of group) await commitTogether([one]);
+    }
+  }
+
+  /** One transaction. The heads move only when it has been committed. */
+  async function commit(members: readonly Planned<unknown>[]): Promise<StoredEvent[][]> {
+    const moved = new Map<Chain, Head>();
+    const statements: InStatement[] = [];
+    const stored = members.map((member) => {
+      for (const statement of member.statements) statements.push(plainStatement(statement));
+      return member.events.map((draft) => {
+        const before = moved.get(draft.chain) ?? heads.get(draft.chain) ?? nothingYet(draft.chain);
+        const { event, hash } = place(draft, before);
+        statements.push({
+          sql: INSERT_EVENT,
+          args: [
+            event.chain,
+            event.createdAt,
+            event.seq,
+            event.id,
+            event.type,
+            event.namespace,
+            event.body,
+            hash,
+          ],
+        });
+        moved.set(draft.chain, { chain: draft.chain, seq: event.seq, createdAt: event.createdAt, hash });
+        return event;
+      });
+    });
+    for (const head of moved.values()) {
+      statements.push({
+        sql: PUT_HEAD,
+        args: [head.chain, head.seq, head.createdAt, head.hash, headMac(key, head)],
+      });
+    }
+    if (statements.length === 0) return stored;
+    await db.$client.batch(statements, "write");
+    for (const [chain, head] of moved) heads.set(chain, head);
+    const fresh = stored.flat();
+    stats.commits += 1;
+    stats.events += fresh.length;
+    unpublished.push(...fresh);
+    if (unpublished.length > 0) flushTimer ??= setTimeout(() => void durable(), FLUSH_AFTER_MS);
+    return stored;
+  }
+
+  function place(draft: EventDraft, before: Head): { event: StoredEvent; hash: string } {
+    const at = {
+      id: draft.id ?? eventId.make(),
+      seq: before.seq + 1,
+      // Also when the clock was set back.
+      createdAt: Math.max(Math.round(now() * 1000), before.createdAt + 1),
+    };
+    const body = bodyOf(draft, at);
+    const { chain, type, namespace } = draft;
+    return { event: { chain, type, namespace, body, ...at }, hash: linkHash(before.hash, body) };
+  }
+
+  /**
+   * Resolves when all that was committed before this call is on the disk. It throws only when the disk failed: what is
+   * on it is unknown then, and the process had better end.
+   */
+  async function durable(): Promise<void> {
+    const upTo = unpublished.length === 0 ? null : unpublished.at(-1);
+    if (flushTimer !== null) clearTimeout(flushTimer);
+    flushTimer = null;
+    await db.sync();
+    if (upTo !== null) publish(upTo);
+  }
+
+  /** Up to and with `last`, unless a later flush was faster. */
+  function publish(last: StoredEvent | undefined): void {
+    const at = last === undefined ? -1 : unpublished.indexOf(last);
+    if (at === -1) return;
+    const ready = unpublished.slice(0, at + 1);
+    unpublished = unpublished.slice(at + 1);
+    for (const listener of listeners) {
+      try {
+        listener(ready);
+      } catch (error) {
+        log.error("a reader of the audit log failed", { cause: error });
+      }
+    }
+  }
+
+  const ledger = {
+    /** Durable when it resolves. */
+    async append(events: readonly EventDraft[]): Promise<StoredEvent[]> {
+      const { stored } = await enqueue({ statements: [], events, result: undefined }, null);
+      await durable();
+      return stored;
+    },
+
+    /**
+     * Plans are made one at a time, each over the committed state, and what it comes to is one transaction; so nothing
+     * changes between a plan's look and its statements. Durable when it resolves.
+     */
+    async change<T>(plan: () => Promise<Planned<T>>): Promise<T> {
+      const nothing = { statements: [], events: [], result: undefined as T };
+      const { result } = await enqueue(nothing, plan);
+      await durable();
+      return result;
+    },
+
+    /** Announces a change on disk; begin it when this resolves, since only then a crash can't hide it. */
+    async begin({ namespaceId, ...draft }: IntentDraft): Promise<Intent> {
+      const id = eventId.make();
+      const record = canonicalJson({ ...draft, origin: { ...draft.origin } });
+      const put = { sql: PUT_INTENT, args: [id, now(), namespaceId, record] };
+      await enqueue({ statements: [put], events: [], result: undefined }, null);
+      await durable();
+      return {
+        id,
+        complete: (data) => ledger.settle({ ...draft, id, data }),
+        abandon: () => ledger.drop(id),
+      };
+    },
+
+    /** Turns the intent of this id into its event. */
+    async settle(event: EventDraft & { readonly id: EventId }): Promise<void> {
+      const drop = { sql: DROP_INTENT, args: [event.id] };
+      await enqueue({ statements: [drop], events: [event], result: undefined }, null);
+    },
+
+    async drop(id: EventId): Promise<void> {
+      const statements = [{ sql: DROP_INTENT, args: [id] }];
+      await enqueue({ statements, events: [], result: undefined }, null);
+    },
+
+    durable,
+
+    /** Called with events that are on the disk, each chain's in order. Returns how to end that. */
+    onPublished(listener: (events: readonly StoredEvent[]) => void): () => void {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
+
+    head: (chain: Chain): Head | null => heads.get(chain) ?? null,
+    stats: () => ({ ...stats, chains: heads.size, waiting: queue.length }),
+
+    /** Waits for what is under way. Nothing may be begun after. */
+    async close(): Promise<void> {
+      await draining;
+      await durable();
+      listeners.clear();
+    },
+  };
+
+  // Said in the chain itself: what is appended next would otherwise make a new head over what somebody changed.
+  for (const { chain, reason } of breaks) {
+    log.error("the audit log was changed from outside", { chain, reason });
+    const event = { chain, type: "audit.broken", namespace: null, data: { reason }, origin: APPLIANCE };
+    await ledger.append([event]);
+  }
+  return ledger;
+}
+
+function nothingYet(chain: Chain): Head {
+  return { chain, seq: 0, createdAt: 0, hash: GENESIS };
+}
+
+function plainStatement(statement: Statement): InStatement {
+  if (typeof statement === "string" || !("toSQL" in statement)) return statement;
+  const { sql, params } = statement.toSQL();
+  return { sql, args: params as (string | number | null)[] };
+}
+
+/** The heads to go on from, and those that are not what this appliance left. */
+async function loadHeads(db: Database, key: Uint8Array) {
+  const heads = new Map<Chain, Head>();
+  const breaks: { chain: Chain; reason: string }[] = [];
+  const rows = await db.select().from(headTable);
+  for (const { mac, ...head } of rows) {
+    const newest = await newestOf(db, head.chain);
+    if (!isHeadMac(key, head, mac)) {
+      breaks.push({ chain: head.chain, reason: "the head's MAC is not this appliance's" });
+      heads.set(head.chain, newest ?? nothingYet(head.chain));
+      continue;
+    }
+    heads.set(head.chain, head);
+    // Retention leaves the newest.
+    if (newest?.hash !== head.hash) {
+      breaks.push({ chain: head.chain, reason: "the newest events are not those that the head names" });
+    }
+  }
+  const all: readonly Chain[] = ["appliance", ...(await db.select().from(workspaces)).map(({ id }) => id)];
+  for (const chain of all) {
+    const newest = heads.has(chain) ? null : await newestOf(db, chain);
+    if (newest === null) continue;
+    breaks.push({ chain, reason: "the head is missing" });
+    heads.set(chain, newest);
+  }
+  return { heads, breaks };
+}
+
+async function newestOf(db: Database, chain: Chain): Promise<Head | null> {
+  const [row] = await db
+    .select({ seq: eventTable.seq, createdAt: eventTable.createdAt, hash: eventTable.hash })
+    .from(eventTable)
+    .where(eq(eventTable.chain, chain))
+    .orderBy(desc(eventTable.createdAt))
+    .limit(1);
+  return row === undefined ? null : { chain, ...row };
+}
