@@ -22,6 +22,7 @@ const main = defineCommand({
     namespace: () => import("./cli/namespace.ts").then(({ namespace }) => namespace),
     exec: () => import("./cli/exec.ts").then(({ exec }) => exec),
     file: () => import("./cli/file.ts").then(({ file }) => file),
+    event: () => import("./cli/event.ts").then(({ event }) => event),
     status: () => import("./cli/status.ts").then(({ status }) => status),
     doctor: () => import("./cli/doctor.ts").then(({ doctor }) => doctor),
     config: () => import("./cli/config.ts").then(({ config }) => config),

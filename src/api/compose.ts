@@ -1,5 +1,6 @@
 import type { AnyElysia } from "elysia";
 import type { Ledger } from "../audit/ledger.ts";
+import { auditKeys } from "../audit/keys.ts";
 import type { Setting } from "../config/settings.ts";
 import type { Database } from "../db/open.ts";
 import type { NamespaceId } from "../ids.ts";
@@ -13,6 +14,7 @@ import type { Check } from "../protocol/sandboxd.ts";
 import type { Secrets } from "../secrets.ts";
 import { adminRoutes } from "./admin.ts";
 import { createApp } from "./app.ts";
+import { auditRoutes } from "./audit.ts";
 import { createAccess, type Access } from "./auth.ts";
 import type { Contexts } from "./context.ts";
 import { healthRoutes } from "./health.ts";
@@ -43,7 +45,8 @@ export interface ComposeParts {
 
 /** The accounts, and the routes of both listeners over them. What is only on the admin socket is not in the other's app at all. */
 export function composeApi(parts: ComposeParts) {
-  const { db, log, contexts } = parts;
+  const { db, ledger, log, contexts } = parts;
+  const { headKey, signer } = auditKeys(parts.secrets);
   const calls = createCalls();
   const workspaces = createWorkspaces({ db });
   const keys = createKeys({ db, calls });
@@ -75,6 +78,7 @@ export function composeApi(parts: ComposeParts) {
       contexts,
       routes: [
         adminRoutes({ access: operator, workspaces, setup, status, doctor, settings }),
+        auditRoutes({ access: operator, db, ledger, headKey, signer }),
         ...parts.operatorRoutes(operator),
         ...shared(operator),
       ],

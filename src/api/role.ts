@@ -1,4 +1,6 @@
+import { auditKeys } from "../audit/keys.ts";
 import { openLedger } from "../audit/ledger.ts";
+import { createRetention } from "../audit/retention.ts";
 import type { LoadedConfig } from "../config/load.ts";
 import { settingsInForce, waitingForRestart } from "../config/settings.ts";
 import { openDatabase } from "../db/open.ts";
@@ -37,6 +39,7 @@ const STOP_PATIENCE_MS = 35_000;
 const SILENCE_BESIDES_S = 60;
 const HEALTH_TIMEOUT_MS = 10_000;
 const SETTLE_EVERY_MS = 10 * 60_000;
+const RETENTION_EVERY_MS = 10 * 60_000;
 
 /** Everything of the api role, from the database up to the listeners. */
 export async function startApi({ instance, masterKey, loaded, log, confinement }: ApiRoleParts) {
@@ -105,6 +108,14 @@ export async function startApi({ instance, masterKey, loaded, log, confinement }
   const settle = () => void namespaces.resume().catch(failed("a deletion was not ended; it is tried again"));
   const settling = setInterval(settle, SETTLE_EVERY_MS);
   settle();
+  const retention = createRetention({
+    db,
+    signer: auditKeys(secrets).signer,
+    limits: () => settings.current.config.events,
+  });
+  // The first is not at once: what a crash kept from being delivered goes out before.
+  const cut = () => void retention.apply().catch(failed("old events were not removed; it is tried again"));
+  const cutting = setInterval(cut, RETENTION_EVERY_MS);
   void sweep(volumes, log).catch(failed("unfinished writes of an earlier run were not removed"));
 
   return {
@@ -129,6 +140,7 @@ export async function startApi({ instance, masterKey, loaded, log, confinement }
       connections.close();
       sandboxd.close();
       clearInterval(settling);
+      clearInterval(cutting);
       for (const timer of timers) timer.stop();
       await Promise.all([keys.lastUse.flush(), namespaces.lastUse.flush()]);
       volumes.close();

@@ -20,10 +20,19 @@ export function linkHash(previous: string, body: string): string {
   return new Bun.CryptoHasher("sha256").update(`${previous}\n${body}`).digest("hex");
 }
 
+export function headText({ chain, seq, createdAt, hash }: Head): string {
+  return canonicalJson({ chain, created_at: createdAt, hash, seq });
+}
+
+/** The last event that retention removed: what is left follows it. */
+export function checkpointText({ cutAt, ...last }: Head & { readonly cutAt: number }): string {
+  const { chain, seq, createdAt, hash } = last;
+  return canonicalJson({ chain, created_at: createdAt, cut_at: cutAt, hash, seq });
+}
+
 /** By a key that the database does not hold: who can write only there can't make a head for other rows. */
-export function headMac(key: Uint8Array, { chain, seq, createdAt, hash }: Head): string {
-  const text = canonicalJson({ chain, created_at: createdAt, hash, seq });
-  return bytesToHex(hmac(sha256, key, utf8ToBytes(text)));
+export function headMac(key: Uint8Array, head: Head): string {
+  return bytesToHex(hmac(sha256, key, utf8ToBytes(headText(head))));
 }
 
 export function isHeadMac(key: Uint8Array, head: Head, mac: string): boolean {

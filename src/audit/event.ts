@@ -50,7 +50,7 @@ export interface StoredEvent {
 }
 
 /** UTC with microseconds and Z, always of one width: clients sort these as text. */
-function microTimestamp(microseconds: number): string {
+export function microTimestamp(microseconds: number): string {
   const ms = Math.floor(microseconds / 1000);
   const rest = String(microseconds % 1000).padStart(3, "0");
   return new Date(ms).toISOString().replace("Z", `${rest}Z`);

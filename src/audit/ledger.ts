@@ -5,6 +5,7 @@ import { events as eventTable, heads as headTable, workspaces } from "../db/sche
 import { eventId, type EventId, type NamespaceId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import type { Secrets } from "../secrets.ts";
+import { auditKeys } from "./keys.ts";
 import { GENESIS, headMac, isHeadMac, linkHash, type Head } from "./chain.ts";
 import {
   APPLIANCE,
@@ -76,7 +77,7 @@ interface Waiting {
  * together share a commit, and those that wait for the disk share a flush of it.
  */
 export async function openLedger({ db, secrets, log, now = Date.now }: LedgerParts) {
-  const key = secrets.derive("audit head");
+  const { headKey: key } = auditKeys(secrets);
   const { heads, breaks } = await loadHeads(db, key);
   const listeners = new Set<(events: readonly StoredEvent[]) => void>();
   const queue: Waiting[] = [];

@@ -1,4 +1,4 @@
-import { closeSync, openSync } from "node:fs";
+import { closeSync, existsSync, openSync } from "node:fs";
 import { createClient, type Client, type InStatement } from "@libsql/client/sqlite3";
 import { drizzle } from "drizzle-orm/libsql/sqlite3";
 import { AppError } from "../errors.ts";
@@ -38,6 +38,20 @@ export async function openDatabase(file: string) {
       wal.close();
     },
   });
+}
+
+/** A copy of the appliance's database, to read only. Throws an AppError when there is none. */
+export async function openCopy(file: string) {
+  if (!existsSync(file)) throw new AppError("not_found", `There is no database ${file}.`);
+  const client = createClient({ url: `file:${file}`, timeout: BUSY_TIMEOUT_MS, concurrency: 1 });
+  try {
+    await client.execute("PRAGMA query_only = ON");
+    await client.execute("SELECT version FROM migrations LIMIT 1");
+  } catch (error) {
+    client.close();
+    throw new AppError("invalid", `${file} is no database of Cofferdam's.`, { cause: error });
+  }
+  return Object.assign(drizzle(client), { close: () => client.close() });
 }
 
 async function migrate(client: Client, file: string): Promise<void> {

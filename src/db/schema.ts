@@ -62,6 +62,16 @@ export const heads = sqliteTable("heads", {
   mac: text("mac").notNull(),
 });
 
+export const checkpoints = sqliteTable("checkpoints", {
+  chain: text("chain").$type<WorkspaceId | "appliance">().primaryKey(),
+  seq: integer("seq").notNull(),
+  createdAt: integer("created_at").notNull(),
+  hash: text("hash").notNull(),
+  cutAt: integer("cut_at").notNull(),
+  /** Base64, ed25519. */
+  signature: text("signature").notNull(),
+});
+
 export const intents = sqliteTable("intents", {
   id: text("id").$type<EventId>().primaryKey(),
   begunAt: integer("begun_at").notNull(),

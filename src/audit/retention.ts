@@ -1,0 +1,91 @@
+import { and, asc, desc, eq, lte, sql } from "drizzle-orm";
+import type { Database } from "../db/open.ts";
+import { checkpoints, events, heads } from "../db/schema.ts";
+import { checkpointText } from "./chain.ts";
+import type { Chain } from "./event.ts";
+import type { Signer } from "./signer.ts";
+
+export interface RetentionParts {
+  readonly db: Database;
+  readonly signer: Pick<Signer, "sign">;
+  readonly limits: () => { readonly retention_days: number; readonly max_events: number };
+  /** Milliseconds since 1970. */
+  readonly now?: () => number;
+}
+
+const DAY_US = 24 * 60 * 60 * 1_000_000;
+/** Rows of one transaction: while it runs, nothing else does. */
+const BATCH = 500;
+
+/**
+ * Removes the oldest events of each chain, by age and by count, and leaves a signed checkpoint in their place, from
+ * which the rest can still be proved. The newest event of a chain always stays.
+ */
+export function createRetention({ db, signer, limits, now = Date.now }: RetentionParts) {
+  /** The last event that has to go, or null. */
+  async function boundary(chain: Chain): Promise<number | null> {
+    const { retention_days: days, max_events: most } = limits();
+    const oldest = now() * 1000 - days * DAY_US;
+    const [newest] = await newestFrom(chain, 0);
+    if (newest === undefined) return null;
+    const [overCount] = most === 0 ? [] : await newestFrom(chain, most);
+    return Math.min(Math.max(oldest, overCount?.createdAt ?? 0), newest.createdAt - 1);
+  }
+
+  const newestFrom = (chain: Chain, offset: number) =>
+    db
+      .select({ createdAt: events.createdAt })
+      .from(events)
+      .where(eq(events.chain, chain))
+      .orderBy(desc(events.createdAt))
+      .limit(1)
+      .offset(offset);
+
+  /** At most one batch; how many went. */
+  async function cut(chain: Chain, upTo: number): Promise<number> {
+    const old = await db
+      .select({ seq: events.seq, createdAt: events.createdAt, hash: events.hash })
+      .from(events)
+      .where(and(eq(events.chain, chain), lte(events.createdAt, upTo)))
+      .orderBy(asc(events.createdAt))
+      .limit(BATCH);
+    const last = old.at(-1);
+    if (last === undefined) return 0;
+    const cutAt = now() * 1000;
+    const checkpoint = { chain, ...last, cutAt };
+    const signature = signer.sign(checkpointText(checkpoint));
+    await db.batch([
+      db.delete(events).where(and(eq(events.chain, chain), lte(events.createdAt, last.createdAt))),
+      db
+        .insert(checkpoints)
+        .values({ ...checkpoint, signature })
+        .onConflictDoUpdate({
+          target: checkpoints.chain,
+          set: {
+            seq: sql`excluded.seq`,
+            createdAt: sql`excluded.created_at`,
+            hash: sql`excluded.hash`,
+            cutAt: sql`excluded.cut_at`,
+            signature: sql`excluded.signature`,
+          },
+        }),
+    ]);
+    return old.length;
+  }
+
+  return {
+    /** How many events went. */
+    async apply(): Promise<number> {
+      let removed = 0;
+      for (const { chain } of await db.select({ chain: heads.chain }).from(heads)) {
+        const upTo = await boundary(chain);
+        if (upTo === null) continue;
+        for (let count = BATCH; count === BATCH; removed += count) {
+          count = await cut(chain, upTo);
+          await new Promise((resolve) => setImmediate(resolve));
+        }
+      }
+      return removed;
+    },
+  };
+}
