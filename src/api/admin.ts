@@ -27,8 +27,8 @@ export function adminRoutes(parts: AdminRoutesParts) {
     })
     .post(
       "/setup",
-      async () => {
-        const made = await setup.begin();
+      async ({ request }) => {
+        const made = await setup.begin(access.origin(request));
         if (made === null) return { created: false as const };
         return {
           created: true as const,
@@ -41,8 +41,8 @@ export function adminRoutes(parts: AdminRoutesParts) {
     )
     .post(
       "/setup/confirm",
-      async () => {
-        await setup.confirm();
+      async ({ request }) => {
+        await setup.confirm(access.origin(request));
         return { confirmed: true };
       },
       { parse: "none" },
@@ -52,7 +52,7 @@ export function adminRoutes(parts: AdminRoutesParts) {
       "/workspaces",
       async ({ request }) => {
         const { name } = await readJson(request, z.object({ name: label }));
-        return shown(await workspaces.create(name));
+        return shown(await workspaces.create(name, access.origin(request)));
       },
       { parse: "none" },
     )

@@ -1,8 +1,11 @@
 import { Elysia } from "elysia";
+import type { Origin } from "../audit/event.ts";
 import { AppError } from "../errors.ts";
 import { namespaceName, workspaceId, type KeyId, type NamespaceId, type WorkspaceId } from "../ids.ts";
 import type { Caller, KeyHolder } from "../keys/caller.ts";
 import type { Calls, Lease } from "../keys/calls.ts";
+import { LOCAL_USER_HEADER } from "../protocol/local-user.ts";
+import type { Contexts } from "./context.ts";
 
 export interface AccessParts {
   readonly keys: {
@@ -18,6 +21,7 @@ export interface AccessParts {
   };
   readonly workspaces: { exists(workspace: WorkspaceId): Promise<boolean> };
   readonly calls: Calls;
+  readonly contexts: Pick<Contexts, "of">;
   /** On the admin socket a call without a key is the operator's. Never true on TCP. */
   readonly operator: boolean;
 }
@@ -29,6 +33,7 @@ export interface NamespaceCall {
   /** Names the namespace among all workspaces' before it has an id: for what is counted by namespace. */
   readonly owner: string;
   readonly caller: Caller;
+  readonly origin: Origin;
   /** `id` is null when nothing was ever written there. */
   read<T>(use: (lease: Lease<NamespaceId | null>) => Promise<T>): Promise<T>;
   /** Call it when the request has been checked: it makes the namespace, and a 4xx must leave nothing behind. */
@@ -38,16 +43,32 @@ export interface NamespaceCall {
 export type Access = ReturnType<typeof createAccess>;
 
 const BEARER = /^Bearer +([!-~]+) *$/i;
+/** A name, as src/kernel/users.ts makes them. */
+const LOCAL_USER = /^[ -~]{1,100}$/;
 
 /** Who may do what. Every route takes its caller from here, before it reads the request's body. */
-export function createAccess({ keys, namespaces, workspaces, calls, operator }: AccessParts) {
+export function createAccess({ keys, namespaces, workspaces, calls, contexts, operator }: AccessParts) {
   async function caller(request: Request): Promise<Caller> {
     const header = request.headers.get("authorization");
     if (header === null && operator) return { scope: "operator" };
     const key = BEARER.exec(header ?? "")?.[1];
     const found = key === undefined ? null : await keys.authenticate(key);
     if (found === null) throw unauthenticated();
+    const context = contexts.of(request);
+    context.keyId = found.keyId;
+    context.workspaceId = found.workspaceId;
     return found;
+  }
+
+  /** Who is to be named for what this request changes; once its caller is known. */
+  function origin(request: Request): Origin {
+    const { id, address, keyId } = contexts.of(request);
+    return {
+      keyId,
+      localUser: keyId === null && operator ? localUser(request) : null,
+      requestId: id,
+      address,
+    };
   }
 
   async function keyHolder(request: Request): Promise<KeyHolder> {
@@ -70,6 +91,7 @@ export function createAccess({ keys, namespaces, workspaces, calls, operator }: 
     const parsed = workspaceId.schema.safeParse(workspaceText);
     if (who.scope === "operator") {
       if (!parsed.success || !(await workspaces.exists(parsed.data))) throw noWorkspace(workspaceText);
+      contexts.of(request).workspaceId = parsed.data;
       return parsed.data;
     }
     if (who.scope !== "admin" || parsed.data !== who.workspaceId) {
@@ -82,7 +104,9 @@ export function createAccess({ keys, namespaces, workspaces, calls, operator }: 
     const who = await caller(request);
     const name = request.headers.get("x-namespace");
     const workspace = await workspaceOf(who, request);
-    return allowed(request, who, workspace, namespaceOf(who, name));
+    const allowedName = namespaceOf(who, name);
+    Object.assign(contexts.of(request), { workspaceId: workspace, namespace: allowedName });
+    return allowed(request, who, workspace, allowedName);
   }
 
   async function workspaceOf(who: Caller, request: Request): Promise<WorkspaceId> {
@@ -112,12 +136,13 @@ export function createAccess({ keys, namespaces, workspaces, calls, operator }: 
       // No name holds the space that parts the two.
       owner: `${workspace} ${name}`,
       caller: who,
+      origin: origin(request),
       read: async (use) => run(await namespaces.find(workspace, name), use),
       write: async (use) => run(await namespaces.ensure(workspace, name), use),
     };
   }
 
-  return { keyHolder, operatorOnly, admin, namespace };
+  return { keyHolder, operatorOnly, admin, namespace, origin };
 }
 
 /** A plugin for the routes of a namespace: their handlers get `namespace`. */
@@ -145,6 +170,12 @@ function namespaceOf(who: Caller, header: string | null): string {
   const name = namespaceName.safeParse(header);
   if (!name.success) throw new AppError("bad_input", `X-Namespace: ${name.error.issues[0]?.message ?? ""}`);
   return name.data;
+}
+
+/** Believed, because the admin socket's permissions are: whoever may use it could also name somebody else. */
+function localUser(request: Request): string {
+  const name = request.headers.get(LOCAL_USER_HEADER) ?? "";
+  return LOCAL_USER.test(name) ? name : "unknown";
 }
 
 /** One text for no key, an unknown and a revoked one. */

@@ -48,17 +48,18 @@ export function composeApi(parts: ComposeParts) {
   const { db, ledger, log, contexts } = parts;
   const { headKey, signer } = auditKeys(parts.secrets);
   const calls = createCalls();
-  const workspaces = createWorkspaces({ db });
-  const keys = createKeys({ db, calls });
+  const workspaces = createWorkspaces({ db, ledger });
+  const keys = createKeys({ db, ledger, calls });
   const namespaces = createNamespaces({
     db,
+    ledger,
     calls,
     keys,
     limit: parts.namespaceLimit,
     stopSandbox: parts.stopSandbox,
     removeFiles: parts.removeFiles,
   });
-  const setup = createSetup({ db, keys });
+  const setup = createSetup({ db, ledger, keys, workspaces });
 
   const shared = (access: Access): AnyElysia[] => [
     healthRoutes(),
@@ -66,7 +67,7 @@ export function composeApi(parts: ComposeParts) {
     namespaceRoutes({ access, namespaces, usage: parts.usage }),
     ...parts.namespaceRoutes(access),
   ];
-  const account = { keys, namespaces, workspaces, calls };
+  const account = { keys, namespaces, workspaces, calls, contexts };
   const access = createAccess({ ...account, operator: false });
   const operator = createAccess({ ...account, operator: true });
   const { status, doctor, settings } = parts;

@@ -36,7 +36,8 @@ export function keyRoutes({ access, keys, namespaces }: KeyRoutesParts) {
           );
         }
         const namespace = name === null ? null : { name, id: await namespaces.ensure(workspaceId, name) };
-        const key = await keys.create({ workspaceId, name: body.name, scope, namespace });
+        const wanted = { workspaceId, name: body.name, scope, namespace } as const;
+        const key = await keys.create(wanted, access.origin(request));
         return { ...shown(key), api_key: key.apiKey };
       },
       { parse: "none" },
@@ -50,7 +51,7 @@ export function keyRoutes({ access, keys, namespaces }: KeyRoutesParts) {
       async ({ request, params }) => {
         const workspaceId = await access.admin(request, params.ws);
         const id = keyId.schema.safeParse(params.id);
-        if (!id.success || !(await keys.revoke(workspaceId, id.data))) {
+        if (!id.success || !(await keys.revoke(workspaceId, id.data, access.origin(request)))) {
           throw new AppError("not_found", "The workspace has no such key; it may have been revoked before.");
         }
         return { revoked: id.data };

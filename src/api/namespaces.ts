@@ -40,7 +40,7 @@ export function namespaceRoutes({ access, namespaces, usage }: NamespaceRoutesPa
       "/:name",
       async ({ request, params }) => {
         const workspaceId = await access.admin(request, params.ws);
-        if (!(await namespaces.remove(workspaceId, params.name))) {
+        if (!(await namespaces.remove(workspaceId, params.name, access.origin(request)))) {
           throw new AppError("not_found", `The workspace has no namespace "${params.name}".`);
         }
         return { deleted: params.name };

@@ -1,7 +1,10 @@
 import { accessSync, constants } from "node:fs";
 import { z } from "zod";
+import { environment } from "../config/environment.ts";
 import { AppError, type ErrorCode } from "../errors.ts";
 import { DEFAULT_DATA, openInstance, type Instance } from "../instance.ts";
+import { localUser } from "../kernel/users.ts";
+import { LOCAL_USER_HEADER } from "../protocol/local-user.ts";
 
 export interface Call {
   readonly method?: "POST" | "PUT" | "DELETE";
@@ -43,10 +46,11 @@ export function connect(data: string): Appliance {
 
   async function call(path: string, { json, ...rest }: Call = {}): Promise<Response> {
     checkReach(instance);
+    const headers = { ...rest.headers, [LOCAL_USER_HEADER]: localUser(environment()["SUDO_USER"]) };
     const content = json === undefined ? {} : { body: JSON.stringify(json) };
     let response: Response;
     try {
-      response = await fetch(`http://cofferdam${path}`, { ...rest, ...content, unix });
+      response = await fetch(`http://cofferdam${path}`, { ...rest, ...content, headers, unix });
     } catch (error) {
       const { code } = error as { code?: string };
       if (code === "ENOENT" || code === "ECONNREFUSED") throw notRunning(instance);

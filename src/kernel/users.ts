@@ -15,10 +15,7 @@ export type RoleUserName = "cofferdam" | "cofferdam-gw";
  * A role's user, made by install.sh. uid 0, or the tenants' own, would undo what the user is for, so they are refused.
  */
 export function roleUser(name: RoleUserName, passwd = readFileSync("/etc/passwd", "utf8")): User {
-  const fields = passwd
-    .split("\n")
-    .map((line) => line.split(":"))
-    .find((fields) => fields[0] === name);
+  const fields = rows(passwd).find((fields) => fields[0] === name);
   if (fields === undefined) {
     throw new AppError(
       "unavailable",
@@ -34,4 +31,24 @@ export function roleUser(name: RoleUserName, passwd = readFileSync("/etc/passwd"
     );
   }
   return { uid, gid };
+}
+
+/**
+ * Who runs this process, for the audit log: `alice`, or `root (sudo by alice)` when sudo says so. The environment's word
+ * for it may be anything; what can't be a name is left out.
+ */
+export function localUser(
+  sudoUser: string | undefined,
+  uid = process.getuid?.() ?? 0,
+  passwd = readFileSync("/etc/passwd", "utf8"),
+): string {
+  const name = rows(passwd).find((fields) => fields[2] === String(uid))?.[0] ?? "";
+  const own = USER_NAME.test(name) ? name : `uid ${uid}`;
+  return sudoUser !== undefined && USER_NAME.test(sudoUser) ? `${own} (sudo by ${sudoUser})` : own;
+}
+
+const USER_NAME = /^[A-Za-z0-9_.@\\-]{1,40}\$?$/;
+
+function rows(passwd: string): string[][] {
+  return passwd.split("\n").map((line) => line.split(":"));
 }

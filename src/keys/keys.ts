@@ -1,5 +1,7 @@
 import { timingSafeEqual } from "node:crypto";
-import { and, asc, eq, isNull, sql } from "drizzle-orm";
+import { and, asc, eq, isNull, type SQL } from "drizzle-orm";
+import type { EventDraft, Origin } from "../audit/event.ts";
+import type { Ledger, Statement } from "../audit/ledger.ts";
 import type { Database } from "../db/open.ts";
 import { keys as table, namespaces } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
@@ -29,9 +31,28 @@ export interface NewKey {
   readonly namespace: { readonly id: NamespaceId; readonly name: string } | null;
 }
 
+export interface MadeKey extends Key {
+  readonly apiKey: string;
+}
+
+/** A key of the database, with the name of its namespace. */
+type Working = typeof table.$inferSelect & { readonly namespace: string | null };
+
 export type Keys = ReturnType<typeof createKeys>;
 
-export function createKeys({ db, calls }: { readonly db: Database; readonly calls: Calls }) {
+export interface KeysParts {
+  readonly db: Database;
+  readonly ledger: Pick<Ledger, "change">;
+  readonly calls: Calls;
+}
+
+/** What a transaction of the ledger takes. */
+interface Part {
+  readonly statements: readonly Statement[];
+  readonly events: readonly EventDraft[];
+}
+
+export function createKeys({ db, ledger, calls }: KeysParts) {
   const cache = new Map<string, KeyHolder>();
   const revoked = new Set<KeyId>();
   const lastUse = createLastUse<KeyId>((seen) => storeLastUse(db, table, seen));
@@ -65,68 +86,96 @@ export function createKeys({ db, calls }: { readonly db: Database; readonly call
     for (const id of ids) calls.endOfKey(id, reason);
   }
 
+  /** To be part of a change; so is what it comes to only if the change is made. */
+  function creation(wanted: NewKey, origin: Origin): Part & { readonly key: MadeKey } {
+    const { workspaceId, name, scope, namespace } = wanted;
+    const id = keyId.make();
+    const { apiKey, prefix, hash } = makeApiKey(scope);
+    const createdAt = Date.now();
+    const row = { id, workspaceId, name, scope, namespaceId: namespace?.id ?? null, prefix, hash, createdAt };
+    const shown = { id, name, scope, namespace: namespace?.name ?? null };
+    return {
+      statements: [db.insert(table).values(row)],
+      events: [keyEvent("key.created", workspaceId, shown, origin)],
+      key: { ...shown, prefix, createdAt, lastUsedAt: null, apiKey },
+    };
+  }
+
+  /** To be part of a change, with `end` after it. */
+  function revocation(workspaceId: WorkspaceId, found: readonly Working[], origin: Origin): Part {
+    const revokedAt = Date.now();
+    return {
+      statements: found.map(({ id }) => db.update(table).set({ revokedAt }).where(eq(table.id, id))),
+      events: found.map((key) => keyEvent("key.revoked", workspaceId, key, origin)),
+    };
+  }
+
+  /** Those of a workspace that work, oldest first. */
+  async function working(workspaceId: WorkspaceId, which?: SQL): Promise<Working[]> {
+    const rows = await db
+      .select({ key: table, namespace: namespaces.name })
+      .from(table)
+      .leftJoin(namespaces, eq(namespaces.id, table.namespaceId))
+      .where(and(eq(table.workspaceId, workspaceId), isNull(table.revokedAt), which))
+      .orderBy(asc(table.createdAt), asc(table.id));
+    return rows.map(({ key, namespace }) => ({
+      ...key,
+      namespace,
+      lastUsedAt: lastUse.pending(key.id) ?? key.lastUsedAt,
+    }));
+  }
+
+  async function isLive(id: NamespaceId): Promise<boolean> {
+    const rows = await db
+      .select({ id: namespaces.id })
+      .from(namespaces)
+      .where(and(eq(namespaces.id, id), isNull(namespaces.deletingAt)));
+    return rows.length === 1;
+  }
+
   return {
     /** `apiKey` is shown this once and never stored. */
-    async create({
-      workspaceId,
-      name,
-      scope,
-      namespace,
-    }: NewKey): Promise<Key & { readonly apiKey: string }> {
-      const id = keyId.make();
-      const { apiKey, prefix, hash } = makeApiKey(scope);
-      const createdAt = Date.now();
-      const namespaceId = namespace?.id ?? null;
-      // One statement, so that no key is ever made for a namespace whose deletion has begun.
-      const { rowsAffected } = await db.run(sql`
-        INSERT INTO ${table} (id, workspace_id, name, scope, namespace_id, prefix, hash, created_at)
-        SELECT ${id}, ${workspaceId}, ${name}, ${scope}, ${namespaceId}, ${prefix}, ${hash}, ${createdAt}
-        WHERE ${namespaceId} IS NULL
-           OR EXISTS (SELECT 1 FROM ${namespaces} WHERE id = ${namespaceId} AND deleting_at IS NULL)`);
-      if (rowsAffected !== 1) {
-        throw new AppError("conflict", `The namespace "${namespace?.name}" was just deleted; try again.`);
-      }
-      return {
-        id,
-        name,
-        prefix,
-        scope,
-        namespace: namespace?.name ?? null,
-        createdAt,
-        lastUsedAt: null,
-        apiKey,
-      };
+    async create(wanted: NewKey, origin: Origin): Promise<MadeKey> {
+      return ledger.change(async () => {
+        const { namespace } = wanted;
+        // No key is ever made for a namespace whose deletion has begun.
+        if (namespace !== null && !(await isLive(namespace.id))) {
+          throw new AppError("conflict", `The namespace "${namespace.name}" was just deleted; try again.`);
+        }
+        const { key, ...part } = creation(wanted, origin);
+        return { ...part, result: key };
+      });
     },
+
+    creation,
 
     /** The keys that work, oldest first. */
     async list(workspaceId: WorkspaceId): Promise<Key[]> {
-      const rows = await db
-        .select({ key: table, namespace: namespaces.name })
-        .from(table)
-        .leftJoin(namespaces, eq(namespaces.id, table.namespaceId))
-        .where(and(eq(table.workspaceId, workspaceId), isNull(table.revokedAt)))
-        .orderBy(asc(table.createdAt), asc(table.id));
-      return rows.map(({ key, namespace }) => ({
-        id: key.id,
-        name: key.name,
-        prefix: key.prefix,
-        scope: key.scope,
-        namespace,
-        createdAt: key.createdAt,
-        lastUsedAt: lastUse.pending(key.id) ?? key.lastUsedAt,
-      }));
+      return (await working(workspaceId)).map(
+        ({ id, name, prefix, scope, namespace, createdAt, lastUsedAt }) => ({
+          id,
+          name,
+          prefix,
+          scope,
+          namespace,
+          createdAt,
+          lastUsedAt,
+        }),
+      );
     },
 
     /** At once, also for calls in flight. False when the workspace has no such key that works. */
-    async revoke(workspaceId: WorkspaceId, id: KeyId): Promise<boolean> {
-      const { rowsAffected } = await db
-        .update(table)
-        .set({ revokedAt: Date.now() })
-        .where(and(eq(table.id, id), eq(table.workspaceId, workspaceId), isNull(table.revokedAt)));
-      if (rowsAffected === 1) end([id]);
-      return rowsAffected === 1;
+    async revoke(workspaceId: WorkspaceId, id: KeyId, origin: Origin): Promise<boolean> {
+      const revoked = await ledger.change(async () => {
+        const found = await working(workspaceId, eq(table.id, id));
+        return { ...revocation(workspaceId, found, origin), result: found.length === 1 };
+      });
+      if (revoked) end([id]);
+      return revoked;
     },
 
+    revocation,
+    working,
     end,
     isRevoked: (id: KeyId) => revoked.has(id),
 
@@ -145,4 +194,13 @@ export function createKeys({ db, calls }: { readonly db: Database; readonly call
 
     lastUse,
   };
+}
+
+function keyEvent(
+  type: "key.created" | "key.revoked",
+  workspaceId: WorkspaceId,
+  { id, name, scope, namespace }: Pick<Key, "id" | "name" | "scope" | "namespace">,
+  origin: Origin,
+): EventDraft {
+  return { chain: workspaceId, type, namespace, data: { key_id: id, name, scope, namespace }, origin };
 }

@@ -1,8 +1,10 @@
 import { and, asc, eq, isNotNull, isNull, sql } from "drizzle-orm";
+import type { Origin } from "../audit/event.ts";
+import type { Ledger, Planned } from "../audit/ledger.ts";
 import type { Database } from "../db/open.ts";
 import { keys as keyTable, namespaces as table } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
-import { namespaceId, type NamespaceId, type WorkspaceId } from "../ids.ts";
+import { namespaceId, type KeyId, type NamespaceId, type WorkspaceId } from "../ids.ts";
 import type { Calls } from "./calls.ts";
 import type { Keys } from "./keys.ts";
 import { createLastUse, storeLastUse } from "./lastuse.ts";
@@ -20,6 +22,7 @@ export interface Namespace {
 
 export interface NamespacesParts {
   readonly db: Database;
+  readonly ledger: Pick<Ledger, "change">;
   readonly calls: Calls;
   readonly keys: Pick<Keys, "end">;
   /** Namespaces that one workspace may have; 0 = no limit. */
@@ -33,7 +36,7 @@ export interface NamespacesParts {
 export type Namespaces = ReturnType<typeof createNamespaces>;
 
 export function createNamespaces(parts: NamespacesParts) {
-  const { db, calls, keys } = parts;
+  const { db, ledger, calls, keys } = parts;
   const cache = new Map<string, NamespaceId>();
   const ending = new Set<NamespaceId>();
   const lastUse = createLastUse<NamespaceId>((seen) => storeLastUse(db, table, seen));
@@ -54,11 +57,16 @@ export function createNamespaces(parts: NamespacesParts) {
   async function find(workspaceId: WorkspaceId, name: string): Promise<NamespaceId | null> {
     const cached = cache.get(cacheKey(workspaceId, name));
     if (cached !== undefined) return used(workspaceId, name, cached);
+    const id = await lookUp(workspaceId, name);
+    return id === null ? null : used(workspaceId, name, id);
+  }
+
+  async function lookUp(workspaceId: WorkspaceId, name: string): Promise<NamespaceId | null> {
     const rows = await db
       .select({ id: table.id })
       .from(table)
       .where(and(live(workspaceId), eq(table.name, name)));
-    return rows[0] === undefined ? null : used(workspaceId, name, rows[0].id);
+    return rows[0]?.id ?? null;
   }
 
   /** Makes it when it is not there yet. */
@@ -82,6 +90,27 @@ export function createNamespaces(parts: NamespacesParts) {
       );
     }
     return made;
+  }
+
+  /** What begins a deletion: the name is free, and the keys that are locked to it end. */
+  async function deletion(
+    workspaceId: WorkspaceId,
+    { id, name }: Pick<Namespace, "id" | "name">,
+    origin: Origin,
+  ): Promise<Planned<{ readonly lockedIds: KeyId[] }>> {
+    const works = and(eq(keyTable.namespaceId, id), isNull(keyTable.revokedAt));
+    const locked = await db.select({ id: keyTable.id }).from(keyTable).where(works);
+    const lockedIds = locked.map((key) => key.id);
+    const now = Date.now();
+    const data = { namespace: name, revoked_key_ids: lockedIds };
+    return {
+      statements: [
+        db.update(table).set({ deletingAt: now }).where(eq(table.id, id)),
+        db.update(keyTable).set({ revokedAt: now }).where(works),
+      ],
+      events: [{ chain: workspaceId, type: "namespace.deleted", namespace: name, data, origin }],
+      result: { lockedIds },
+    };
   }
 
   /** What a deletion still has to do once the row says that it began; also after a crash in its middle. */
@@ -110,26 +139,25 @@ export function createNamespaces(parts: NamespacesParts) {
     },
 
     /** Its files and its locked keys go with it; the name is free at once. False when there is none of that name. */
-    async remove(workspaceId: WorkspaceId, name: string): Promise<boolean> {
-      const id = await find(workspaceId, name);
-      if (id === null) return false;
-      ending.add(id);
-      cache.delete(cacheKey(workspaceId, name));
-      const now = Date.now();
-      const [marked, locked] = await db.batch([
-        db
-          .update(table)
-          .set({ deletingAt: now })
-          .where(and(eq(table.id, id), isNull(table.deletingAt))),
-        db
-          .update(keyTable)
-          .set({ revokedAt: now })
-          .where(and(eq(keyTable.namespaceId, id), isNull(keyTable.revokedAt)))
-          .returning({ id: keyTable.id }),
-      ]);
-      keys.end(locked.map((key) => key.id));
-      if (marked.rowsAffected !== 1) return false;
-      await finish(id, name);
+    async remove(workspaceId: WorkspaceId, name: string, origin: Origin): Promise<boolean> {
+      let marked: NamespaceId | null = null;
+      try {
+        const begun = await ledger.change(async () => {
+          const id = await lookUp(workspaceId, name);
+          if (id === null) return { statements: [], events: [], result: null };
+          // From before the database says so, or a look-up under way would remember the name for good.
+          ending.add(id);
+          marked = id;
+          cache.delete(cacheKey(workspaceId, name));
+          return deletion(workspaceId, { id, name }, origin);
+        });
+        if (begun === null) return false;
+        keys.end(begun.lockedIds);
+      } catch (error) {
+        if (marked !== null) ending.delete(marked);
+        throw error;
+      }
+      if (marked !== null) await finish(marked, name);
       return true;
     },
 

@@ -1,4 +1,6 @@
 import { asc, count, eq } from "drizzle-orm";
+import type { EventDraft, Origin } from "../audit/event.ts";
+import type { Ledger, Statement } from "../audit/ledger.ts";
 import type { Database } from "../db/open.ts";
 import { workspaces as table } from "../db/schema.ts";
 import { workspaceId, type WorkspaceId } from "../ids.ts";
@@ -11,12 +13,28 @@ export interface Workspace {
 
 export type Workspaces = ReturnType<typeof createWorkspaces>;
 
-export function createWorkspaces({ db }: { readonly db: Database }) {
+export interface WorkspacesParts {
+  readonly db: Database;
+  readonly ledger: Pick<Ledger, "change">;
+}
+
+export function createWorkspaces({ db, ledger }: WorkspacesParts) {
+  /** To be part of a change. */
+  function creation(name: string, origin: Origin) {
+    const workspace: Workspace = { id: workspaceId.make(), name, createdAt: Date.now() };
+    const statements: Statement[] = [db.insert(table).values(workspace)];
+    const event = { chain: workspace.id, type: "workspace.created", namespace: null, data: { name }, origin };
+    return { statements, events: [event] satisfies EventDraft[], workspace };
+  }
+
   return {
-    async create(name: string): Promise<Workspace> {
-      const workspace = { id: workspaceId.make(), name, createdAt: Date.now() };
-      await db.insert(table).values(workspace);
-      return workspace;
+    creation,
+
+    async create(name: string, origin: Origin): Promise<Workspace> {
+      return ledger.change(async () => {
+        const { workspace, ...part } = creation(name, origin);
+        return { ...part, result: workspace };
+      });
     },
 
     async list(): Promise<Workspace[]> {

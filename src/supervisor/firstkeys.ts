@@ -1,6 +1,9 @@
 import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
 import { z } from "zod";
+import { environment } from "../config/environment.ts";
 import { AppError } from "../errors.ts";
+import { localUser } from "../kernel/users.ts";
+import { LOCAL_USER_HEADER } from "../protocol/local-user.ts";
 
 export interface FirstKeys {
   readonly base_url: string;
@@ -72,6 +75,7 @@ async function post(unix: string, path: string): Promise<unknown> {
   const response = await fetch(`http://localhost${path}`, {
     unix,
     method: "POST",
+    headers: { [LOCAL_USER_HEADER]: localUser(environment()["SUDO_USER"]) },
     signal: AbortSignal.timeout(TIMEOUT_MS),
   });
   if (!response.ok) throw new Error(`${path} was answered with ${response.status}: ${await response.text()}`);

@@ -45,6 +45,7 @@ beforeEach(() => {
     keyName: "k",
     lockedNamespace: null,
   } as const;
+  const contexts = createContexts();
   const access = createAccess({
     keys: { authenticate: async (key) => (key === KEY ? caller : null), isRevoked: () => false },
     namespaces: {
@@ -58,9 +59,10 @@ beforeEach(() => {
     },
     workspaces: { exists: async () => true },
     calls: createCalls(),
+    contexts,
     operator: false,
   });
-  const app = createApp({ routes: [execRoutes({ access, exec })], log, contexts: createContexts() });
+  const app = createApp({ routes: [execRoutes({ access, exec })], log, contexts });
   server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: (request) => app.fetch(request) });
 });
 

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { APPLIANCE } from "../../../src/audit/event.ts";
 import { startApi, type TestApi } from "../../fixtures/api.ts";
 
 /*
@@ -14,19 +15,22 @@ const held: Partial<Record<Who, string>> = {};
 
 beforeAll(async () => {
   api = await startApi();
-  const workspace = await api.workspaces.create("mine");
-  const other = await api.workspaces.create("other");
+  const workspace = await api.workspaces.create("mine", APPLIANCE);
+  const other = await api.workspaces.create("other", APPLIANCE);
   [ws, foreign] = [workspace.id, other.id];
   const id = await api.namespaces.ensure(workspace.id, "own");
   await api.namespaces.ensure(workspace.id, "existing");
   const make = async (over: object) =>
-    api.keys.create({ workspaceId: workspace.id, name: "k", scope: "workspace", namespace: null, ...over });
+    api.keys.create(
+      { workspaceId: workspace.id, name: "k", scope: "workspace", namespace: null, ...over },
+      APPLIANCE,
+    );
   held.admin = (await make({ scope: "admin", name: "boss" })).apiKey;
   held.unlocked = (await make({})).apiKey;
   held.locked = (await make({ namespace: { id, name: "own" } })).apiKey;
   held["foreign admin"] = (await make({ scope: "admin", workspaceId: other.id })).apiKey;
   const revoked = await make({});
-  await api.keys.revoke(workspace.id, revoked.id);
+  await api.keys.revoke(workspace.id, revoked.id, APPLIANCE);
   held.revoked = revoked.apiKey;
   held.unknown = `trove-sk-${"A".repeat(48)}`;
 });
@@ -199,12 +203,10 @@ test("what is read or refused makes no namespace; what is written does", async (
 
 test("a workspace's namespaces are its own, of whatever name", async () => {
   await api.call("/write", { key: held.unlocked!, namespace: "same", json: { path: "mine", content: "" } });
-  const key = await api.keys.create({
-    workspaceId: foreign as never,
-    name: "k",
-    scope: "workspace",
-    namespace: null,
-  });
+  const key = await api.keys.create(
+    { workspaceId: foreign as never, name: "k", scope: "workspace", namespace: null },
+    APPLIANCE,
+  );
   const other = await api.call("/v1/files", { key: key.apiKey, namespace: "same" });
   expect(await other.json()).toEqual({ entries: [] });
   const mine = await api.call("/v1/files", { key: held.unlocked!, namespace: "same" });

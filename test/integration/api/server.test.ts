@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { statSync } from "node:fs";
 import { join } from "node:path";
+import { APPLIANCE } from "../../../src/audit/event.ts";
 import { createContexts } from "../../../src/api/context.ts";
 import { raw, startApi, type TestApi } from "../../fixtures/api.ts";
 
@@ -8,8 +9,10 @@ let api: TestApi;
 let key: string;
 beforeAll(async () => {
   api = await startApi();
-  const { id } = await api.workspaces.create("w");
-  key = (await api.keys.create({ workspaceId: id, name: "k", scope: "workspace", namespace: null })).apiKey;
+  const { id } = await api.workspaces.create("w", APPLIANCE);
+  key = (
+    await api.keys.create({ workspaceId: id, name: "k", scope: "workspace", namespace: null }, APPLIANCE)
+  ).apiKey;
 });
 afterAll(async () => {
   await api.stop();
@@ -263,20 +266,18 @@ describe("listening", () => {
 
 test("a stop refuses new calls with 503 and lets those in flight end", async () => {
   const other = await startApi();
-  const { id } = await other.workspaces.create("w");
-  const { apiKey } = await other.keys.create({
-    workspaceId: id,
-    name: "k",
-    scope: "workspace",
-    namespace: null,
-  });
+  const { id } = await other.workspaces.create("w", APPLIANCE);
+  const { apiKey } = await other.keys.create(
+    { workspaceId: id, name: "k", scope: "workspace", namespace: null },
+    APPLIANCE,
+  );
   const slow = other.call("/slow", { method: "POST", key: apiKey, namespace: "a" });
   while ((await other.namespaces.find(id, "a")) === null) await Bun.sleep(1);
   const stopped = other.stop(10_000);
   const late = await other.call("/healthz");
   expect([late.status, late.headers.get("retry-after")]).toEqual([503, "5"]);
   expect(await late.json()).toEqual({ detail: expect.stringContaining("stopping") });
-  await other.namespaces.remove(id, "a");
+  await other.namespaces.remove(id, "a", APPLIANCE);
   expect((await slow).status).toBe(409);
   await stopped;
   other.remove();

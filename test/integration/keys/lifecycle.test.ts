@@ -3,12 +3,13 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "drizzle-orm";
-import { openDatabase, type Database } from "../../../src/db/open.ts";
+import { APPLIANCE } from "../../../src/audit/event.ts";
 import type { NamespaceId } from "../../../src/ids.ts";
 import { createCalls } from "../../../src/keys/calls.ts";
 import { createKeys } from "../../../src/keys/keys.ts";
 import { createNamespaces } from "../../../src/keys/namespaces.ts";
 import { createWorkspaces, type Workspace } from "../../../src/keys/workspaces.ts";
+import { startLedger } from "../../fixtures/ledger.ts";
 
 /** A host that remembers what runs and what lies on disk. */
 function fakeHost() {
@@ -30,16 +31,18 @@ function fakeHost() {
 }
 
 let dir: string;
-let db: Database;
+let started: Awaited<ReturnType<typeof startLedger>>;
 let host: ReturnType<typeof fakeHost>;
 let workspace: Workspace;
 let limit = 0;
 
 function domain() {
+  const { db, ledger } = started;
   const calls = createCalls();
-  const keys = createKeys({ db, calls });
+  const keys = createKeys({ db, ledger, calls });
   const namespaces = createNamespaces({
     db,
+    ledger,
     calls,
     keys,
     limit: () => limit,
@@ -50,21 +53,24 @@ function domain() {
 }
 
 let parts: ReturnType<typeof domain>;
-const open = () => openDatabase(join(dir, "cofferdam.db"));
+const open = () => startLedger({ dir });
 const newKey = (over: object = {}) =>
-  parts.keys.create({ workspaceId: workspace.id, name: "k", scope: "workspace", namespace: null, ...over });
+  parts.keys.create(
+    { workspaceId: workspace.id, name: "k", scope: "workspace", namespace: null, ...over },
+    APPLIANCE,
+  );
 const hangUp = new AbortController().signal;
 
 beforeEach(async () => {
   dir = mkdtempSync(join(tmpdir(), "cofferdam-keys-"));
-  db = await open();
+  started = await open();
   host = fakeHost();
   limit = 0;
   parts = domain();
-  workspace = await createWorkspaces({ db }).create("main");
+  workspace = await createWorkspaces(started).create("main", APPLIANCE);
 });
-afterEach(() => {
-  db.close();
+afterEach(async () => {
+  await started.close();
   rmSync(dir, { recursive: true });
 });
 
@@ -85,7 +91,7 @@ describe("keys", () => {
 
   test("the database holds no key", async () => {
     const { apiKey } = await newKey();
-    const rows = JSON.stringify(await db.all(sql`SELECT * FROM keys`));
+    const rows = JSON.stringify(await started.db.all(sql`SELECT * FROM keys`));
     expect(rows).not.toContain(apiKey.slice(-20));
   });
 
@@ -97,10 +103,10 @@ describe("keys", () => {
       ({ signal }) =>
         new Promise((_, reject) => signal.addEventListener("abort", () => reject(new Error("killed")))),
     );
-    expect(await parts.keys.revoke(workspace.id, id)).toBe(true);
+    expect(await parts.keys.revoke(workspace.id, id, APPLIANCE)).toBe(true);
     expect(call).rejects.toMatchObject({ code: "sandbox_lost" });
     expect(await parts.keys.authenticate(apiKey)).toBeNull();
-    expect(await parts.keys.revoke(workspace.id, id)).toBe(false);
+    expect(await parts.keys.revoke(workspace.id, id, APPLIANCE)).toBe(false);
     expect(await parts.keys.list(workspace.id)).toEqual([]);
     parts = domain();
     expect(await parts.keys.authenticate(apiKey)).toBeNull();
@@ -110,16 +116,16 @@ describe("keys", () => {
     for (let round = 0; round < 50; round++) {
       const { apiKey, id } = await newKey();
       const looking = parts.keys.authenticate(apiKey);
-      await parts.keys.revoke(workspace.id, id);
+      await parts.keys.revoke(workspace.id, id, APPLIANCE);
       await looking;
       expect(await parts.keys.authenticate(apiKey)).toBeNull();
     }
   });
 
   test("another workspace cannot revoke it", async () => {
-    const other = await createWorkspaces({ db }).create("other");
+    const other = await createWorkspaces(started).create("other", APPLIANCE);
     const { apiKey, id } = await newKey();
-    expect(await parts.keys.revoke(other.id, id)).toBe(false);
+    expect(await parts.keys.revoke(other.id, id, APPLIANCE)).toBe(false);
     expect(await parts.keys.authenticate(apiKey)).not.toBeNull();
   });
 
@@ -147,7 +153,7 @@ describe("namespaces", () => {
   });
 
   test("the same name in two workspaces is two namespaces", async () => {
-    const other = await createWorkspaces({ db }).create("other");
+    const other = await createWorkspaces(started).create("other", APPLIANCE);
     const [a, b] = [
       await parts.namespaces.ensure(workspace.id, "a"),
       await parts.namespaces.ensure(other.id, "a"),
@@ -162,7 +168,7 @@ describe("namespaces", () => {
     expect(made.filter(({ status }) => status === "fulfilled")).toHaveLength(3);
     expect(parts.namespaces.ensure(workspace.id, "late")).rejects.toMatchObject({ code: "no_space" });
     const [first] = await parts.namespaces.list(workspace.id);
-    await parts.namespaces.remove(workspace.id, first!.name);
+    await parts.namespaces.remove(workspace.id, first!.name, APPLIANCE);
     expect(await parts.namespaces.ensure(workspace.id, "late")).toBeTruthy();
   });
 
@@ -177,20 +183,20 @@ describe("namespaces", () => {
       await new Promise((resolve) => signal.addEventListener("abort", resolve));
     });
     const settled = Promise.allSettled([call]);
-    expect(await parts.namespaces.remove(workspace.id, "gone")).toBe(true);
+    expect(await parts.namespaces.remove(workspace.id, "gone", APPLIANCE)).toBe(true);
     await settled;
     expect(host).toMatchObject({ running: new Set(), files: new Set() });
     expect(await parts.keys.authenticate(locked.apiKey)).toBeNull();
     expect(await parts.keys.authenticate(free.apiKey)).not.toBeNull();
     expect(await parts.namespaces.list(workspace.id)).toEqual([]);
-    expect(await parts.namespaces.remove(workspace.id, "gone")).toBe(false);
+    expect(await parts.namespaces.remove(workspace.id, "gone", APPLIANCE)).toBe(false);
     expect(parts.namespaces.isEnding(id)).toBe(true);
     expect(await parts.namespaces.ensure(workspace.id, "gone")).not.toBe(id);
   });
 
   test("no key is made for one whose deletion has begun", async () => {
     const id = await parts.namespaces.ensure(workspace.id, "gone");
-    await parts.namespaces.remove(workspace.id, "gone");
+    await parts.namespaces.remove(workspace.id, "gone", APPLIANCE);
     expect(newKey({ namespace: { id, name: "gone" } })).rejects.toMatchObject({ code: "conflict" });
   });
 
@@ -200,16 +206,16 @@ describe("namespaces", () => {
     host.running.add(id);
     host.files.add(id);
     host.broken = true;
-    expect(parts.namespaces.remove(workspace.id, "gone")).rejects.toThrow("disk on fire");
+    expect(parts.namespaces.remove(workspace.id, "gone", APPLIANCE)).rejects.toThrow("disk on fire");
     host.broken = false;
-    db.close();
-    db = await open();
+    await started.close();
+    started = await open();
     parts = domain();
     expect(await parts.keys.authenticate(locked.apiKey)).toBeNull();
     expect(await parts.namespaces.find(workspace.id, "gone")).toBeNull();
     await parts.namespaces.resume();
     expect(host).toMatchObject({ running: new Set(), files: new Set() });
-    expect(await db.all(sql`SELECT id FROM namespaces UNION ALL SELECT id FROM keys`)).toEqual([]);
+    expect(await started.db.all(sql`SELECT id FROM namespaces UNION ALL SELECT id FROM keys`)).toEqual([]);
   });
 
   test("one deletion that can't be ended does not keep the others", async () => {
@@ -218,13 +224,13 @@ describe("namespaces", () => {
     await parts.namespaces.ensure(workspace.id, "b");
     host.broken = true;
     for (const name of ["a", "b"])
-      expect(await failure(parts.namespaces.remove(workspace.id, name))).toContain("disk on fire");
+      expect(await failure(parts.namespaces.remove(workspace.id, name, APPLIANCE))).toContain("disk on fire");
     host.broken = false;
     host.stuck = bad;
     expect(await failure(parts.namespaces.resume())).toContain("not ended");
-    expect(await db.all(sql`SELECT id FROM namespaces`)).toEqual([{ id: bad }]);
+    expect(await started.db.all(sql`SELECT id FROM namespaces`)).toEqual([{ id: bad }]);
     host.stuck = null;
     await parts.namespaces.resume();
-    expect(await db.all(sql`SELECT id FROM namespaces`)).toEqual([]);
+    expect(await started.db.all(sql`SELECT id FROM namespaces`)).toEqual([]);
   });
 });
