@@ -70,6 +70,7 @@ export async function startApi({ instance, masterKey, loaded, log, confinement }
     disk: () => statfs(instance.api.dir),
     sandboxd,
     db,
+    ledger,
     checkGateway: () => askHealth(instance.sockets.gateway),
     confinement,
   });

@@ -1,3 +1,4 @@
+import type { Ledger } from "../audit/ledger.ts";
 import type { Database } from "../db/open.ts";
 import { AppError } from "../errors.ts";
 import type { Check, OperationResult } from "../protocol/sandboxd.ts";
@@ -22,6 +23,7 @@ export interface StatusParts {
   readonly disk: () => { readonly availableBytes: number; readonly totalBytes: number };
   readonly sandboxd: Pick<SandboxdClient, "call">;
   readonly db: Pick<Database, "faults">;
+  readonly ledger: Pick<Ledger, "breaks" | "stats">;
   /** Throws when it does not answer. */
   readonly checkGateway: () => Promise<void>;
   /** What holds this process, as the kernel part sees it. */
@@ -50,6 +52,7 @@ export function createStatus(parts: StatusParts) {
       return [
         ...parts.confinement(),
         await databaseCheck(parts.db),
+        auditCheck(parts.ledger),
         await gatewayCheck(parts.checkGateway),
         ...(typeof host === "string" ? [sandboxdAway(host)] : host.checks),
       ];
@@ -70,6 +73,20 @@ async function databaseCheck(db: Pick<Database, "faults">): Promise<Check> {
     status: "fail",
     detail: faults.join("; "),
     fix: "Stop the appliance and restore api/cofferdam.db from a backup.",
+  };
+}
+
+function auditCheck(ledger: StatusParts["ledger"]): Check {
+  const [broken] = ledger.breaks;
+  if (broken === undefined) {
+    const detail = `${ledger.stats().chains} chains go on where they ended`;
+    return { name: "audit log", status: "ok", detail, fix: null };
+  }
+  return {
+    name: "audit log",
+    status: "fail",
+    detail: `${broken.chain}: ${broken.reason}`,
+    fix: "See cofferdam event verify; keep a copy of the data directory, and compare with backups and exports.",
   };
 }
 

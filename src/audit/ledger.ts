@@ -269,6 +269,8 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
       return () => void listeners.delete(listener);
     },
 
+    /** What the start found changed from outside. */
+    breaks,
     head: (chain: Chain): Head | null => heads.get(chain) ?? null,
     stats: () => ({ ...stats, chains: heads.size, waiting: queue.length }),
 
@@ -299,10 +301,15 @@ function plainStatement(statement: Statement): InStatement {
   return { sql, args: params as (string | number | null)[] };
 }
 
+interface Break {
+  readonly chain: Chain;
+  readonly reason: string;
+}
+
 /** The heads to go on from, and those that are not what this appliance left. */
 async function loadHeads(db: Database, key: Uint8Array) {
   const heads = new Map<Chain, Head>();
-  const breaks: { chain: Chain; reason: string }[] = [];
+  const breaks: Break[] = [];
   const rows = await db.select().from(headTable);
   for (const { mac, ...head } of rows) {
     const newest = await newestOf(db, head.chain);
