@@ -6,7 +6,7 @@ import { checkpointText, GENESIS, isHeadMac, linkHash, type Head } from "./chain
 import { canonicalJson, microTimestamp, type Chain, type Json } from "./event.ts";
 import type { Signer } from "./signer.ts";
 
-export const chainReport = z.object({
+const chainReport = z.object({
   /** "appliance" for what belongs to none. */
   workspace_id: z.string(),
   ok: z.boolean(),
