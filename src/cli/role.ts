@@ -5,6 +5,7 @@ import { confine, LINK_FD, SUPERVISED } from "../kernel/confine.ts";
 import type { ConfinedRole } from "../kernel/confinement.ts";
 import { watchLink } from "../kernel/link.ts";
 import { createNotifier, type Notifier } from "../kernel/notify.ts";
+import { openStderr } from "../kernel/stderr.ts";
 import { createLog, type Log } from "../log.ts";
 
 export interface RunningRole {
@@ -46,7 +47,7 @@ export async function runConfined(
   const instance = openInstance(options.data);
   const linked = env[SUPERVISED] !== undefined;
   confine(role, instance, { args, env, linked });
-  const log = createLog(role);
+  const log = createLog(role, openStderr().write);
   const link = linked ? LINK_FD : null;
   await live({ log, notify: createNotifier({ env, link }), link }, () => start({ instance, env, log, link }));
 }

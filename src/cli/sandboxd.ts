@@ -4,6 +4,7 @@ import { loadConfig } from "../config/load.ts";
 import { AppError } from "../errors.ts";
 import { openInstance } from "../instance.ts";
 import { createNotifier } from "../kernel/notify.ts";
+import { openStderr } from "../kernel/stderr.ts";
 import { createLog } from "../log.ts";
 import { dataArgument, libraryArgument, libraryOf } from "./arguments.ts";
 import { strict } from "./strict.ts";
@@ -17,7 +18,7 @@ export const sandboxd = defineCommand({
     if (process.getuid?.() !== 0)
       throw new AppError("forbidden", "sandboxd has to be started by root, by its unit.");
     const env = environment();
-    const log = createLog("sandboxd");
+    const log = createLog("sandboxd", openStderr().write);
     await live({ log, notify: createNotifier({ env, link: null }), link: null }, async () => {
       const instance = openInstance(args.data);
       const { config } = loadConfig({ defaultFile: instance.configFile, env });

@@ -5,6 +5,7 @@ import { environment } from "../config/environment.ts";
 import { loopbackAddress } from "../config/listen.ts";
 import { loadConfig } from "../config/load.ts";
 import { AppError } from "../errors.ts";
+import { openStderr } from "../kernel/stderr.ts";
 import { lockInstance } from "../lock.ts";
 import { createLog } from "../log.ts";
 import { createInstance, ensureRunDirectories, publishConfig } from "../setup.ts";
@@ -36,7 +37,8 @@ export const serve = defineCommand({
       );
     }
     const env = environment();
-    const log = createLog("serve");
+    const stderr = openStderr();
+    const log = createLog("serve", stderr.write);
     const end = Promise.withResolvers<{ why: string; failed: boolean }>();
     const fail = (why: string) => end.resolve({ why, failed: true });
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
@@ -72,7 +74,7 @@ export const serve = defineCommand({
         ...(args.listen === undefined ? [] : ["--listen", args.listen]),
         ...(file === undefined ? [] : ["--config-name", file]),
       ],
-      onOutput: (text) => process.stderr.write(text),
+      onOutput: (text) => stderr.write(text, false),
       onReady: (role, notices) => ready[role].resolve(notices.get("X_LISTEN") ?? ""),
       onGivenUp: fail,
     });
@@ -99,7 +101,7 @@ export const serve = defineCommand({
         instance,
         config,
         lib: libraryOf(args),
-        log: createLog("sandboxd"),
+        log: createLog("sandboxd", stderr.write),
         lock,
       }),
     );
@@ -118,6 +120,7 @@ export const serve = defineCommand({
     log.info("stopping", { why });
     await supervisor.stop();
     await sandboxd.then((running) => running.stop("end")).catch(() => {});
+    stderr.flush();
     if (failed) terminal.error(why);
     process.exit(failed ? 1 : 0);
   },

@@ -93,6 +93,7 @@ const encoder = new TextEncoder();
 /** The numbers of x86-64, the one architecture there is a build for. */
 export const NR = {
   close: 3,
+  poll: 7,
   ioctl: 16,
   dup2: 33,
   socket: 41,

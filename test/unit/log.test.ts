@@ -39,3 +39,28 @@ test("fields that have no JSON don't throw", () => {
   log.info("odd", { cycle });
   expect(JSON.parse(lines[0] ?? "")).toMatchObject({ message: "odd", fields: "unprintable" });
 });
+
+test("keys and signing secrets are cut to what lists show of them", () => {
+  const { lines, log } = capture();
+  const random = "Ab3dEfGhIjKlMnOpQrStUvWxYz0123456789AbCdEfGhIjKl";
+  log.error("a client's mistake", {
+    namespace: `trove-sk-${random}`,
+    cause: new Error(`no such file: trove-sk-admin-${random}`),
+    nested: [`whsec_${random}+/=`],
+  });
+  expect(lines[0]).not.toContain(random.slice(5, 13));
+  const { namespace, cause, nested } = JSON.parse(lines[0] ?? "");
+  expect(namespace).toBe("trove-sk-Ab3dE[redacted]");
+  expect(cause.message).toBe("no such file: trove-sk-admin-Ab3dE[redacted]");
+  expect(nested).toEqual(["whsec_[redacted]"]);
+  log.info("key made", { prefix: "trove-sk-admin-Ab3dE" });
+  expect(JSON.parse(lines[1] ?? "").prefix).toBe("trove-sk-admin-Ab3dE");
+});
+
+test("fields of every kind print, and without any the line is whole", () => {
+  const { lines, log } = capture();
+  log.info("bare");
+  log.info("mixed", { text: 'q"\n', number: 1.5, none: null, absent: undefined, list: [1, "a"] });
+  expect(Object.keys(JSON.parse(lines[0] ?? ""))).toEqual(["time", "level", "role", "message"]);
+  expect(JSON.parse(lines[1] ?? "")).toMatchObject({ text: 'q"\n', number: 1.5, none: null, list: [1, "a"] });
+});

@@ -4,6 +4,7 @@ import { configSchema, type Config } from "../../../src/config/schema.ts";
 import { namespaceId, type NamespaceId } from "../../../src/ids.ts";
 import { peerCredentials } from "../../../src/kernel/peer.ts";
 import { roleUser, TENANT } from "../../../src/kernel/users.ts";
+import { openStderr } from "../../../src/kernel/stderr.ts";
 import { createLog } from "../../../src/log.ts";
 import { listenForSandboxes } from "../../../src/sandbox/connections.ts";
 import { createExec, type ExecResult } from "../../../src/sandbox/exec.ts";
@@ -56,7 +57,7 @@ export async function stageExec(lib: string, settings: Partial<Config["exec"]> =
   chownSync(instance.api.volumes, api.uid, api.gid);
   const config = configSchema.parse({ exec: { pool: 1, memory_mb: 512, ...settings } });
   const verbose = process.env["VERBOSE"] === "1";
-  const log = createLog("api", verbose ? undefined : () => {});
+  const log = createLog("api", verbose ? openStderr().write : () => {});
 
   const connections = asUid(api.uid, () =>
     listenForSandboxes({

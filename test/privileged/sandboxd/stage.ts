@@ -14,6 +14,7 @@ import { namespaceId, type NamespaceId, type SandboxId } from "../../../src/ids.
 import type { Instance } from "../../../src/instance.ts";
 import { NR, syscall } from "../../../src/kernel/libc.ts";
 import { TENANT, roleUser } from "../../../src/kernel/users.ts";
+import { openStderr } from "../../../src/kernel/stderr.ts";
 import { createLog, type Log } from "../../../src/log.ts";
 import { sandboxHello } from "../../../src/protocol/sandboxd.ts";
 import { createSandboxdClient, type SandboxdClient } from "../../../src/sandbox/sandboxd-client.ts";
@@ -202,7 +203,8 @@ export async function stage(lib: string, options: StageOptions = {}) {
   const { uid, gid } = roleUser("cofferdam");
   chownSync(instance.api.volumes, uid, gid);
   const config = configSchema.parse({ exec: { pool: 0, memory_mb: 256, pids: 256, ...options.exec } });
-  const log = options.log ?? createLog("sandboxd", process.env["VERBOSE"] === "1" ? undefined : () => {});
+  const log =
+    options.log ?? createLog("sandboxd", process.env["VERBOSE"] === "1" ? openStderr().write : () => {});
   const api = options.api === false ? undefined : fakeApi(instance);
   const settings = {
     instance,

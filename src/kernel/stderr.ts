@@ -1,0 +1,119 @@
+import { writeSync } from "node:fs";
+import { NR, syscall } from "./libc.ts";
+
+export interface LineWriter {
+  /** Takes whole lines. `urgent` ones, and all before them, are written before this returns, if they can be. */
+  readonly write: (lines: string, urgent: boolean) => void;
+  /** Writes what waits, as far as it is taken. */
+  readonly flush: () => void;
+  /** How many writes were given up, because nobody read. */
+  readonly lost: () => number;
+}
+
+export interface LineWriterOptions {
+  readonly fd: number;
+  /** The line that tells a reader who comes back that so many are missing. */
+  readonly gap: (lost: number) => string;
+  /** What may wait for a reader, in characters. */
+  readonly capacity?: number;
+}
+
+/** A pipe that poll finds writable takes so much without waiting: PIPE_BUF, see pipe(7). */
+const PIECE_BYTES = 4096;
+const CAPACITY = 512 * 1024;
+/** Lines of so long are written together: a write a line would wake the reader for each. */
+const GATHER_MS = 20;
+const GATHER_CHARACTERS = 32 * 1024;
+const RETRY_MS = 50;
+
+/**
+ * Lines on a descriptor that may be slow, full or closed: they wait, then they are lost and counted, and whoever writes
+ * is never held up. The descriptor stays blocking, since that is a property of the open file, which others share: a
+ * terminal or a file of whoever started us.
+ */
+export function createLineWriter({ fd, gap, capacity = CAPACITY }: LineWriterOptions): LineWriter {
+  let waiting: string[] = [];
+  let characters = 0;
+  /** Taken from `waiting`, and not all written. */
+  let rest: Uint8Array = new Uint8Array(0);
+  let lost = 0;
+  let told = 0;
+  let timer: Timer | null = null;
+
+  function write(lines: string, urgent: boolean): void {
+    if (characters + rest.length + lines.length > capacity) {
+      lost += 1;
+      return;
+    }
+    tellOfGap();
+    waiting.push(lines);
+    characters += lines.length;
+    // With a rest, the reader is slow, and a timer asks it.
+    if (rest.length === 0 && (urgent || characters > GATHER_CHARACTERS)) flush();
+    else timer ??= setTimeout(flush, GATHER_MS);
+  }
+
+  /** In the place of those that are missing. */
+  function tellOfGap(): void {
+    if (told === lost) return;
+    waiting.push(gap(lost - told));
+    told = lost;
+  }
+
+  function flush(): void {
+    if (timer !== null) clearTimeout(timer);
+    timer = null;
+    for (;;) {
+      rest = writeSome(rest);
+      if (rest.length > 0) {
+        timer = setTimeout(flush, RETRY_MS);
+        return;
+      }
+      tellOfGap();
+      if (waiting.length === 0) return;
+      rest = Buffer.from(waiting.join(""));
+      waiting = [];
+      characters = 0;
+    }
+  }
+
+  /** What is left of it. */
+  function writeSome(bytes: Uint8Array): Uint8Array {
+    try {
+      let at = 0;
+      while (at < bytes.length && isWritable(fd))
+        at += writeSync(fd, bytes, at, Math.min(PIECE_BYTES, bytes.length - at));
+      return bytes.subarray(at);
+    } catch {
+      // Closed, or its disk is full: nobody will read these.
+      lost += 1;
+      told = lost;
+      return bytes.subarray(0, 0);
+    }
+  }
+
+  return { write, flush, lost: () => lost };
+}
+
+const STDERR = 2;
+
+/** The process's stderr; a process has one of these, since two would mix their lines. What waits at its end is written. */
+export function openStderr(): LineWriter {
+  const writer = createLineWriter({
+    fd: STDERR,
+    gap: (lost) =>
+      `${JSON.stringify({ time: new Date().toISOString(), level: "warn", message: "log lines were lost", lost })}\n`,
+  });
+  process.on("exit", writer.flush);
+  return writer;
+}
+
+const POLLOUT = 4;
+
+function isWritable(fd: number): boolean {
+  const pollfd = new Int32Array(new ArrayBuffer(8));
+  pollfd[0] = fd;
+  pollfd[1] = POLLOUT;
+  // An error or a hang-up counts as well: the write then says which.
+  return syscall("poll", NR.poll, pollfd, 1, 0) > 0;
+}
