@@ -35,7 +35,7 @@ const rows: Summary[] = [];
 
 note("cold start");
 rows.push(await coldStart(quick ? 3 : 10));
-const appliance = await startAppliance({ config: `[exec]\npool = ${POOL}\n` });
+const appliance = await startAppliance({ config: `[exec]\npool = ${POOL}\n[rate]\nper_key = "0"\n` });
 const peers = await startPeers(stage, work);
 await Bun.sleep(3000);
 const idle = memory(appliance);

@@ -6,6 +6,7 @@ import type { Caller, KeyHolder } from "../keys/caller.ts";
 import type { Calls, Lease } from "../keys/calls.ts";
 import { LOCAL_USER_HEADER } from "../protocol/local-user.ts";
 import type { Contexts } from "./context.ts";
+import type { Limits } from "./limits.ts";
 
 export interface AccessParts {
   readonly keys: {
@@ -22,6 +23,7 @@ export interface AccessParts {
   readonly workspaces: { exists(workspace: WorkspaceId): Promise<boolean> };
   readonly calls: Calls;
   readonly contexts: Pick<Contexts, "of">;
+  readonly limits: Pick<Limits, "authenticated" | "failed">;
   /** On the admin socket a call without a key is the operator's. Never true on TCP. */
   readonly operator: boolean;
 }
@@ -47,16 +49,25 @@ const BEARER = /^Bearer +([!-~]+) *$/i;
 const LOCAL_USER = /^[ -~]{1,100}$/;
 
 /** Who may do what. Every route takes its caller from here, before it reads the request's body. */
-export function createAccess({ keys, namespaces, workspaces, calls, contexts, operator }: AccessParts) {
+export function createAccess({
+  keys,
+  namespaces,
+  workspaces,
+  calls,
+  contexts,
+  limits,
+  operator,
+}: AccessParts) {
   async function caller(request: Request): Promise<Caller> {
     const header = request.headers.get("authorization");
     if (header === null && operator) return { scope: "operator" };
     const key = BEARER.exec(header ?? "")?.[1];
     const found = key === undefined ? null : await keys.authenticate(key);
-    if (found === null) throw unauthenticated();
     const context = contexts.of(request);
+    if (found === null) throw limits.failed(context, unauthenticated());
     context.keyId = found.keyId;
     context.workspaceId = found.workspaceId;
+    limits.authenticated(context, found.keyId);
     return found;
   }
 

@@ -1,6 +1,7 @@
 import type { AnyElysia } from "elysia";
 import type { Ledger } from "../audit/ledger.ts";
 import { auditKeys } from "../audit/keys.ts";
+import type { Config } from "../config/schema.ts";
 import type { Setting } from "../config/settings.ts";
 import type { Database } from "../db/open.ts";
 import type { NamespaceId } from "../ids.ts";
@@ -19,6 +20,7 @@ import { createAccess, type Access } from "./auth.ts";
 import type { Contexts } from "./context.ts";
 import { healthRoutes } from "./health.ts";
 import { keyRoutes } from "./keys.ts";
+import { createLimits } from "./limits.ts";
 import { meRoutes } from "./me.ts";
 import { namespaceRoutes } from "./namespaces.ts";
 import type { Status } from "./status.ts";
@@ -31,6 +33,7 @@ export interface ComposeParts {
   readonly log: Log;
   readonly contexts: Contexts;
   readonly namespaceLimit: () => number;
+  readonly rates: () => Config["rate"];
   readonly stopSandbox: (id: NamespaceId) => Promise<void>;
   readonly removeFiles: (id: NamespaceId) => Promise<void>;
   readonly usage: (id: NamespaceId) => Promise<{ readonly bytes: number; readonly files: number }>;
@@ -67,7 +70,8 @@ export function composeApi(parts: ComposeParts) {
     namespaceRoutes({ access, namespaces, usage: parts.usage }),
     ...parts.namespaceRoutes(access),
   ];
-  const account = { keys, namespaces, workspaces, calls, contexts };
+  const limits = createLimits({ rates: parts.rates });
+  const account = { keys, namespaces, workspaces, calls, contexts, limits };
   const access = createAccess({ ...account, operator: false });
   const operator = createAccess({ ...account, operator: true });
   const { status, doctor, settings } = parts;
@@ -84,6 +88,7 @@ export function composeApi(parts: ComposeParts) {
         ...shared(operator),
       ],
     }),
+    limits,
     keys,
     namespaces,
     workspaces,

@@ -1,4 +1,5 @@
 import { requestId, type KeyId, type RequestId, type WorkspaceId } from "../ids.ts";
+import type { Taken } from "./buckets.ts";
 
 /** What is known of a request besides itself. The later fields fill as it is recognised; the log tells of them. */
 export interface RequestContext {
@@ -14,6 +15,13 @@ export interface RequestContext {
   workspaceId: WorkspaceId | null;
   keyId: KeyId | null;
   namespace: string | null;
+  /** The limit that it was counted by last: the one that refused it, or its key's. */
+  rate: CountedBy | null;
+}
+
+export interface CountedBy {
+  readonly name: "address" | "key" | "failures";
+  readonly taken: Taken;
 }
 
 export type Contexts = ReturnType<typeof createContexts>;
@@ -31,6 +39,7 @@ export function createContexts() {
       workspaceId: null,
       keyId: null,
       namespace: null,
+      rate: null,
     };
     contexts.set(request, context);
     return context;

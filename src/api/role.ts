@@ -35,8 +35,6 @@ export interface ApiRoleParts {
 /** Sandboxes are started by root alone. */
 const SANDBOXD_UID = 0;
 const STOP_PATIENCE_MS = 35_000;
-/** Besides the command's own time: at most 10 s of queue, 35 of a sandbox's start and 12 of its end. */
-const SILENCE_BESIDES_S = 60;
 const HEALTH_TIMEOUT_MS = 10_000;
 const SETTLE_EVERY_MS = 10 * 60_000;
 const RETENTION_EVERY_MS = 10 * 60_000;
@@ -81,6 +79,7 @@ export async function startApi({ instance, masterKey, loaded, log, confinement }
     log,
     contexts,
     namespaceLimit: () => settings.current.config.quota.namespaces,
+    rates: () => settings.current.config.rate,
     stopSandbox: async (id) => exec.stopNamespace(id),
     removeFiles: async (id) => volumes.remove(id),
     usage: async (id) => volumes.open(id).usage(),
@@ -97,7 +96,6 @@ export async function startApi({ instance, masterKey, loaded, log, confinement }
     ...composed,
     listen: first.http.listen,
     adminSocket: instance.sockets.admin,
-    silenceS: first.exec.timeout_s + SILENCE_BESIDES_S,
     contexts,
     log,
   });

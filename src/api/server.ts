@@ -5,12 +5,19 @@ import { AppError } from "../errors.ts";
 import { clearSocketPath } from "../kernel/socket-path.ts";
 import type { Log } from "../log.ts";
 import { refusedPath } from "../volumes/path.ts";
-import type { Contexts } from "./context.ts";
+import type { Contexts, RequestContext } from "./context.ts";
 import { errorResponse, unforeseen } from "./errors.ts";
+import { addHeaders } from "./headers.ts";
+import type { Limits } from "./limits.ts";
 import { fileRouteTable, isFolded } from "./rawpath.ts";
 
 export interface App {
   fetch(request: Request): Response | Promise<Response>;
+}
+
+export interface Refusal {
+  readonly status: 401 | 403 | 429;
+  readonly context: RequestContext;
 }
 
 export interface ServerParts {
@@ -20,53 +27,69 @@ export interface ServerParts {
   /** HOST:PORT */
   readonly listen: string;
   readonly adminSocket: string;
-  /** The longest that an answer may be silent, in seconds. */
-  readonly silenceS: number;
+  /** How long a TCP connection may do nothing, in seconds; see IDLE_S. */
+  readonly idleS?: number;
+  readonly limits: Pick<Limits, "admit">;
   readonly contexts: Contexts;
+  /** Told of each request that was refused with 401, 403 or 429. */
+  readonly onRefused?: (refusal: Refusal) => void;
   readonly log: Log;
 }
 
 /** Bun answers what is larger than its own limit with a bare 413; ours come with a sentence, so its is out of reach. */
 const NO_LIMIT = Number.MAX_SAFE_INTEGER;
-/** Bun's idle timeout is one byte. */
-const MAX_IDLE_S = 255;
+/**
+ * A connection on which no request is being worked on is closed after this: between two requests, while the next one's
+ * head is on its way however often a byte of it comes, and while an answer is not taken. A body that is still arriving
+ * then must have come at 16 KiB/s. (A connection's first head has about 10 s; that is Bun's own.)
+ */
+const IDLE_S = 60;
 const POLL_MS = 20;
 
 /** Opens both listeners. `stop` refuses new calls and waits for those in flight. */
 export function startServer(parts: ServerParts) {
-  const { contexts, log } = parts;
+  const { contexts, log, idleS = IDLE_S } = parts;
   const lifecycle = { draining: false };
 
   async function finish(
     request: Request,
-    address: string | null,
-    work: () => Response | Promise<Response>,
+    server: Server<undefined>,
+    work: (context: RequestContext) => Response | Promise<Response>,
   ): Promise<Response> {
-    const { id } = contexts.begin(request, { address, secure: false });
+    const context = contexts.begin(request, { address: addressOf(request, server), secure: false });
     let response: Response;
+    // Silence is the work's own matter. With a body, Bun waits as long as it should, and lifts that when all is there.
+    const isLifted = context.address !== null && !hasBody(request);
+    if (isLifted) server.timeout(request, 0);
     try {
-      response = await work();
+      response = await work(context);
     } catch (error) {
-      if (!(error instanceof AppError)) log.error("request failed", { request_id: id, cause: error });
-      response = errorResponse(error instanceof AppError ? error : unforeseen(id));
+      if (!(error instanceof AppError)) log.error("request failed", { request_id: context.id, cause: error });
+      response = errorResponse(error instanceof AppError ? error : unforeseen(context.id));
     }
-    response.headers.set("x-request-id", id);
+    // It would hold for the connection's later requests too.
+    if (isLifted) server.timeout(request, idleS);
+    addHeaders(response, context);
+    const { status } = response;
+    if (status === 401 || status === 403 || status === 429) parts.onRefused?.({ status, context });
     if (lifecycle.draining) response.headers.set("connection", "close");
     return response;
   }
 
-  function handlers(app: App) {
+  function handlers(app: App, idleTimeout: number) {
     const accept = (request: Request, server: Server<undefined>) =>
-      finish(request, addressOf(request, server), () => {
+      finish(request, server, (context) => {
         if (lifecycle.draining) {
           throw new AppError("unavailable", "The appliance is stopping; try again soon.", { retryAfterS: 5 });
         }
-        checkHost(request);
+        parts.limits.admit(context, request.url);
+        checkHead(request.headers);
         return app.fetch(request);
       });
     const refuse = (request: Request, server: Server<undefined>) =>
-      finish(request, addressOf(request, server), () => {
-        checkHost(request);
+      finish(request, server, (context) => {
+        parts.limits.admit(context, request.url);
+        checkHead(request.headers);
         throw refusedPath();
       });
     return {
@@ -74,7 +97,7 @@ export function startServer(parts: ServerParts) {
       fetch: (request: Request, server: Server<undefined>) =>
         isFolded(request.url) ? refuse(request, server) : accept(request, server),
       maxRequestBodySize: NO_LIMIT,
-      idleTimeout: parts.silenceS > MAX_IDLE_S ? 0 : parts.silenceS,
+      idleTimeout,
       development: false,
       // Without this, `development: false` lets a second process share the port, and calls with it.
       reusePort: false,
@@ -82,9 +105,11 @@ export function startServer(parts: ServerParts) {
   }
 
   const address = loopbackAddress(parts.listen);
-  const tcp = bind(`the address ${parts.listen}`, () => Bun.serve({ ...handlers(parts.app), ...address }));
+  const tcp = bind(`the address ${parts.listen}`, () =>
+    Bun.serve({ ...handlers(parts.app, idleS), ...address }),
+  );
   const admin = bind(`the socket ${parts.adminSocket}`, () =>
-    serveUnix(parts.adminSocket, handlers(parts.adminApp)),
+    serveUnix(parts.adminSocket, handlers(parts.adminApp, 0)),
   );
 
   return {
@@ -127,12 +152,19 @@ function bind<T>(what: string, open: () => T): T {
   }
 }
 
+function hasBody(request: Request): boolean {
+  return (request.headers.get("content-length") ?? "0") !== "0" || request.headers.has("transfer-encoding");
+}
+
 /**
- * A Host that is none makes Bun's request.url something that is no URL, or one with another path; two of them it joins
- * with a comma.
+ * What Bun lets through. A Host that is none makes its request.url something that is no URL, or one with another path;
+ * two of them it joins with a comma, as it does with a Content-Length that is said twice.
  */
-function checkHost(request: Request): void {
-  if (!/^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?$/.test(request.headers.get("host") ?? "")) {
+function checkHead(headers: Headers): void {
+  if (!/^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?$/.test(headers.get("host") ?? "")) {
     throw new AppError("bad_input", "Send one Host header with the appliance's name or address.");
+  }
+  if (!/^\d{1,15}$/.test(headers.get("content-length") ?? "0")) {
+    throw new AppError("bad_input", "Send one Content-Length header, with the number of bytes of the body.");
   }
 }

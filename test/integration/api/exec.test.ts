@@ -6,6 +6,7 @@ import { createContexts } from "../../../src/api/context.ts";
 import { createApp } from "../../../src/api/app.ts";
 import { createAccess } from "../../../src/api/auth.ts";
 import { execRoutes } from "../../../src/api/exec.ts";
+import { createLimits } from "../../../src/api/limits.ts";
 import { configSchema } from "../../../src/config/schema.ts";
 import { keyId, namespaceId, workspaceId, type NamespaceId } from "../../../src/ids.ts";
 import { createCalls } from "../../../src/keys/calls.ts";
@@ -60,6 +61,7 @@ beforeEach(() => {
     workspaces: { exists: async () => true },
     calls: createCalls(),
     contexts,
+    limits: createLimits({ rates: () => config.rate }),
     operator: false,
   });
   const app = createApp({ routes: [execRoutes({ access, exec })], log, contexts });

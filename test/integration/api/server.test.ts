@@ -251,7 +251,6 @@ describe("listening", () => {
         ...api,
         listen,
         adminSocket: join(api.dir, "other.sock"),
-        silenceS: 1,
         contexts: createContexts(),
         log: { info() {}, warn() {}, error() {} },
       });
