@@ -2,7 +2,7 @@ import { Elysia, type AnyElysia } from "elysia";
 import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { Contexts } from "./context.ts";
-import { diskFull, errorResponse, isDiskFull, unforeseen } from "./errors.ts";
+import { diskFull, errorResponse, hungUp, isDiskFull, isHangUp, unforeseen } from "./errors.ts";
 
 export interface AppParts {
   /** One plugin per resource; together they are the table of contents. */
@@ -18,6 +18,7 @@ export function createApp({ routes, log, contexts }: AppParts) {
   app.onError(({ error, code, request }) => {
     if (error instanceof AppError) return errorResponse(error);
     if (code === "NOT_FOUND") return nothingThere(request, known);
+    if (isHangUp(error, request)) return errorResponse(hungUp());
     const requestId = contexts.of(request).id;
     log.error("request failed", {
       request_id: requestId,

@@ -35,13 +35,15 @@ async function answer(
     "content-type": "application/octet-stream",
     // A tenant's file must never run as a page of this server's.
     "content-disposition": "attachment",
-    "x-content-type-options": "nosniff",
+    "content-security-policy": "sandbox; default-src 'none'",
+    // By who asked for it, who has to ask whether it is still the same.
+    "cache-control": "private, no-cache",
     etag: tag,
     "x-trove-size": String(size),
   };
   const known = request.headers.get("if-none-match");
   if (known !== null && namesTag(known, tag))
-    return new Response(null, { status: 304, headers: { etag: tag } });
+    return new Response(null, { status: 304, headers: { etag: tag, "cache-control": "private, no-cache" } });
 
   const part = wantedPart(request, tag, size);
   if (part === "unsatisfiable") {

@@ -48,3 +48,12 @@ export function isDiskFull(error: unknown): boolean {
 export function diskFull(): AppError {
   return new AppError("no_space", "The disk is full; free space and try again.");
 }
+
+/** The end of a connection, or of what could be read of it, while its body was on its way: nobody hears the answer. */
+export function isHangUp(error: unknown, request: Request): boolean {
+  return request.signal.aborted && error instanceof Error && error.name === "AbortError";
+}
+
+export function hungUp(): AppError {
+  return new AppError("bad_input", "The request ended before its body did.");
+}

@@ -30,7 +30,7 @@ export function createLimits({ rates, now }: LimitsParts) {
     admit(context: RequestContext, url: string): void {
       if (context.address === null) return;
       const taken = addresses.take(networkOf(context.address));
-      if (taken === null || taken.allowed || NEVER_REFUSED.has(new URL(url).pathname)) return;
+      if (taken === null || taken.allowed || NEVER_REFUSED.has(URL.parse(url)?.pathname ?? "")) return;
       throw refused(context, "address", taken, "This address calls too often");
     },
 

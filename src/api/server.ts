@@ -72,7 +72,8 @@ export function startServer(parts: ServerParts) {
     addHeaders(response, context);
     const { status } = response;
     if (status === 401 || status === 403 || status === 429) parts.onRefused?.({ status, context });
-    if (lifecycle.draining) response.headers.set("connection", "close");
+    // What follows a CONNECT is no request to Bun, whatever the answer to it was.
+    if (lifecycle.draining || request.method === "CONNECT") response.headers.set("connection", "close");
     return response;
   }
 

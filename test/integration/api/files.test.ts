@@ -100,6 +100,8 @@ describe("write and read", () => {
     expect(answer.headers.get("x-trove-size")).toBe("3000000");
     expect(answer.headers.get("x-trove-truncated")).toBeNull();
     expect(answer.headers.get("x-content-type-options")).toBe("nosniff");
+    expect(answer.headers.get("content-security-policy")).toBe("sandbox; default-src 'none'");
+    expect(answer.headers.get("cache-control")).toBe("private, no-cache");
   });
 
   test("the tenant owns what the API makes, and an existing file keeps its mode", async () => {
