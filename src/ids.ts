@@ -24,6 +24,8 @@ export const namespaceId = idKind("ns", 16);
 export const keyId = idKind("key", 16);
 /** One line of the audit log. */
 export const eventId = idKind("evt", 20);
+/** One sign-in of a program, from its start until its key is fetched. */
+export const loginId = idKind("login", 16);
 /** One HTTP request, in the log and in X-Request-Id. */
 export const requestId = idKind("req", 16);
 /** One gVisor instance. Short, because runsc's control socket path holds it and sun_path is 108 bytes. */
@@ -33,6 +35,7 @@ export type WorkspaceId = z.infer<typeof workspaceId.schema>;
 export type NamespaceId = z.infer<typeof namespaceId.schema>;
 export type KeyId = z.infer<typeof keyId.schema>;
 export type EventId = z.infer<typeof eventId.schema>;
+export type LoginId = z.infer<typeof loginId.schema>;
 export type RequestId = z.infer<typeof requestId.schema>;
 export type SandboxId = z.infer<typeof sandboxId.schema>;
 

@@ -12,6 +12,7 @@ export interface AccessParts {
   readonly keys: {
     /** null for a key that is unknown or revoked. */
     authenticate(apiKey: string): Promise<KeyHolder | null>;
+    holder(keyId: KeyId): Promise<KeyHolder | null>;
     isRevoked(keyId: KeyId): boolean;
   };
   readonly namespaces: {
@@ -62,7 +63,10 @@ export function createAccess({
     const header = request.headers.get("authorization");
     if (header === null && operator) return { scope: "operator" };
     const key = BEARER.exec(header ?? "")?.[1];
-    const found = key === undefined ? null : await keys.authenticate(key);
+    return recognised(request, key === undefined ? null : await keys.authenticate(key));
+  }
+
+  function recognised(request: Request, found: KeyHolder | null): KeyHolder {
     const context = contexts.of(request);
     if (found === null) throw limits.failed(context, unauthenticated());
     context.keyId = found.keyId;
@@ -111,6 +115,17 @@ export function createAccess({
     return who.workspaceId;
   }
 
+  /** The admin behind a form, which holds the key, or what stands for a key that was in an earlier one. */
+  async function adminOfForm(
+    request: Request,
+    proof: { readonly apiKey: string } | { readonly keyId: KeyId },
+  ): Promise<KeyHolder> {
+    const found = "apiKey" in proof ? keys.authenticate(proof.apiKey) : keys.holder(proof.keyId);
+    const who = recognised(request, await found);
+    if (who.scope !== "admin") throw new AppError("forbidden", "This takes an admin key: trove-sk-admin-…");
+    return who;
+  }
+
   async function namespace(request: Request): Promise<NamespaceCall> {
     const who = await caller(request);
     const name = request.headers.get("x-namespace");
@@ -153,7 +168,7 @@ export function createAccess({
     };
   }
 
-  return { keyHolder, operatorOnly, admin, namespace, origin };
+  return { keyHolder, operatorOnly, admin, adminOfForm, namespace, origin };
 }
 
 /** A plugin for the routes of a namespace: their handlers get `namespace`. */

@@ -31,6 +31,18 @@ export async function readJson<S extends z.ZodType>(
   return result.data;
 }
 
+/** The fields of a form that a browser sent, each once. */
+export async function readForm(request: Request, maxBytes: number): Promise<ReadonlyMap<string, string>> {
+  const type = request.headers.get("content-type") ?? "";
+  if (!/^application\/x-www-form-urlencoded\s*(;|$)/i.test(type)) {
+    throw new AppError("not_text", "The body has to be application/x-www-form-urlencoded.");
+  }
+  const fields = [...new URLSearchParams(new TextDecoder().decode(await readBounded(request, maxBytes)))];
+  const form = new Map(fields);
+  if (form.size !== fields.length) throw new AppError("bad_input", "The form has a field twice.");
+  return form;
+}
+
 /** 413 when Content-Length tells that the body is too large; what it does not tell is found out while reading. */
 function checkLength(request: Request, maxBytes: number): void {
   const announced = request.headers.get("content-length");

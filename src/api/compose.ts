@@ -13,14 +13,19 @@ import { createWorkspaces } from "../keys/workspaces.ts";
 import type { Log } from "../log.ts";
 import type { Check } from "../protocol/sandboxd.ts";
 import type { Secrets } from "../secrets.ts";
+import { createConfirmations } from "../signin/confirmation.ts";
+import { createLogins } from "../signin/logins.ts";
 import { adminRoutes } from "./admin.ts";
 import { createApp } from "./app.ts";
 import { auditRoutes } from "./audit.ts";
 import { createAccess, type Access } from "./auth.ts";
 import type { Contexts } from "./context.ts";
+import { devicePage } from "./device-page.ts";
+import { deviceRoutes } from "./device.ts";
 import { healthRoutes } from "./health.ts";
 import { keyRoutes } from "./keys.ts";
 import { createLimits } from "./limits.ts";
+import { loginRoutes, pendingLoginRoutes } from "./logins.ts";
 import { meRoutes } from "./me.ts";
 import { namespaceRoutes } from "./namespaces.ts";
 import type { Status } from "./status.ts";
@@ -48,8 +53,8 @@ export interface ComposeParts {
 
 /** The accounts, and the routes of both listeners over them. What is only on the admin socket is not in the other's app at all. */
 export function composeApi(parts: ComposeParts) {
-  const { db, ledger, log, contexts } = parts;
-  const { headKey, signer } = auditKeys(parts.secrets);
+  const { db, ledger, secrets, log, contexts } = parts;
+  const { headKey, signer } = auditKeys(secrets);
   const calls = createCalls();
   const workspaces = createWorkspaces({ db, ledger });
   const keys = createKeys({ db, ledger, calls });
@@ -62,12 +67,15 @@ export function composeApi(parts: ComposeParts) {
     stopSandbox: parts.stopSandbox,
     removeFiles: parts.removeFiles,
   });
+  const logins = createLogins({ db, ledger, secrets, keys, namespaces });
+  const confirmations = createConfirmations({ secrets });
   const setup = createSetup({ db, ledger, keys, workspaces });
 
   const shared = (access: Access): AnyElysia[] => [
     healthRoutes(),
     keyRoutes({ access, keys, namespaces }),
     namespaceRoutes({ access, namespaces, usage: parts.usage }),
+    loginRoutes({ access, logins }),
     ...parts.namespaceRoutes(access),
   ];
   const limits = createLimits({ rates: parts.rates });
@@ -77,13 +85,23 @@ export function composeApi(parts: ComposeParts) {
   const { status, doctor, settings } = parts;
 
   return {
-    app: createApp({ log, contexts, routes: [meRoutes({ access }), ...shared(access)] }),
+    app: createApp({
+      log,
+      contexts,
+      routes: [
+        meRoutes({ access }),
+        deviceRoutes({ logins, contexts }),
+        devicePage({ access, logins, confirmations }),
+        ...shared(access),
+      ],
+    }),
     adminApp: createApp({
       log,
       contexts,
       routes: [
         adminRoutes({ access: operator, workspaces, setup, status, doctor, settings }),
         auditRoutes({ access: operator, db, ledger, headKey, signer }),
+        pendingLoginRoutes({ access: operator, logins }),
         ...parts.operatorRoutes(operator),
         ...shared(operator),
       ],
@@ -92,5 +110,6 @@ export function composeApi(parts: ComposeParts) {
     keys,
     namespaces,
     workspaces,
+    logins,
   };
 }

@@ -91,7 +91,7 @@ export async function startApi({ instance, masterKey, loaded, log, confinement }
       execRoutes({ access, exec }),
     ],
   });
-  const { keys, namespaces } = composed;
+  const { keys, namespaces, logins } = composed;
   const server = startServer({
     ...composed,
     listen: first.http.listen,
@@ -104,7 +104,10 @@ export async function startApi({ instance, masterKey, loaded, log, confinement }
   const failed = (what: string) => (error: unknown) => log.error(what, { cause: error });
   const timers = [keys, namespaces].map(({ lastUse }) => lastUse.start(failed("last use was not stored")));
   // What a crash left halfway. Calls need not wait for it: names and keys are free or gone already.
-  const settle = () => void namespaces.resume().catch(failed("a deletion was not ended; it is tried again"));
+  const settle = () => {
+    void namespaces.resume().catch(failed("a deletion was not ended; it is tried again"));
+    void logins.sweep().catch(failed("sign-ins that have expired were not removed; it is tried again"));
+  };
   const settling = setInterval(settle, SETTLE_EVERY_MS);
   settle();
   const retention = createRetention({

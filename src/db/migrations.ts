@@ -81,4 +81,28 @@ export const migrations: readonly (readonly string[])[] = [
        draft TEXT NOT NULL
      ) STRICT, WITHOUT ROWID`,
   ],
+  [
+    // Sign-ins under way. Both codes are only here as hashes; a row goes when its key is fetched, or soon after its end.
+    `CREATE TABLE device_logins (
+       id TEXT PRIMARY KEY NOT NULL,
+       device_hash TEXT NOT NULL UNIQUE,
+       user_hash TEXT NOT NULL UNIQUE,
+       client TEXT NOT NULL,
+       address TEXT NOT NULL,
+       source TEXT NOT NULL,
+       network TEXT NOT NULL,
+       created_at INTEGER NOT NULL,
+       expires_at INTEGER NOT NULL,
+       state TEXT NOT NULL CHECK (state IN ('pending', 'approved', 'denied')),
+       workspace_id TEXT REFERENCES workspaces (id),
+       namespace_id TEXT REFERENCES namespaces (id) ON DELETE CASCADE,
+       approver_key_id TEXT,
+       approver_local_user TEXT,
+       CHECK (state <> 'approved' OR workspace_id IS NOT NULL)
+     ) STRICT`,
+    `CREATE INDEX device_logins_crowd ON device_logins (network, source, created_at)`,
+    `CREATE INDEX device_logins_source ON device_logins (source)`,
+    `CREATE INDEX device_logins_expiry ON device_logins (expires_at)`,
+    `CREATE INDEX device_logins_namespace ON device_logins (namespace_id)`,
+  ],
 ];

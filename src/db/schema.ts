@@ -1,5 +1,5 @@
 import { integer, sqliteTable, text } from "drizzle-orm/sqlite-core";
-import type { EventId, KeyId, NamespaceId, WorkspaceId } from "../ids.ts";
+import type { EventId, KeyId, LoginId, NamespaceId, WorkspaceId } from "../ids.ts";
 
 /** The tables as drizzle sees them; src/db/migrations.ts makes them. Times are milliseconds since 1970, UTC. */
 
@@ -77,4 +77,26 @@ export const intents = sqliteTable("intents", {
   begunAt: integer("begun_at").notNull(),
   namespaceId: text("namespace_id").$type<NamespaceId>().notNull(),
   draft: text("draft").notNull(),
+});
+
+/** Sign-ins under way; src/signin. */
+export const deviceLogins = sqliteTable("device_logins", {
+  id: text("id").$type<LoginId>().primaryKey(),
+  /** SHA-256 of what the program polls with, and a keyed one of what a person types. */
+  deviceHash: text("device_hash").notNull(),
+  userHash: text("user_hash").notNull(),
+  /** What the program calls itself, and where it asked from. */
+  client: text("client").notNull(),
+  address: text("address").notNull(),
+  /** What starts are counted by: the address, or for IPv6 its /64; and the network around it. */
+  source: text("source").notNull(),
+  network: text("network").notNull(),
+  createdAt: integer("created_at").notNull(),
+  expiresAt: integer("expires_at").notNull(),
+  state: text("state").$type<"pending" | "approved" | "denied">().notNull(),
+  /** Of an approved one: what is granted, and who did. */
+  workspaceId: text("workspace_id").$type<WorkspaceId>(),
+  namespaceId: text("namespace_id").$type<NamespaceId>(),
+  approverKeyId: text("approver_key_id").$type<KeyId>(),
+  approverLocalUser: text("approver_local_user"),
 });

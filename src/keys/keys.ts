@@ -58,20 +58,18 @@ export function createKeys({ db, ledger, calls }: KeysParts) {
   const lastUse = createLastUse<KeyId>((seen) => storeLastUse(db, table, seen));
 
   async function lookUp(hash: string): Promise<KeyHolder | null> {
-    const rows = await db
+    const key = await workingOne(eq(table.hash, hash));
+    if (key === null || !timingSafeEqual(Buffer.from(key.hash), Buffer.from(hash))) return null;
+    return holderOf(key);
+  }
+
+  async function workingOne(which: SQL): Promise<Working | null> {
+    const [row] = await db
       .select({ key: table, namespace: namespaces.name })
       .from(table)
       .leftJoin(namespaces, eq(namespaces.id, table.namespaceId))
-      .where(and(eq(table.hash, hash), isNull(table.revokedAt)));
-    const row = rows[0];
-    if (row === undefined || !timingSafeEqual(Buffer.from(row.key.hash), Buffer.from(hash))) return null;
-    return {
-      scope: row.key.scope,
-      workspaceId: row.key.workspaceId,
-      keyId: row.key.id,
-      keyName: row.key.name,
-      lockedNamespace: row.namespace,
-    };
+      .where(and(which, isNull(table.revokedAt)));
+    return row === undefined ? null : { ...row.key, namespace: row.namespace };
   }
 
   /** After the database says so: the keys stop working here, calls in flight included. */
@@ -192,8 +190,18 @@ export function createKeys({ db, ledger, calls }: KeysParts) {
       return caller;
     },
 
+    /** Who holds the key of this id; null when it is unknown or revoked. */
+    async holder(id: KeyId): Promise<KeyHolder | null> {
+      const key = await workingOne(eq(table.id, id));
+      return key === null || revoked.has(id) ? null : holderOf(key);
+    },
+
     lastUse,
   };
+}
+
+function holderOf({ scope, workspaceId, id, name, namespace }: Working): KeyHolder {
+  return { scope, workspaceId, keyId: id, keyName: name, lockedNamespace: namespace };
 }
 
 function keyEvent(

@@ -48,7 +48,11 @@ beforeEach(() => {
   } as const;
   const contexts = createContexts();
   const access = createAccess({
-    keys: { authenticate: async (key) => (key === KEY ? caller : null), isRevoked: () => false },
+    keys: {
+      authenticate: async (key) => (key === KEY ? caller : null),
+      holder: async () => null,
+      isRevoked: () => false,
+    },
     namespaces: {
       find: async (_workspace, name) => made.get(name) ?? null,
       ensure: async (_workspace, name) => {
