@@ -19,6 +19,7 @@ const main = defineCommand({
     prepare: () => import("./cli/prepare.ts").then(({ prepare }) => prepare),
     workspace: () => import("./cli/workspace.ts").then(({ workspace }) => workspace),
     key: () => import("./cli/key.ts").then(({ key }) => key),
+    login: () => import("./cli/login.ts").then(({ loginCommand }) => loginCommand),
     namespace: () => import("./cli/namespace.ts").then(({ namespace }) => namespace),
     exec: () => import("./cli/exec.ts").then(({ exec }) => exec),
     file: () => import("./cli/file.ts").then(({ file }) => file),

@@ -7,11 +7,14 @@ export const terminal = createConsola({
   reporters: [{ log: ({ args }) => void process.stderr.write(`cofferdam: ${args.join(" ")}\n`) }],
 });
 
-/** Asks before what can't be undone. Without a terminal to ask on, --yes says that the caller means it. */
+/** Asks before what can't be taken back. Without a terminal to ask on, --yes says that the caller means it. */
 export async function confirm(question: string, yes: boolean): Promise<void> {
   if (yes) return;
   if (!process.stdin.isTTY)
-    throw new AppError("invalid", `This can't be undone; repeat it with --yes to say that you mean it.`);
+    throw new AppError(
+      "invalid",
+      "This wants a yes and has no terminal to ask for it; repeat it with --yes to say that you mean it.",
+    );
   if (!(await terminal.prompt(question, { type: "confirm", initial: false })))
     throw new AppError("conflict", "Nothing was changed.");
 }
