@@ -1,5 +1,5 @@
 import { Elysia } from "elysia";
-import type { Origin } from "../audit/event.ts";
+import type { EventData, EventDraft, Origin } from "../audit/event.ts";
 import { AppError } from "../errors.ts";
 import { namespaceName, workspaceId, type KeyId, type NamespaceId, type WorkspaceId } from "../ids.ts";
 import type { Caller, KeyHolder } from "../keys/caller.ts";
@@ -37,6 +37,8 @@ export interface NamespaceCall {
   readonly owner: string;
   readonly caller: Caller;
   readonly origin: Origin;
+  /** What this call does there, for the audit log. */
+  event(type: string, data: EventData): EventDraft;
   /** `id` is null when nothing was ever written there. */
   read<T>(use: (lease: Lease<NamespaceId | null>) => Promise<T>): Promise<T>;
   /** Call it when the request has been checked: it makes the namespace, and a 4xx must leave nothing behind. */
@@ -145,6 +147,7 @@ export function createAccess({
 
   function allowed(request: Request, who: Caller, workspace: WorkspaceId, name: string): NamespaceCall {
     const keyId = who.scope === "operator" ? null : who.keyId;
+    const from = origin(request);
     async function run<Id extends NamespaceId | null, T>(
       namespaceId: Id,
       use: (lease: Lease<Id>) => Promise<T>,
@@ -162,7 +165,8 @@ export function createAccess({
       // No name holds the space that parts the two.
       owner: `${workspace} ${name}`,
       caller: who,
-      origin: origin(request),
+      origin: from,
+      event: (type, data) => ({ chain: workspace, type, namespace: name, data, origin: from }),
       read: async (use) => run(await namespaces.find(workspace, name), use),
       write: async (use) => run(await namespaces.ensure(workspace, name), use),
     };

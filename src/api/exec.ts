@@ -1,8 +1,13 @@
 import { Elysia } from "elysia";
 import { z } from "zod";
-import type { Exec, ExecResult } from "../sandbox/exec.ts";
+import type { Announcement } from "../audit/announce.ts";
+import type { EventData } from "../audit/event.ts";
+import type { Ledger } from "../audit/ledger.ts";
+import { AppError } from "../errors.ts";
+import type { Exec, ExecEnd, ExecResult } from "../sandbox/exec.ts";
 import { namespaceCalls, type Access, type NamespaceCall } from "./auth.ts";
 import { readJson, text } from "./body.ts";
+import { announcedCommand, completedCommand } from "./exec-event.ts";
 import { createLargeBodies } from "./large-bodies.ts";
 import { createOutgoing, type Outgoing } from "./outgoing.ts";
 
@@ -19,8 +24,14 @@ const PIECE_BYTES = 64 * 1024;
 /** Of all long answers that are on their way: as many of the longest as one namespace can have at once, and a few more. */
 const OUTGOING_BYTES = 384 * 1024 * 1024;
 
+export interface ExecRoutesParts {
+  readonly access: Access;
+  readonly exec: Pick<Exec, "check" | "turn" | "exec">;
+  readonly ledger: Pick<Ledger, "begin">;
+}
+
 /** `POST /v1/exec` answers in JSON, `POST /exec` in plain text. */
-export function execRoutes({ access, exec }: { access: Access; exec: Exec }) {
+export function execRoutes({ access, exec, ledger }: ExecRoutesParts) {
   const outgoing = createOutgoing(OUTGOING_BYTES);
   const largeBodies = createLargeBodies(LARGE_BODIES_BYTES);
 
@@ -29,7 +40,7 @@ export function execRoutes({ access, exec }: { access: Access; exec: Exec }) {
     const body = await largeBodies.hold(namespace.owner, request, MAX_BODY_BYTES, read);
     const { command } = body;
     const stdin = typeof body.stdin === "string" ? new TextEncoder().encode(body.stdin) : undefined;
-    return await execInTurn(exec, request, namespace, { command, stdin });
+    return await execInTurn({ exec, ledger }, request, namespace, { command, stdin });
   }
 
   return new Elysia()
@@ -52,17 +63,55 @@ export function execRoutes({ access, exec }: { access: Access; exec: Exec }) {
     );
 }
 
-/** A call that is refused or finds no turn has made no namespace. */
+/** A call that is refused or finds no turn has made no namespace, and is no event. */
 export async function execInTurn(
-  exec: Pick<Exec, "check" | "turn" | "exec">,
+  { exec, ledger }: Pick<ExecRoutesParts, "exec" | "ledger">,
   request: Request,
   namespace: NamespaceCall,
   what: { readonly command: string; readonly stdin: Uint8Array | undefined },
 ): Promise<ExecResult> {
   exec.check(what);
   return await exec.turn(namespace.owner, request.signal, () =>
-    namespace.write(({ id, signal }) => exec.exec({ namespace: id, ...what, signal })),
+    namespace.write(async ({ id, signal }) => {
+      const data = announcedCommand(what.command);
+      const announcing = ledger.begin({ ...namespace.event("exec.completed", data), namespaceId: id });
+      return await makeRecorded(announcing, data, signal, async (onEnd) =>
+        exec.exec({ namespace: id, ...what, signal, announced: announcing, onEnd }),
+      );
+    }),
   );
+}
+
+/** A command that was sent has its event however it ends; its caller's error is in it. One that was not sent has none. */
+async function makeRecorded(
+  announcing: Promise<Announcement>,
+  data: EventData,
+  signal: AbortSignal,
+  run: (onEnd: (end: ExecEnd) => void) => Promise<ExecResult>,
+): Promise<ExecResult> {
+  const ends: ExecEnd[] = [];
+  const [outcome, announced] = await Promise.allSettled([run((end) => void ends.push(end)), announcing]);
+  const failed = outcome.status === "rejected";
+  // What the command made of an abort matters less than why it was aborted.
+  const error: unknown = failed && signal.aborted ? signal.reason : failed ? outcome.reason : null;
+  if (announced.status === "fulfilled") {
+    const { value: announcement } = announced;
+    const [end] = ends;
+    const recording =
+      end === undefined
+        ? announcement.abandon()
+        : announcement.complete(completedCommand(data, end, sentence(error)));
+    // It stays announced, for the next start; a call that failed has a reason of its own.
+    if (failed) await recording.catch(() => {});
+    else await recording;
+  }
+  if (failed) throw error;
+  return outcome.value;
+}
+
+function sentence(error: unknown): string | null {
+  if (error === null) return null;
+  return error instanceof AppError ? error.message : "The appliance failed.";
 }
 
 export function jsonAnswer(result: ExecResult, outgoing: Outgoing): Response {

@@ -1,6 +1,9 @@
 import { Elysia } from "elysia";
 import { z } from "zod";
+import type { Announce } from "../audit/announce.ts";
+import type { Ledger } from "../audit/ledger.ts";
 import { AppError } from "../errors.ts";
+import type { NamespaceId } from "../ids.ts";
 import { createAdmission } from "../sandbox/admission.ts";
 import { parsePath, parseUrlPath, refusedPath, type WorkspacePath } from "../volumes/path.ts";
 import type { Volumes } from "../volumes/volumes.ts";
@@ -17,6 +20,7 @@ const WALKS = { concurrency: 4, perNamespace: 2, queue: 1000, maxWaitMs: 30_000 
 export interface FileRoutesParts {
   readonly access: Access;
   readonly volumes: Volumes;
+  readonly ledger: Pick<Ledger, "begin">;
   /** The longest path, in bytes. */
   readonly maxPathBytes: number;
 }
@@ -37,9 +41,13 @@ const RECURSIVE = new Map([
 ]);
 
 /** The file calls of a namespace. */
-export function fileRoutes({ access, volumes, maxPathBytes }: FileRoutesParts) {
+export function fileRoutes({ access, volumes, ledger, maxPathBytes }: FileRoutesParts) {
   const largeBodies = createLargeBodies(LARGE_BODIES_BYTES);
   const walks = createAdmission(() => WALKS);
+  const announce =
+    (type: "file.written" | "file.deleted", namespace: NamespaceCall, namespaceId: NamespaceId): Announce =>
+    async (data) =>
+      ledger.begin({ ...namespace.event(type, data), namespaceId });
   const pathOf = (input: string) => parsePath(input, maxPathBytes);
 
   async function write(
@@ -52,7 +60,7 @@ export function fileRoutes({ access, volumes, maxPathBytes }: FileRoutesParts) {
     return namespace.write(async ({ id, signal }) => {
       await volumes.ensure(id);
       const source = { chunks: chunksUntil(signal), sizeBytes, signal };
-      return written(await volumes.open(id).write(path, source));
+      return written(await volumes.open(id).write(path, source, announce("file.written", namespace, id)));
     });
   }
 
@@ -94,7 +102,8 @@ export function fileRoutes({ access, volumes, maxPathBytes }: FileRoutesParts) {
       async ({ request, namespace }) => {
         const path = pathOf((await readJson(request, deleteBody)).path);
         return namespace.read(async ({ id }) => {
-          await volumes.open(id).delete(path);
+          const telling = id === null ? nothingThere : announce("file.deleted", namespace, id);
+          await volumes.open(id).delete(path, telling);
           return { deleted: path.text };
         });
       },
@@ -119,6 +128,11 @@ export function fileRoutes({ access, volumes, maxPathBytes }: FileRoutesParts) {
       return namespace.read(async ({ id }) => volumes.open(id).content(path));
     });
 }
+
+/** A namespace that does not exist has nothing to announce the deletion of. */
+const nothingThere: Announce = async () => {
+  throw new AppError("not_found", "The namespace has no files.");
+};
 
 /** The body as it arrives. An abort ends it too where the client is silent. */
 async function* bodyOf(request: Request, signal: AbortSignal): AsyncGenerator<Uint8Array> {

@@ -1,5 +1,6 @@
 import { auditKeys } from "../audit/keys.ts";
 import { openLedger } from "../audit/ledger.ts";
+import { settleIntents } from "../audit/settle.ts";
 import { createRetention } from "../audit/retention.ts";
 import type { LoadedConfig } from "../config/load.ts";
 import { settingsInForce, waitingForRestart } from "../config/settings.ts";
@@ -17,6 +18,7 @@ import { createVolumes, type Volumes } from "../volumes/volumes.ts";
 import { composeApi } from "./compose.ts";
 import { createContexts } from "./context.ts";
 import { execRoutes } from "./exec.ts";
+import { execJudges } from "./exec-event.ts";
 import { fileRoutes } from "./files.ts";
 import { operatorExecRoutes } from "./operator-exec.ts";
 import { startServer } from "./server.ts";
@@ -52,6 +54,8 @@ export async function startApi({ instance, masterKey, loaded, log, confinement }
     dir: instance.api.volumes,
     config: () => ({ http: first.http, quota: settings.current.config.quota }),
   });
+  // Before any call, and before the sweep takes away what tells.
+  await settleIntents({ db, ledger, judges: { ...volumes.judges(), ...execJudges }, log });
   const connections = listenForSandboxes({
     path: instance.sockets.sandboxes,
     trustedUid: SANDBOXD_UID,
@@ -85,10 +89,10 @@ export async function startApi({ instance, masterKey, loaded, log, confinement }
     usage: async (id) => volumes.open(id).usage(),
     ...status,
     settings: () => settingsInForce(loaded, settings.current),
-    operatorRoutes: (access) => [operatorExecRoutes({ access, exec })],
+    operatorRoutes: (access) => [operatorExecRoutes({ access, exec, ledger })],
     namespaceRoutes: (access) => [
-      fileRoutes({ access, volumes, maxPathBytes: first.http.max_path_bytes }),
-      execRoutes({ access, exec }),
+      fileRoutes({ access, volumes, ledger, maxPathBytes: first.http.max_path_bytes }),
+      execRoutes({ access, exec, ledger }),
     ],
   });
   const { keys, namespaces, logins } = composed;

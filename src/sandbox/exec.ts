@@ -17,6 +17,19 @@ interface ExecRequest {
   readonly stdin?: Uint8Array | undefined;
   /** The caller went away: the command is killed. */
   readonly signal?: AbortSignal | undefined;
+  /** The command is sent when this has resolved, and not at all when it rejects; meanwhile its sandbox is found. */
+  readonly announced?: Promise<unknown> | undefined;
+  /** Told once of a command that was sent how it ended, also where exec then throws. */
+  readonly onEnd?: ((end: ExecEnd) => void) | undefined;
+}
+
+export interface ExecEnd {
+  readonly ended: "exited" | "out_of_memory" | "timed_out" | "killed" | "lost";
+  /** null when it is not known. */
+  readonly exitCode: number | null;
+  /** What is known of it; nothing of a lost one. */
+  readonly stdout: Uint8Array;
+  readonly durationMs: number;
 }
 
 export interface ExecResult {
@@ -104,6 +117,27 @@ export function createExec(options: Options): Exec {
     }
   }
 
+  /** A live session for a command that may be sent now. */
+  async function sessionFor({ namespace, signal, announced }: ExecRequest) {
+    const acquiring = warm.acquire(namespace, signal);
+    // It may fail while the other is waited for.
+    acquiring.catch(() => {});
+    try {
+      await announced;
+    } catch (error) {
+      acquiring.then(
+        ({ release }) => release(),
+        () => {},
+      );
+      throw error;
+    }
+    const lease = await acquiring;
+    if (lease.session.alive) return lease;
+    // It ended while the announcement was written.
+    lease.release();
+    return await warm.acquire(namespace, signal);
+  }
+
   function check({ command, stdin }: Pick<ExecRequest, "command" | "stdin">): void {
     const maxCommandBytes = Math.min(limits.command_kb * 1024, MAX_COMMAND_BYTES);
     if (command.includes("\0")) throw new AppError("bad_input", "A command cannot hold a NUL character.");
@@ -136,11 +170,11 @@ export function createExec(options: Options): Exec {
 
     async exec(request) {
       check(request);
-      const { namespace, command, stdin, signal } = request;
-      const lease = await warm.acquire(namespace, signal);
+      const { command, stdin, signal, onEnd } = request;
+      const lease = await sessionFor(request);
       try {
         const running = lease.session.run({ command, stdin, outputCap: limits.output_mb * 1024 * 1024 });
-        return await finish(running, limits.timeout_s, signal);
+        return await finish(running, { timeoutS: limits.timeout_s, signal, onEnd });
       } finally {
         lease.release();
       }
@@ -170,12 +204,12 @@ export function createExec(options: Options): Exec {
   };
 }
 
+interface FinishOptions extends Pick<ExecRequest, "signal" | "onEnd"> {
+  readonly timeoutS: number;
+}
+
 /** Waits for the call's end, for its wall clock or for its caller to go, whichever is first. */
-async function finish(
-  running: RunningCall,
-  timeoutS: number,
-  signal: AbortSignal | undefined,
-): Promise<ExecResult> {
+async function finish(running: RunningCall, { timeoutS, signal, onEnd }: FinishOptions): Promise<ExecResult> {
   const start = performance.now();
   let late = false;
   const timer = setTimeout(() => {
@@ -187,7 +221,13 @@ async function finish(
   // It may have fired just before there was anything to kill.
   if (signal?.aborted === true) running.kill();
   try {
-    const { killed, ...outcome } = await running.outcome;
+    const { killed, ...outcome } = await running.outcome.catch((error: unknown) => {
+      onEnd?.({ ended: "lost", exitCode: null, stdout: new Uint8Array(), durationMs: since(start) });
+      throw error;
+    });
+    const durationMs = since(start);
+    const { exitCode, stdout, oom } = outcome;
+    onEnd?.({ ended: endOf({ killed, late, oom }), exitCode, stdout, durationMs });
     if (killed && late) {
       throw new AppError(
         "timeout",
@@ -195,11 +235,20 @@ async function finish(
       );
     }
     if (killed && signal?.aborted === true) throw hungUp();
-    return { ...outcome, durationMs: Math.round(performance.now() - start) };
+    return { ...outcome, durationMs };
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", onAbort);
   }
+}
+
+function since(start: number): number {
+  return Math.round(performance.now() - start);
+}
+
+function endOf(how: { killed: boolean; late: boolean; oom: boolean }): ExecEnd["ended"] {
+  if (how.killed) return how.late ? "timed_out" : "killed";
+  return how.oom ? "out_of_memory" : "exited";
 }
 
 function stopping(): AppError {

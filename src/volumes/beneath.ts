@@ -149,7 +149,8 @@ function place(dir: Descriptor, name: string): Place {
   return { dir, name, status: statusAt(dir, name), [Symbol.dispose]: () => dir[Symbol.dispose]() };
 }
 
-function statusAt(dir: Descriptor, name: string): FileStatus | null {
+/** null for what is absent. */
+export function statusAt(dir: Descriptor, name: string): FileStatus | null {
   try {
     return statAt(dir.fd, name);
   } catch (error) {

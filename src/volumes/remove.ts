@@ -1,22 +1,29 @@
-import { rename, unlink } from "node:fs/promises";
+import { rename } from "node:fs/promises";
+import { makeAnnounced, type Announce } from "../audit/announce.ts";
 import { statAt } from "../kernel/directory.ts";
 import { AppError } from "../errors.ts";
 import { OPEN_DIRECTORY, openInside } from "./beneath.ts";
-import type { Descriptor } from "./descriptor.ts";
 import { syncFile } from "./disk.ts";
 import { fileFailure } from "./failure.ts";
 import type { WorkspacePath } from "./path.ts";
 import { purge } from "./purge.ts";
 import type { Space } from "./space.ts";
 
+export interface RemoveOptions {
+  /** Makes names in tmp. */
+  readonly freshName: () => string;
+  /** Told of the entry that goes, with what tells a later start whether it went. */
+  readonly announce: Announce;
+}
+
 /**
- * Deletes a file, a link itself, or a directory with all in it. A directory vanishes from the workspace at once and
- * as a whole, by a rename; what then takes time happens where the tenant can't add to it.
+ * Deletes a file, a link itself, or a directory with all in it. It vanishes from the workspace at once and as a whole,
+ * by a rename; what then takes time happens where the tenant can't add to it.
  */
 export async function remove(
   space: Space | null,
   path: WorkspacePath,
-  freshName: () => string,
+  { freshName, announce }: RemoveOptions,
 ): Promise<void> {
   const name = path.names.at(-1);
   if (name === undefined) {
@@ -25,20 +32,22 @@ export async function remove(
   if (space === null) throw new AppError("not_found", `There is no ${path.text}.`);
   try {
     using dir = openInside(space.live, path.names.slice(0, -1).join("/"), OPEN_DIRECTORY);
-    if (statAt(dir.fd, name).kind === "directory") return await removeDirectory(space, dir, name, freshName);
-    if (path.directory) {
+    const { kind, inode, changedNs } = statAt(dir.fd, name);
+    if (path.directory && kind !== "directory") {
       throw new AppError("bad_input", `${path.text} is not a directory; take the slash off its end.`);
     }
-    await unlink(dir.entry(name));
-    await syncFile(dir.fd);
+    const fresh = freshName();
+    const data = { path: path.text };
+    const entry = { inode: String(inode), changed_ns: String(changedNs) };
+    const announcing = announce({ ...data, temporary: fresh, ...entry });
+    await makeAnnounced(announcing, data, async (happened) => {
+      await announcing;
+      await rename(dir.entry(name), space.tmp.entry(fresh));
+      happened();
+      await syncFile(dir.fd);
+    });
+    await purge(space.tmp, fresh, freshName);
   } catch (error) {
     throw fileFailure(error, path);
   }
-}
-
-async function removeDirectory(space: Space, parent: Descriptor, name: string, freshName: () => string) {
-  const fresh = freshName();
-  await rename(parent.entry(name), space.tmp.entry(fresh));
-  await syncFile(parent.fd);
-  await purge(space.tmp, fresh, freshName);
 }

@@ -1,3 +1,4 @@
+import type { Announce } from "../audit/announce.ts";
 import type { NamespaceId } from "../ids.ts";
 import { AppError } from "../errors.ts";
 import { previewOf, type Content } from "./content.ts";
@@ -13,11 +14,11 @@ import { writeFile, type WriteLimits, type WriteSource, type Written } from "./w
 
 /** The files of one namespace. Reading needs no volume on disk; writing does (`Volumes.ensure`). */
 export interface Volume {
-  write(path: WorkspacePath, source: WriteSource): Promise<Written>;
+  write(path: WorkspacePath, source: WriteSource, announce: Announce): Promise<Written>;
   open(path: WorkspacePath): OpenFile;
   content(path: WorkspacePath): Promise<Content>;
   list(path: WorkspacePath, recursive: boolean, signal?: AbortSignal): Promise<Listing>;
-  delete(path: WorkspacePath): Promise<void>;
+  delete(path: WorkspacePath, announce: Announce): Promise<void>;
   usage(): Promise<Usage>;
 }
 
@@ -54,7 +55,7 @@ export function openVolume({ volumes, id, limits, quota, freshName }: VolumePart
     usage,
     open,
 
-    async write(path, source) {
+    async write(path, source, announce) {
       using found = present(path);
       const count = async () => {
         const { files, directories } = await usageOf(found);
@@ -62,6 +63,7 @@ export function openVolume({ volumes, id, limits, quota, freshName }: VolumePart
       };
       return await writeFile(found, path, source, {
         limits,
+        announce,
         freshName,
         within: async (newEntries, make) =>
           id === null ? make() : quota.within(id, newEntries, count, make),
@@ -84,9 +86,9 @@ export function openVolume({ volumes, id, limits, quota, freshName }: VolumePart
       return { entries: [], truncated: false };
     },
 
-    async delete(path) {
+    async delete(path, announce) {
       using found = space();
-      await remove(found, path, freshName);
+      await remove(found, path, { freshName, announce });
       if (id !== null) quota.stale(id);
     },
   };

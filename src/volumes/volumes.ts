@@ -10,6 +10,7 @@ import { syncFile } from "./disk.ts";
 import { codeOf } from "./failure.ts";
 import { TENANT } from "./parents.ts";
 import { purge } from "./purge.ts";
+import { fileJudges } from "./fate.ts";
 import { createFileQuota } from "./quota.ts";
 import { openSpace } from "./space.ts";
 import type { WorkspacePath } from "./path.ts";
@@ -81,6 +82,9 @@ export function createVolumes({ dir, config }: VolumesParts) {
     open(id: NamespaceId | null): Volume {
       return openVolume({ volumes, id, limits: limits(), quota, freshName });
     },
+
+    /** For the start after a crash: to be asked before `sweep`, which takes away what tells. */
+    judges: () => fileJudges((id) => openSpace(volumes, id)),
 
     /** Deletes what uploads and deletions that a crash cut short have left. Calls may go on meanwhile. */
     async sweep(): Promise<number> {

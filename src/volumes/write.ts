@@ -1,4 +1,5 @@
 import { rename, unlink } from "node:fs/promises";
+import { makeAnnounced, type Announce } from "../audit/announce.ts";
 import { AppError } from "../errors.ts";
 import { constants, fchmodFd, fchownFd, openBeneath } from "../kernel/openat2.ts";
 import { statfs } from "../kernel/statfs.ts";
@@ -38,6 +39,8 @@ export interface Written {
 
 export interface WriteOptions {
   readonly limits: WriteLimits;
+  /** Told of the file when all of it has arrived, with what tells a later start whether it took its place. */
+  readonly announce: Announce;
   /** Makes names in tmp. */
   readonly freshName: () => string;
   /** Runs what adds so many files and directories, or refuses it. */
@@ -45,8 +48,9 @@ export interface WriteOptions {
 }
 
 /**
- * Puts a whole file in place, or nothing: the bytes go beside the workspace, reach the disk, and take the name by a
- * rename, which the disk has too before this returns. An existing file keeps its mode; missing directories are made.
+ * Puts a whole file in place, or nothing: the bytes go beside the workspace, reach the disk together with the
+ * announcement, and take the name by a rename, which the disk has too before this returns. An existing file keeps its
+ * mode; missing directories are made.
  */
 export async function writeFile(
   space: Space,
@@ -68,8 +72,9 @@ async function writeThrough(
   path: WorkspacePath,
   source: WriteSource,
   mode: number,
-  { limits, freshName }: WriteOptions,
+  options: WriteOptions,
 ): Promise<Written> {
+  const { limits, freshName } = options;
   checkFloor(space, source.sizeBytes ?? 0, limits);
   const fresh = freshName();
   const fd = openBeneath(space.tmp.fd, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
@@ -78,9 +83,13 @@ async function writeThrough(
     fchownFd(fd, TENANT, TENANT);
     // After the chown, which takes setuid and setgid away, and so does this.
     fchmodFd(fd, mode);
-    await syncFile(fd);
-    source.signal?.throwIfAborted();
-    await putInPlace(space, path, fresh, freshName);
+    const data = { path: path.text, size_bytes: sizeBytes, sha256 };
+    const announcing = options.announce({ ...data, temporary: fresh });
+    await makeAnnounced(announcing, data, async (happened) => {
+      await Promise.all([syncFile(fd), announcing]);
+      source.signal?.throwIfAborted();
+      await putInPlace(space, path, { fresh, freshName, happened });
+    });
     return { path: path.text, sizeBytes, sha256 };
   } catch (error) {
     await unlink(space.tmp.entry(fresh)).catch(ignoreAbsence);
@@ -144,8 +153,7 @@ async function receive(space: Space, fd: number, source: WriteSource, limits: Wr
 async function putInPlace(
   space: Space,
   path: WorkspacePath,
-  fresh: string,
-  freshName: () => string,
+  { fresh, freshName, happened }: { fresh: string; freshName: () => string; happened: () => void },
 ): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     const { dir, grown } = ensureParents(space, path, freshName);
@@ -153,6 +161,7 @@ async function putInPlace(
       using place = placeOf(space.live, path.inner, dir);
       checkReplaceable(place, path);
       await rename(space.tmp.entry(fresh), place.dir.entry(place.name));
+      happened();
       // The new names are on the disk too before anybody is told of them.
       await Promise.all([place.dir, ...grown].map(async ({ fd }) => syncFile(fd)));
       return;

@@ -8,13 +8,16 @@ import { createAccess } from "../../../src/api/auth.ts";
 import { execRoutes } from "../../../src/api/exec.ts";
 import { createLimits } from "../../../src/api/limits.ts";
 import { configSchema } from "../../../src/config/schema.ts";
-import { keyId, namespaceId, workspaceId, type NamespaceId } from "../../../src/ids.ts";
-import { createCalls } from "../../../src/keys/calls.ts";
+import { AppError } from "../../../src/errors.ts";
+import { keyId, namespaceId, workspaceId, type KeyId, type NamespaceId } from "../../../src/ids.ts";
+import { createCalls, type Calls } from "../../../src/keys/calls.ts";
 import { createLog } from "../../../src/log.ts";
 import { listenForSandboxes, type Connections } from "../../../src/sandbox/connections.ts";
 import { createExec, type Exec } from "../../../src/sandbox/exec.ts";
 import { createSandboxdClient, type SandboxdClient } from "../../../src/sandbox/sandboxd-client.ts";
+import { allEvents, openIntents } from "../../fixtures/chain.ts";
 import { FakeSandboxd } from "../../fixtures/fake-sandboxd.ts";
+import { startLedger } from "../../fixtures/ledger.ts";
 
 const log = createLog("test", () => {});
 const KEY = "trove-sk-test";
@@ -23,11 +26,14 @@ let connections: Connections;
 let sandboxd: FakeSandboxd;
 let client: SandboxdClient;
 let exec: Exec;
+let started: Awaited<ReturnType<typeof startLedger>>;
 let server: Bun.Server<undefined>;
+let calls: Calls;
+let holder: KeyId;
 /** Namespaces that calls made. */
 let made: Map<string, NamespaceId>;
 
-beforeEach(() => {
+beforeEach(async () => {
   dir = mkdtempSync(join(tmpdir(), "cd-"));
   connections = listenForSandboxes({ path: join(dir, "sb"), trustedUid: 0, peerUid: () => 0, log });
   sandboxd = new FakeSandboxd({ path: join(dir, "sd"), sandboxesPath: join(dir, "sb") });
@@ -38,11 +44,14 @@ beforeEach(() => {
   });
   exec = createExec({ config, sandboxd: client, connections, log });
   made = new Map();
+  started = await startLedger({ dir });
   const workspace = workspaceId.make();
+  calls = createCalls();
+  holder = keyId.make();
   const caller = {
     scope: "workspace",
     workspaceId: workspace,
-    keyId: keyId.make(),
+    keyId: holder,
     keyName: "k",
     lockedNamespace: null,
   } as const;
@@ -63,12 +72,12 @@ beforeEach(() => {
       isEnding: () => false,
     },
     workspaces: { exists: async () => true },
-    calls: createCalls(),
+    calls,
     contexts,
     limits: createLimits({ rates: () => config.rate }),
     operator: false,
   });
-  const app = createApp({ routes: [execRoutes({ access, exec })], log, contexts });
+  const app = createApp({ routes: [execRoutes({ access, exec, ledger: started.ledger })], log, contexts });
   server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: (request) => app.fetch(request) });
 });
 
@@ -78,6 +87,7 @@ afterEach(async () => {
   client.close();
   sandboxd.stop();
   connections.close();
+  await started.close();
   rmSync(dir, { recursive: true });
 });
 
@@ -212,5 +222,102 @@ describe("POST /exec", () => {
     expect(await good.text()).toBe("hi\n");
     const bad = await post(command("out hi\nerr no\nexit 9"), { path: "/exec" });
     expect([bad.status, await bad.text()]).toEqual([200, "[exit 9]\nno\nhi\n"]);
+  });
+});
+
+describe("its event", () => {
+  /** The one event, when nothing is left announced. */
+  async function event() {
+    const deadline = performance.now() + 5_000;
+    while ((await openIntents(started.db)) > 0 && performance.now() < deadline) await Bun.sleep(2);
+    const [only, ...more] = await allEvents(started.db);
+    expect([more, await openIntents(started.db)]).toEqual([[], 0]);
+    return only;
+  }
+
+  test("says what ran, how it ended and how its output begins, and who asked", async () => {
+    const text = "cat\nout done\nerr hm\nexit 2";
+    const answer = await post(command(text, { stdin: "héllo\n" }));
+    const { duration_ms } = (await answer.json()) as { duration_ms: number };
+    const found = await event();
+    expect(found).toMatchObject({ type: "exec.completed", namespace: "alice", actor_key_id: holder });
+    expect(found?.data).toEqual({
+      command: text,
+      ended: "exited",
+      exit_code: 2,
+      duration_ms,
+      stdout: "héllo\ndone\n",
+      timed_out: false,
+      error: null,
+    });
+  });
+
+  test("has the first 4 KiB of the command and the first 1 KiB of its output, cut at a character", async () => {
+    // Both limits fall into the middle of an é, which has two bytes.
+    const text = `out x${"é".repeat(3000)}`;
+    await post(command(`cat\n${text}`, { stdin: `x${"é".repeat(2000)}` }));
+    const data = (await event())?.data;
+    expect(data?.["command"]).toBe(`cat\nout x${"é".repeat(2043)}`);
+    expect(data?.["stdout"]).toBe(`x${"é".repeat(511)}`);
+  });
+
+  test("is told of one that ran too long", async () => {
+    expect((await post(command("out begun\nsleep 60000"))).status).toBe(408);
+    expect((await event())?.data).toMatchObject({
+      ended: "timed_out",
+      timed_out: true,
+      exit_code: 137,
+      stdout: "begun\n",
+      error: expect.stringContaining("longer than 1 s"),
+    });
+  });
+
+  test("is told of one whose sandbox was lost", async () => {
+    expect((await post(command("out some\ndie"))).status).toBe(502);
+    expect((await event())?.data).toMatchObject({
+      ended: "lost",
+      exit_code: null,
+      stdout: "",
+      error: expect.stringContaining("may have run"),
+    });
+  });
+
+  test("is told of one that ran out of memory", async () => {
+    const running = post(command("sleep 60000"));
+    await until(() => sandboxd.of(made.get("alice")!)?.[1].init.runs === 1);
+    sandboxd.crash(made.get("alice")!, { oom: true });
+    expect((await running).status).toBe(200);
+    expect((await event())?.data).toMatchObject({ ended: "out_of_memory", exit_code: 137, error: null });
+  });
+
+  test("is told of one that its caller left, and of one whose key was revoked, with the reason", async () => {
+    const caller = new AbortController();
+    const left = post(command("sleep 900"), { signal: caller.signal }).catch(() => "hung up");
+    await until(() => made.has("alice") && sandboxd.of(made.get("alice")!)?.[1].init.runs === 1);
+    caller.abort();
+    expect(await left).toBe("hung up");
+    await until(() => exec.stats().running === 0);
+    expect((await event())?.data).toMatchObject({ ended: "killed", error: "The client hung up." });
+
+    const cut = post(command("sleep 900"));
+    await until(() => sandboxd.of(made.get("alice")!)?.[1].init.runs === 2);
+    calls.endOfKey(holder, new AppError("sandbox_lost", "The key of this call was revoked."));
+    expect((await cut).status).toBe(502);
+    const second = (await allEvents(started.db))[1];
+    expect(second?.data).toMatchObject({ ended: "killed", error: "The key of this call was revoked." });
+  });
+
+  test("there is none of a command that was refused, found no turn or could not be sent", async () => {
+    expect((await post(command("x".repeat(200_000)))).status).toBe(413);
+    expect((await post(command("a\0b"))).status).toBe(400);
+    expect((await post("{")).status).toBe(400);
+    sandboxd.failNext = { code: "unavailable", detail: "no memory" };
+    expect((await post(command("out x"))).status).toBe(503);
+    expect(await event()).toBeUndefined();
+    const slow = post(command("sleep 900"));
+    await until(() => exec.stats().running === 1);
+    expect((await post(command("out x"))).status).toBe(429);
+    await slow;
+    expect((await event())?.data["command"]).toBe("sleep 900");
   });
 });

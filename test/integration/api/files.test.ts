@@ -8,12 +8,12 @@ import { raw } from "../../fixtures/raw.ts";
 import { scratchDirectory } from "../../fixtures/scratch.ts";
 
 const scratch = scratchDirectory();
-let api: ReturnType<typeof startFileApi>;
+let api: Awaited<ReturnType<typeof startFileApi>>;
 let id: NamespaceId;
 let client: ReturnType<typeof fileClient>;
 
-beforeAll(() => {
-  api = startFileApi(scratch.path);
+beforeAll(async () => {
+  api = await startFileApi(scratch.path);
 });
 
 afterAll(async () => {

@@ -2,8 +2,10 @@ import { expect, test } from "bun:test";
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { namespaceId } from "../../../src/ids.ts";
+import { allEvents, openIntents } from "../../fixtures/chain.ts";
 import { fileClient } from "../../fixtures/file-api.ts";
 import { startFileProcess } from "../../fixtures/file-process.ts";
+import { startLedger } from "../../fixtures/ledger.ts";
 import { scratchDirectory } from "../../fixtures/scratch.ts";
 
 const ROUNDS = 12;
@@ -16,6 +18,10 @@ function contentOf(version: number): string {
   return `${version}:${size}:${String(version % 10).repeat(size)}:end`;
 }
 
+function hashOf(version: number): string {
+  return new Bun.CryptoHasher("sha256").update(contentOf(version)).digest("hex");
+}
+
 function versionOf(content: string): number {
   const version = Number(content.split(":")[0]);
   expect(content.length).toBe(contentOf(version).length);
@@ -23,12 +29,13 @@ function versionOf(content: string): number {
   return version;
 }
 
-test("killed at any moment, it has every write that it acknowledged, each whole", async () => {
+test("killed at any moment, it has every write that it acknowledged, each whole, and one event of it", async () => {
   using scratch = scratchDirectory();
   const id = namespaceId.make();
   /** Per path: the last write that was acknowledged, and the last that was tried, which may have happened. */
   const acknowledged = new Map<string, number>();
   const tried = new Map<string, number>();
+  const allAcknowledged: string[] = [];
   let version = 0;
   let count = 0;
   let leftovers = 0;
@@ -51,6 +58,7 @@ test("killed at any moment, it has every write that it acknowledged, each whole"
         return;
       }
       acknowledged.set(path, mine);
+      allAcknowledged.push(`workspace/${path} ${hashOf(mine)}`);
       count++;
     }
   }
@@ -77,6 +85,26 @@ test("killed at any moment, it has every write that it acknowledged, each whole"
   console.log(`${count} writes acknowledged over ${ROUNDS} kills; ${leftovers} unfinished files were swept`);
   expect(count).toBeGreaterThan(ROUNDS);
   expect(leftovers).toBeGreaterThan(0);
+
+  // What the last one left is settled too.
+  const last = await startFileProcess(scratch.path);
+  await last.kill();
+  const started = await startLedger({ dir: scratch.path });
+  const written = (await allEvents(started.db)).map(({ type, data, settled }) => {
+    expect(type).toBe("file.written");
+    return { what: `${String(data["path"])} ${String(data["sha256"])}`, settled };
+  });
+  expect(await openIntents(started.db)).toBe(0);
+  await started.close();
+  const counts = Map.groupBy(written, ({ what }) => what);
+  // No two versions are alike, so that each has one event at most.
+  expect(allAcknowledged.filter((what) => counts.get(what)?.length !== 1)).toEqual([]);
+  const said = new Set(allAcknowledged);
+  const unasked = written.filter(({ what }) => !said.has(what));
+  console.log(`${written.length} events, ${unasked.length} of writes that were cut short`);
+  // As many as a kill can cut short: happened and told of, whether by the process or by the start after it.
+  expect(unasked.length).toBeLessThanOrEqual(ROUNDS * WRITERS);
+  expect(written.filter(({ what }) => counts.get(what)!.length > 1)).toEqual([]);
 }, 60_000);
 
 test("of many writers to one path the last rename wins, and nothing is mixed", async () => {

@@ -1,0 +1,103 @@
+import { z } from "zod";
+import type { EventData } from "../audit/event.ts";
+import type { Fate, Judge } from "../audit/settle.ts";
+import { AppError } from "../errors.ts";
+import type { NamespaceId } from "../ids.ts";
+import type { FileStatus } from "../kernel/directory.ts";
+import { OPEN_DIRECTORY, openInside, statusAt } from "./beneath.ts";
+import { codeOf } from "./failure.ts";
+import { parsePath, type WorkspacePath } from "./path.ts";
+import { openFile } from "./read.ts";
+import type { Space } from "./space.ts";
+
+/** A start waits for these to be read: what is more than this together is not compared. About a second. */
+const MAX_HASHED_BYTES = 1024 * 1024 * 1024;
+const CHUNK_BYTES = 1024 * 1024;
+
+const announcedWrite = z.object({
+  path: z.string(),
+  size_bytes: z.number(),
+  sha256: z.string(),
+  temporary: z.string(),
+});
+const announcedRemoval = z.object({
+  path: z.string(),
+  temporary: z.string(),
+  inode: z.string(),
+  changed_ns: z.string(),
+});
+
+/** What became of writes and deletions, by what they have left on the disk. Before anything else changes it. */
+export function fileJudges(openSpace: (id: NamespaceId) => Space | null): Record<string, Judge> {
+  const budget = { bytes: MAX_HASHED_BYTES };
+
+  async function judged(
+    id: NamespaceId,
+    data: EventData,
+    find: (space: Space) => Promise<Fate>,
+  ): Promise<{ fate: Fate; data: EventData }> {
+    using space = openSpace(id);
+    // Deleted with all that would have told.
+    if (space === null) return { fate: "unknown", data: { ...data, namespace_deleted: true } };
+    return { fate: await find(space), data };
+  }
+
+  return {
+    "file.written": async (announced, id) => {
+      const { temporary, ...data } = announcedWrite.parse(announced);
+      return judged(id, data, async (space) => fateOfWrite(space, { temporary, ...data }, budget));
+    },
+    "file.deleted": async (announced, id) => {
+      const { path, ...traces } = announcedRemoval.parse(announced);
+      return judged(id, { path }, async (space) => fateOfRemoval(space, { path, ...traces }));
+    },
+  };
+}
+
+/** The temporary file is gone exactly when it took its place; what is there now may be a later one. */
+async function fateOfWrite(
+  space: Space,
+  { path, size_bytes, sha256, temporary }: z.infer<typeof announcedWrite>,
+  budget: { bytes: number },
+): Promise<Fate> {
+  if (statusAt(space.tmp, temporary) !== null) return "not made";
+  try {
+    const file = openFile(space, parsePath(path));
+    try {
+      if (file.status.size !== size_bytes || size_bytes > budget.bytes) return "unknown";
+      budget.bytes -= size_bytes;
+      const hash = new Bun.CryptoHasher("sha256");
+      for (let at = 0; at < size_bytes; at += CHUNK_BYTES) hash.update(await file.bytes(at, CHUNK_BYTES));
+      return hash.digest("hex") === sha256 ? "made" : "unknown";
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    if (error instanceof AppError) return "unknown";
+    throw error;
+  }
+}
+
+/** It is moved to the temporary name first, and away from there only when its event is complete. */
+async function fateOfRemoval(
+  space: Space,
+  { path, temporary, inode, changed_ns }: z.infer<typeof announcedRemoval>,
+): Promise<Fate> {
+  if (statusAt(space.tmp, temporary) !== null) return "made";
+  const status = entryOf(space, parsePath(path));
+  if (status === null) return "made";
+  const same = String(status.inode) === inode && String(status.changedNs) === changed_ns;
+  return same ? "not made" : "unknown";
+}
+
+function entryOf(space: Space, path: WorkspacePath): FileStatus | null {
+  const name = path.names.at(-1) ?? ".";
+  try {
+    using dir = openInside(space.live, path.names.slice(0, -1).join("/"), OPEN_DIRECTORY);
+    return statusAt(dir, name);
+  } catch (error) {
+    // Its directory is gone too, or is none any more.
+    if (["ENOENT", "ENOTDIR", "EXDEV", "ELOOP"].includes(codeOf(error) ?? "")) return null;
+    throw error;
+  }
+}
