@@ -26,6 +26,8 @@ export const keyId = idKind("key", 16);
 export const eventId = idKind("evt", 20);
 /** One sign-in of a program, from its start until its key is fetched. */
 export const loginId = idKind("login", 16);
+/** One endpoint that events are sent to. */
+export const webhookId = idKind("wh", 16);
 /** One HTTP request, in the log and in X-Request-Id. */
 export const requestId = idKind("req", 16);
 /** One gVisor instance. Short, because runsc's control socket path holds it and sun_path is 108 bytes. */
@@ -36,6 +38,7 @@ export type NamespaceId = z.infer<typeof namespaceId.schema>;
 export type KeyId = z.infer<typeof keyId.schema>;
 export type EventId = z.infer<typeof eventId.schema>;
 export type LoginId = z.infer<typeof loginId.schema>;
+export type WebhookId = z.infer<typeof webhookId.schema>;
 export type RequestId = z.infer<typeof requestId.schema>;
 export type SandboxId = z.infer<typeof sandboxId.schema>;
 

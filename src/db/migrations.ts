@@ -105,4 +105,48 @@ export const migrations: readonly (readonly string[])[] = [
     `CREATE INDEX device_logins_expiry ON device_logins (expires_at)`,
     `CREATE INDEX device_logins_namespace ON device_logins (namespace_id)`,
   ],
+  [
+    `CREATE TABLE webhooks (
+       id TEXT PRIMARY KEY NOT NULL,
+       workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+       url TEXT NOT NULL,
+       events TEXT NOT NULL,
+       namespace TEXT,
+       description TEXT,
+       created_at INTEGER NOT NULL,
+       state TEXT NOT NULL CHECK (state IN ('enabled', 'disabled', 'deleted')),
+       disabled_reason TEXT,
+       starts_after INTEGER NOT NULL,
+       secret BLOB NOT NULL,
+       previous_secret BLOB,
+       previous_until INTEGER,
+       failing_since INTEGER,
+       last_delivery_ok INTEGER,
+       last_delivery_status INTEGER,
+       last_delivery_at INTEGER,
+       last_delivery_error TEXT
+     ) STRICT`,
+    `CREATE INDEX webhooks_workspace ON webhooks (workspace_id)`,
+    // An event on its way to an endpoint. Its event is named by the time that is its key in the log, in microseconds.
+    `CREATE TABLE deliveries (
+       webhook_id TEXT NOT NULL REFERENCES webhooks (id),
+       event_at INTEGER NOT NULL,
+       event_id TEXT NOT NULL,
+       type TEXT NOT NULL,
+       state TEXT NOT NULL CHECK (state IN ('waiting', 'delivered', 'dead')),
+       due_at INTEGER NOT NULL,
+       attempts INTEGER NOT NULL,
+       attempted_at INTEGER,
+       status INTEGER,
+       error TEXT,
+       PRIMARY KEY (webhook_id, event_at)
+     ) STRICT, WITHOUT ROWID`,
+    `CREATE INDEX deliveries_due ON deliveries (webhook_id, due_at) WHERE state = 'waiting'`,
+    `CREATE INDEX deliveries_state ON deliveries (webhook_id, state, event_at)`,
+    // How far each chain's events have been made into deliveries.
+    `CREATE TABLE fanouts (
+       chain TEXT PRIMARY KEY NOT NULL,
+       event_at INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID`,
+  ],
 ];

@@ -1,5 +1,5 @@
-import { integer, sqliteTable, text } from "drizzle-orm/sqlite-core";
-import type { EventId, KeyId, LoginId, NamespaceId, WorkspaceId } from "../ids.ts";
+import { blob, integer, sqliteTable, text } from "drizzle-orm/sqlite-core";
+import type { EventId, KeyId, LoginId, NamespaceId, WebhookId, WorkspaceId } from "../ids.ts";
 
 /** The tables as drizzle sees them; src/db/migrations.ts makes them. Times are milliseconds since 1970, UTC. */
 
@@ -99,4 +99,31 @@ export const deviceLogins = sqliteTable("device_logins", {
   namespaceId: text("namespace_id").$type<NamespaceId>(),
   approverKeyId: text("approver_key_id").$type<KeyId>(),
   approverLocalUser: text("approver_local_user"),
+});
+
+export const webhooks = sqliteTable("webhooks", {
+  id: text("id").$type<WebhookId>().primaryKey(),
+  workspaceId: text("workspace_id").$type<WorkspaceId>().notNull(),
+  url: text("url").notNull(),
+  /** Patterns: "*", "file.*" or a type. */
+  events: text("events", { mode: "json" }).$type<string[]>().notNull(),
+  /** Only this namespace's events. */
+  namespace: text("namespace"),
+  description: text("description"),
+  createdAt: integer("created_at").notNull(),
+  /** A deleted one stays until its deliveries are gone. */
+  state: text("state").$type<"enabled" | "disabled" | "deleted">().notNull(),
+  disabledReason: text("disabled_reason"),
+  /** Its first event comes after this time in the log, in microseconds. */
+  startsAfter: integer("starts_after").notNull(),
+  /** Sealed, both. The previous one counts until `previousUntil`. */
+  secret: blob("secret", { mode: "buffer" }).notNull(),
+  previousSecret: blob("previous_secret", { mode: "buffer" }),
+  previousUntil: integer("previous_until"),
+  /** The first of the failures that nothing interrupted. */
+  failingSince: integer("failing_since"),
+  lastDeliveryOk: integer("last_delivery_ok", { mode: "boolean" }),
+  lastDeliveryStatus: integer("last_delivery_status"),
+  lastDeliveryAt: integer("last_delivery_at"),
+  lastDeliveryError: text("last_delivery_error"),
 });

@@ -1,0 +1,79 @@
+import type { Ledger } from "../audit/ledger.ts";
+import type { Database } from "../db/open.ts";
+import type { Log } from "../log.ts";
+import type { Secrets } from "../secrets.ts";
+import type { Post } from "./attempt.ts";
+import { systemClock, type Clock } from "./clock.ts";
+import { createDispatcher } from "./dispatcher.ts";
+import { createHistory } from "./history.ts";
+import { sweep } from "./sweep.ts";
+import { createWebhooks } from "./webhooks.ts";
+
+export interface WebhooksStart {
+  readonly db: Database;
+  readonly ledger: Ledger;
+  readonly secrets: Secrets;
+  readonly log: Log;
+  readonly post: Post;
+  readonly check: (url: string) => Promise<string>;
+  readonly retentionDays: () => number;
+  readonly clock?: Clock;
+  /** In [0, 1). */
+  readonly random?: () => number;
+}
+
+const SWEEP_EVERY_MS = 10 * 60_000;
+/** An attempt that has begun ends within fifteen seconds. */
+const STOP_PATIENCE_MS = 16_000;
+
+export type StartedWebhooks = ReturnType<typeof startWebhooks>;
+
+/** Webhooks and their deliveries, from where the last process left them once `resume` was called. */
+export function startWebhooks(parts: WebhooksStart) {
+  const { db, ledger, secrets, log, post, check, retentionDays, clock = systemClock, random } = parts;
+  const dispatcher = createDispatcher({
+    db,
+    log,
+    clock,
+    post,
+    giveUp: (id, reason) => webhooks.giveUp(id, reason),
+    ...(random === undefined ? {} : { random }),
+  });
+  const webhooks = createWebhooks({ db, ledger, secrets, clock, dispatcher, check });
+  const history = createHistory({ db, clock, dispatcher });
+  const sweeping = { current: Promise.resolve(), timer: null as Timer | null };
+
+  const sweepNow = () => {
+    sweeping.current = sweeping.current
+      .then(() => sweep({ db, clock, retentionDays }))
+      .catch((error: unknown) => log.error("old webhook deliveries were not removed", { cause: error }));
+    return sweeping.current;
+  };
+
+  const unsubscribe = ledger.onPublished((events) => {
+    for (const { chain, createdAt } of events) {
+      if (chain !== "appliance" && dispatcher.serves(chain)) dispatcher.publish(chain, createdAt);
+    }
+  });
+
+  return {
+    ...webhooks,
+    ...history,
+    stats: dispatcher.stats,
+    sweep: sweepNow,
+
+    /** Goes on with what is in the database. */
+    async resume(): Promise<void> {
+      await webhooks.resume();
+      sweeping.timer = setInterval(() => void sweepNow(), SWEEP_EVERY_MS);
+      void sweepNow();
+    },
+
+    async stop(): Promise<void> {
+      unsubscribe();
+      if (sweeping.timer !== null) clearInterval(sweeping.timer);
+      await dispatcher.stop(STOP_PATIENCE_MS);
+      await sweeping.current;
+    },
+  };
+}
