@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { createInterface } from "node:readline/promises";
 import { createConsola } from "consola/basic";
 import { AppError } from "../errors.ts";
 
@@ -15,8 +17,13 @@ export async function confirm(question: string, yes: boolean): Promise<void> {
       "invalid",
       "This wants a yes and has no terminal to ask for it; repeat it with --yes to say that you mean it.",
     );
-  if (!(await terminal.prompt(question, { type: "confirm", initial: false })))
-    throw new AppError("conflict", "Nothing was changed.");
+  const reader = createInterface({ input: process.stdin, output: process.stderr });
+  // Ctrl-C and Ctrl-D abort the question, a terminal that goes away only closes it.
+  const aborted = () => "";
+  const answered = reader.question(`${question} [y/N] `).catch(aborted);
+  const reply = await Promise.race([answered, once(reader, "close").then(aborted)]);
+  reader.close();
+  if (!/^y(es)?$/i.test(reply.trim())) throw new AppError("conflict", "Nothing was changed.");
 }
 
 export const yesArgument = {

@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { startCliApi } from "../../fixtures/cli-api.ts";
+import { MAIN, startCliApi } from "../../fixtures/cli-api.ts";
 
 // Each command is a process from source, and a test runs several of them.
 setDefaultTimeout(60_000);
 
-const { port, cofferdam, json, stop } = await startCliApi();
+const { data, port, cofferdam, json, stop } = await startCliApi();
 afterAll(() => stop());
 
 let ws: string;
@@ -77,4 +77,36 @@ test("it is denied, and no code is one twice", async () => {
     });
   }
   expect((await cofferdam(["login", "deny", "hello", ...ofMain])).code).toBe(2);
+});
+
+test("on a terminal it asks: only yes approves, and all else changes nothing", async () => {
+  const started = await call("start");
+  const replies: [keys: string, code: number, said: string][] = [
+    ["n\r", 1, "Nothing was changed."],
+    ["\r", 1, "Nothing was changed."],
+    ["\u0003", 1, "Nothing was changed."],
+    ["\u0004", 1, "Nothing was changed."],
+    // Which it could not if one of the others had answered it.
+    ["y\r", 0, "is approved"],
+  ];
+  for (const [reply, code, said] of replies) {
+    let screen = "";
+    const child = Bun.spawn(
+      [process.execPath, MAIN, "login", "approve", started["user_code"]!, "--workspace", "main"],
+      {
+        env: { PATH: process.env["PATH"], COFFERDAM_DATA: data, TERM: "xterm" },
+        terminal: {
+          cols: 200,
+          data: (terminal, bytes) => {
+            const asked = screen.includes("[y/N]");
+            screen += Buffer.from(bytes).toString();
+            if (!asked && screen.includes("[y/N]")) terminal.write(reply);
+          },
+        },
+      },
+    );
+    expect([await child.exited, screen]).toEqual([code, expect.stringContaining(said)]);
+    expect(screen).toContain('"tool/1" from 127.0.0.1');
+  }
+  expect(await poll(started)).toMatchObject({ status: "approved" });
 });
