@@ -1,6 +1,7 @@
 import type { Config } from "../config/schema.ts";
 import { AppError } from "../errors.ts";
 import type { KeyId } from "../ids.ts";
+import { sourceOf } from "../net/source.ts";
 import { createBuckets, rateOf, type Rate, type Taken } from "./buckets.ts";
 import type { RequestContext } from "./context.ts";
 
@@ -29,7 +30,7 @@ export function createLimits({ rates, now }: LimitsParts) {
     /** For every request, before anything of it is looked at. Throws 429. */
     admit(context: RequestContext, url: string): void {
       if (context.address === null) return;
-      const taken = addresses.take(networkOf(context.address));
+      const taken = addresses.take(sourceOf(context.address).source);
       if (taken === null || taken.allowed || NEVER_REFUSED.has(URL.parse(url)?.pathname ?? "")) return;
       throw refused(context, "address", taken, "This address calls too often");
     },
@@ -49,7 +50,7 @@ export function createLimits({ rates, now }: LimitsParts) {
      */
     failed(context: RequestContext, error: AppError): AppError {
       if (context.address === null) return error;
-      const taken = failures.take(networkOf(context.address));
+      const taken = failures.take(sourceOf(context.address).source);
       if (taken === null || taken.allowed) return error;
       return refused(context, "failures", taken, "Too many calls without a valid key came from this address");
     },
@@ -75,22 +76,4 @@ function latest(setting: () => string): () => Rate | null {
     if (text !== read.text) Object.assign(read, { text, rate: rateOf(text) });
     return read.rate;
   };
-}
-
-/** Who has one IPv6 address has the other 2^64 of its network too. */
-export function networkOf(address: string): string {
-  // An IPv4 address, also one that is written as an IPv6 one.
-  if (address.includes(".") || !address.includes(":")) return address.slice(address.lastIndexOf(":") + 1);
-  const [head = "", tail] = address.toLowerCase().split("::");
-  const before = head === "" ? [] : head.split(":");
-  // Without "::" all eight groups are there.
-  if (tail === undefined) return networkText(before);
-  const after = tail === "" ? [] : tail.split(":");
-  const zeros = Array.from({ length: Math.max(0, 8 - before.length - after.length) }, () => "0");
-  return networkText([...before, ...zeros, ...after]);
-}
-
-function networkText(groups: readonly string[]): string {
-  const first = groups.slice(0, 4).map((group) => group.replace(/^0+(?=.)/, ""));
-  return `${first.join(":")}::/64`;
 }

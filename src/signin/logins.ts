@@ -12,7 +12,7 @@ import { hashDeviceCode, hashUserCode, makeDeviceCode, makeUserCode, type UserCo
 import { createGuesses } from "./guesses.ts";
 import { createPace, INTERVAL_S } from "./pace.ts";
 import { makeRoom, MAX_IN_ALL, MAX_PER_SOURCE, removeExpired, startStatement } from "./room.ts";
-import { sourceOf } from "./source.ts";
+import { sourceOf } from "../net/source.ts";
 
 const LIFE_S = 10 * 60;
 

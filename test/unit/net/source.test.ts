@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { sourceOf } from "../../../src/signin/source.ts";
+import { sourceOf } from "../../../src/net/source.ts";
 
 test("IPv4 counts by itself, IPv6 by its /64, both in the network of a customer", () => {
   expect(sourceOf("203.0.113.7")).toEqual({ source: "203.0.113.7", network: "203.0.113.0/24" });
