@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { problemOfPrivateNetwork } from "../net/ranges.ts";
 
 /** The whole configuration: one schema, parsed once per role, frozen. Every key has a safe default. */
 const positive = z.int().min(1);
@@ -15,6 +16,10 @@ const fileOrNone = z
   .string()
   .regex(/^($|\/)/, "expected the whole path of a file, from / on")
   .default("");
+const privateNetwork = z.string().superRefine((cidr, context) => {
+  const message = problemOfPrivateNetwork(cidr);
+  if (message !== null) context.addIssue({ code: "custom", message, input: cidr });
+});
 /** "1000/s", "300/m"; "0" is no limit. */
 const rate = z
   .string()
@@ -91,7 +96,7 @@ export const configSchema = z.strictObject({
       /** Whether an endpoint may be http: instead of https:. */
       allow_http: z.boolean().default(false),
       /** CIDRs of private networks that endpoints may lie in. */
-      allow_private: z.array(z.string()).default([]),
+      allow_private: z.array(privateNetwork).default([]),
     })
     .prefault({}),
 });

@@ -99,6 +99,7 @@ export const NR = {
   socket: 41,
   connect: 42,
   sendto: 44,
+  getsockname: 51,
   socketpair: 53,
   getsockopt: 55,
   execve: 59,

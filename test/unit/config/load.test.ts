@@ -76,6 +76,27 @@ describe("what is wrong is said with its place and what is allowed", () => {
       "FILE:2: there is no section [exce]; the sections are [http], ",
     ],
     [
+      "a network that nobody may allow",
+      '[webhooks]\nallow_private = ["10.0.0.0/8", "127.0.0.0/8"]\n',
+      'FILE:2: [webhooks] allow_private = "127.0.0.0/8": expected a network within 10.0.0.0/8, 100.64.0.0/10, ' +
+        "172.16.0.0/12, 192.168.0.0/16, fc00::/7; public addresses need no leave, and loopback, link-local, metadata",
+    ],
+    [
+      "a network that holds more than private ones",
+      '[webhooks]\nallow_private = ["0.0.0.0/0"]\n',
+      'FILE:2: [webhooks] allow_private = "0.0.0.0/0": expected a network within 10.0.0.0/8, ',
+    ],
+    [
+      "a network with an address in it",
+      '[webhooks]\nallow_private = ["10.1.2.3/8"]\n',
+      'FILE:2: [webhooks] allow_private = "10.1.2.3/8": it has bits beyond its /8; that network is 10.0.0.0/8.',
+    ],
+    [
+      "what is no network",
+      '[webhooks]\nallow_private = ["10.0.0.1"]\n',
+      'FILE:2: [webhooks] allow_private = "10.0.0.1": expected a network such as 10.1.0.0/16 or fd12:3456::/32.',
+    ],
+    [
       "a key outside of a section",
       "pool = 1\n",
       'FILE:1: "pool" stands outside of a section; put settings under ',
