@@ -52,6 +52,6 @@ function printable(_key: string, value: unknown): unknown {
 const SECRET = /(trove-sk-(?:admin-)?[A-Za-z0-9]{5}|whsec_)[A-Za-z0-9+/=_-]{8,}/g;
 
 /** Nothing here logs one knowingly, but a client may put its key where a name belongs, and an error may quote it. */
-function withoutSecrets(line: string): string {
+export function withoutSecrets(line: string): string {
   return line.includes("trove-sk-") || line.includes("whsec_") ? line.replace(SECRET, "$1[redacted]") : line;
 }

@@ -19,14 +19,18 @@ export function createApp({ routes, log, contexts }: AppParts) {
     if (error instanceof AppError) return errorResponse(error);
     if (code === "NOT_FOUND") return nothingThere(request, known);
     if (isHangUp(error, request)) return errorResponse(hungUp());
-    const requestId = contexts.of(request).id;
+    const { id: requestId, route } = contexts.of(request);
     log.error("request failed", {
       request_id: requestId,
       method: request.method,
-      path: new URL(request.url).pathname,
+      route,
       cause: error,
     });
     return errorResponse(isDiskFull(error) ? diskFull() : unforeseen(requestId));
+  });
+  // Before any hook of a plugin: what those refuse has a route as well.
+  app.onTransform(({ request, route }) => {
+    contexts.of(request).route = route;
   });
   for (const plugin of routes) app.use(plugin);
   const known = app.routes.map(({ method, path }) => ({ method, pattern: patternOf(path) }));

@@ -7,6 +7,7 @@ import { settingsInForce, waitingForRestart } from "../config/settings.ts";
 import { openDatabase } from "../db/open.ts";
 import type { Instance } from "../instance.ts";
 import { peerCredentials } from "../kernel/peer.ts";
+import type { LineWriter } from "../kernel/stderr.ts";
 import { statfs } from "../kernel/statfs.ts";
 import type { Log } from "../log.ts";
 import type { Check } from "../protocol/sandboxd.ts";
@@ -15,6 +16,7 @@ import { createExec } from "../sandbox/exec.ts";
 import { createSandboxdClient } from "../sandbox/sandboxd-client.ts";
 import { createSecrets } from "../secrets.ts";
 import { createVolumes, type Volumes } from "../volumes/volumes.ts";
+import { createAccessLog } from "./access-log.ts";
 import { composeApi } from "./compose.ts";
 import { createContexts } from "./context.ts";
 import { execRoutes } from "./exec.ts";
@@ -30,6 +32,7 @@ export interface ApiRoleParts {
   readonly masterKey: Uint8Array;
   readonly loaded: LoadedConfig;
   readonly log: Log;
+  readonly stderr: LineWriter;
   /** What holds this process, looked at anew: for `doctor`. */
   readonly confinement: () => Check[];
 }
@@ -42,7 +45,8 @@ const SETTLE_EVERY_MS = 10 * 60_000;
 const RETENTION_EVERY_MS = 10 * 60_000;
 
 /** Everything of the api role, from the database up to the listeners. */
-export async function startApi({ instance, masterKey, loaded, log, confinement }: ApiRoleParts) {
+export async function startApi(parts: ApiRoleParts) {
+  const { instance, masterKey, loaded, log, stderr, confinement } = parts;
   const first = loaded.config;
   const startedAt = Date.now();
   const settings = { current: loaded };
@@ -101,6 +105,7 @@ export async function startApi({ instance, masterKey, loaded, log, confinement }
     listen: first.http.listen,
     adminSocket: instance.sockets.admin,
     contexts,
+    onAnswered: createAccessLog("api", stderr.write),
     log,
   });
   const listen = `${server.hostname.includes(":") ? `[${server.hostname}]` : server.hostname}:${server.port}`;

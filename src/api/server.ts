@@ -5,6 +5,7 @@ import { AppError } from "../errors.ts";
 import { clearSocketPath } from "../kernel/socket-path.ts";
 import type { Log } from "../log.ts";
 import { refusedPath } from "../volumes/path.ts";
+import type { Answered } from "./access-log.ts";
 import type { Contexts, RequestContext } from "./context.ts";
 import { errorResponse, unforeseen } from "./errors.ts";
 import { addHeaders } from "./headers.ts";
@@ -33,6 +34,8 @@ export interface ServerParts {
   readonly contexts: Contexts;
   /** Told of each request that was refused with 401, 403 or 429. */
   readonly onRefused?: (refusal: Refusal) => void;
+  /** Told of each answer; of a long one, as it begins. */
+  readonly onAnswered?: Answered;
   readonly log: Log;
 }
 
@@ -74,6 +77,7 @@ export function startServer(parts: ServerParts) {
     if (status === 401 || status === 403 || status === 429) parts.onRefused?.({ status, context });
     // What follows a CONNECT is no request to Bun, whatever the answer to it was.
     if (lifecycle.draining || request.method === "CONNECT") response.headers.set("connection", "close");
+    parts.onAnswered?.(context, request.method, status);
     return response;
   }
 

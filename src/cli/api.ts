@@ -21,7 +21,7 @@ export const api = defineCommand({
   },
   async run({ args, rawArgs }) {
     const options = { role: "api", data: args.data, args: ["api", ...rawArgs], env: environment() } as const;
-    await runConfined(options, async ({ instance, env, link, log }) => {
+    await runConfined(options, async ({ instance, env, link, log, stderr }) => {
       const masterKey = link === null ? credential(env) : readLink(link, MASTER_KEY_BYTES);
       checkMasterKey(masterKey);
       const { loadConfig } = await import("../config/load.ts");
@@ -37,6 +37,7 @@ export const api = defineCommand({
         masterKey,
         loaded: load(),
         log,
+        stderr,
         confinement: () => [confinementCheck("api", instance)],
       });
       return { ...running, reload: async () => running.reload(load()) };

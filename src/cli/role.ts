@@ -5,7 +5,7 @@ import { confine, LINK_FD, SUPERVISED } from "../kernel/confine.ts";
 import type { ConfinedRole } from "../kernel/confinement.ts";
 import { watchLink } from "../kernel/link.ts";
 import { createNotifier, type Notifier } from "../kernel/notify.ts";
-import { openStderr } from "../kernel/stderr.ts";
+import { openStderr, type LineWriter } from "../kernel/stderr.ts";
 import { createLog, type Log } from "../log.ts";
 
 export interface RunningRole {
@@ -23,6 +23,7 @@ export interface RoleContext {
   readonly instance: Instance;
   readonly env: Environment;
   readonly log: Log;
+  readonly stderr: LineWriter;
   /** serve's descriptor, null under systemd. */
   readonly link: number | null;
 }
@@ -47,9 +48,12 @@ export async function runConfined(
   const instance = openInstance(options.data);
   const linked = env[SUPERVISED] !== undefined;
   confine(role, instance, { args, env, linked });
-  const log = createLog(role, openStderr().write);
+  const stderr = openStderr();
+  const log = createLog(role, stderr.write);
   const link = linked ? LINK_FD : null;
-  await live({ log, notify: createNotifier({ env, link }), link }, () => start({ instance, env, log, link }));
+  await live({ log, notify: createNotifier({ env, link }), link }, () =>
+    start({ instance, env, log, stderr, link }),
+  );
 }
 
 /** Longer than any role takes: api gives calls in flight 35 s. */

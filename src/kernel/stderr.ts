@@ -1,12 +1,12 @@
-import { writeSync } from "node:fs";
-import { NR, syscall } from "./libc.ts";
+import { fstatSync, writeSync } from "node:fs";
+import { KernelError, NR, syscall } from "./libc.ts";
 
 export interface LineWriter {
   /** Takes whole lines. `urgent` ones, and all before them, are written before this returns, if they can be. */
   readonly write: (lines: string, urgent: boolean) => void;
   /** Writes what waits, as far as it is taken. */
   readonly flush: () => void;
-  /** How many writes were given up, because nobody read. */
+  /** How many lines were given up, because nobody read. */
   readonly lost: () => number;
 }
 
@@ -32,6 +32,7 @@ const RETRY_MS = 50;
  * terminal or a file of whoever started us.
  */
 export function createLineWriter({ fd, gap, capacity = CAPACITY }: LineWriterOptions): LineWriter {
+  const writeSome = writerOf(fd);
   let waiting: string[] = [];
   let characters = 0;
   /** Taken from `waiting`, and not all written. */
@@ -42,7 +43,7 @@ export function createLineWriter({ fd, gap, capacity = CAPACITY }: LineWriterOpt
 
   function write(lines: string, urgent: boolean): void {
     if (characters + rest.length + lines.length > capacity) {
-      lost += 1;
+      lost += lines.split("\n").length - 1;
       return;
     }
     tellOfGap();
@@ -64,7 +65,7 @@ export function createLineWriter({ fd, gap, capacity = CAPACITY }: LineWriterOpt
     if (timer !== null) clearTimeout(timer);
     timer = null;
     for (;;) {
-      rest = writeSome(rest);
+      rest = put(rest);
       if (rest.length > 0) {
         timer = setTimeout(flush, RETRY_MS);
         return;
@@ -78,15 +79,12 @@ export function createLineWriter({ fd, gap, capacity = CAPACITY }: LineWriterOpt
   }
 
   /** What is left of it. */
-  function writeSome(bytes: Uint8Array): Uint8Array {
+  function put(bytes: Uint8Array): Uint8Array {
     try {
-      let at = 0;
-      while (at < bytes.length && isWritable(fd))
-        at += writeSync(fd, bytes, at, Math.min(PIECE_BYTES, bytes.length - at));
-      return bytes.subarray(at);
+      return bytes.subarray(bytes.length === 0 ? 0 : writeSome(fd, bytes));
     } catch {
       // Closed, or its disk is full: nobody will read these.
-      lost += 1;
+      lost += bytes.reduce((count, byte) => (byte === NEWLINE ? count + 1 : count), 0);
       told = lost;
       return bytes.subarray(0, 0);
     }
@@ -108,7 +106,41 @@ export function openStderr(): LineWriter {
   return writer;
 }
 
+const NEWLINE = 0x0a;
 const POLLOUT = 4;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+
+type WriteSome = (fd: number, bytes: Uint8Array) => number;
+
+function writerOf(fd: number): WriteSome {
+  try {
+    const is = fstatSync(fd);
+    return is.isSocket() ? sendToSocket : is.isFile() ? writeSync : writeToPipe;
+  } catch {
+    // It is closed, as writing will say.
+    return writeSync;
+  }
+}
+
+/** How many bytes it took without waiting. */
+function sendToSocket(fd: number, bytes: Uint8Array): number {
+  try {
+    return syscall("sendto", NR.sendto, fd, bytes, bytes.length, MSG_DONTWAIT | MSG_NOSIGNAL);
+  } catch (error) {
+    if (error instanceof KernelError && (error.code === "EAGAIN" || error.code === "EINTR")) return 0;
+    throw error;
+  }
+}
+
+/** The same for a pipe or a terminal. */
+function writeToPipe(fd: number, bytes: Uint8Array): number {
+  let at = 0;
+  while (at < bytes.length && isWritable(fd)) {
+    at += writeSync(fd, bytes, at, Math.min(PIECE_BYTES, bytes.length - at));
+  }
+  return at;
+}
 
 function isWritable(fd: number): boolean {
   const pollfd = new Int32Array(new ArrayBuffer(8));

@@ -62,9 +62,17 @@ export async function startChild({ command, env, secret, onNotice, onOutput }: C
 /** Whole lines only, so that those of several children don't mix. */
 async function forward(stream: ReadableStream<Uint8Array>, onOutput: (text: string) => void): Promise<void> {
   const decoder = new TextDecoder();
-  const split = lines((line) => onOutput(`${line}\n`));
-  for await (const chunk of stream) split(decoder.decode(chunk, { stream: true }));
-  split("\n");
+  let rest = "";
+  for await (const chunk of stream) {
+    const text = rest + decoder.decode(chunk, { stream: true });
+    const end = text.lastIndexOf("\n") + 1;
+    if (end > 0) onOutput(text.slice(0, end));
+    rest = text.slice(end);
+    if (rest.length <= MAX_LINE) continue;
+    onOutput(`${rest}\n`);
+    rest = "";
+  }
+  if (rest !== "") onOutput(`${rest}\n`);
 }
 
 function lines(onLine: (line: string) => void): (text: string) => void {

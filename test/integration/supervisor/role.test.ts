@@ -55,7 +55,8 @@ test("passes a secret by the link alone, reads notices, and forwards whole lines
   await readyTimes(1);
   expect(ready[0]?.get("X_LISTEN")).toBe("127.0.0.1:1");
   await role.stop(1000);
-  expect(output).toEqual(["one s3cr3t12\n", "two\n", "absent\n"]);
+  for (const text of output) expect(text).toEndWith("\n");
+  expect(output.join("")).toBe("one s3cr3t12\ntwo\nabsent\n");
   expect(role.pid()).toBeNull();
 });
 
@@ -80,7 +81,7 @@ test("a role that never comes up is given up, with its own words shown", async (
     `echo start >>$TOP.starts; echo 'the port is taken' >&2; exit 1`,
   );
   expect(await givenUp).toContain("test does not start");
-  expect(output).toEqual(Array.from({ length: 3 }, () => "the port is taken\n"));
+  expect(output.join("")).toBe("the port is taken\n".repeat(3));
   await role.stop(1000);
   expect(readFileSync(`${top}.starts`, "utf8")).toBe("start\n".repeat(3));
   rmSync(`${top}.starts`);

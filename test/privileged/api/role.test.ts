@@ -8,6 +8,8 @@ import { instanceLayout } from "../../../src/instance.ts";
 /* The role put together for real, with the other two away; in a throw-away copy, since it gives files to the tenant's uid. */
 const instance = instanceLayout(mkdtempSync("/scratch/role-"), "a91d");
 const logged: { message: string; fields: unknown }[] = [];
+/** The access log. */
+const lines: string[] = [];
 const note = (message: string, fields?: unknown) => void logged.push({ message, fields });
 const log = { info: note, warn: note, error: note };
 const load = (env: Record<string, string> = {}) =>
@@ -22,6 +24,7 @@ const start = () =>
     masterKey: new Uint8Array(32).fill(7),
     loaded: load(),
     log,
+    stderr: { write: (line) => void lines.push(line), flush() {}, lost: () => 0 },
     confinement: () => [{ name: "api confined", status: "ok", detail: "for the test", fix: null }],
   });
 const admin = async (path: string, method = "GET") =>
