@@ -1,6 +1,7 @@
 import type { AnyElysia } from "elysia";
 import type { Ledger } from "../audit/ledger.ts";
 import { auditKeys } from "../audit/keys.ts";
+import { createRefusals } from "../audit/refusals.ts";
 import type { Config } from "../config/schema.ts";
 import type { Setting } from "../config/settings.ts";
 import type { Database } from "../db/open.ts";
@@ -28,6 +29,7 @@ import { createLimits } from "./limits.ts";
 import { loginRoutes, pendingLoginRoutes } from "./logins.ts";
 import { meRoutes } from "./me.ts";
 import { namespaceRoutes } from "./namespaces.ts";
+import { recordRefusals } from "./refused.ts";
 import type { Status } from "./status.ts";
 
 export interface ComposeParts {
@@ -79,6 +81,7 @@ export function composeApi(parts: ComposeParts) {
     ...parts.namespaceRoutes(access),
   ];
   const limits = createLimits({ rates: parts.rates });
+  const refusals = createRefusals({ ledger, log });
   const account = { keys, namespaces, workspaces, calls, contexts, limits };
   const access = createAccess({ ...account, operator: false });
   const operator = createAccess({ ...account, operator: true });
@@ -107,6 +110,8 @@ export function composeApi(parts: ComposeParts) {
       ],
     }),
     limits,
+    refusalLog: refusals,
+    onRefused: recordRefusals(refusals),
     keys,
     namespaces,
     workspaces,

@@ -99,7 +99,7 @@ export async function startApi(parts: ApiRoleParts) {
       execRoutes({ access, exec, ledger }),
     ],
   });
-  const { keys, namespaces, logins } = composed;
+  const { keys, namespaces, refusalLog, logins } = composed;
   const server = startServer({
     ...composed,
     listen: first.http.listen,
@@ -112,6 +112,7 @@ export async function startApi(parts: ApiRoleParts) {
 
   const failed = (what: string) => (error: unknown) => log.error(what, { cause: error });
   const timers = [keys, namespaces].map(({ lastUse }) => lastUse.start(failed("last use was not stored")));
+  const sampling = refusalLog.start();
   // What a crash left halfway. Calls need not wait for it: names and keys are free or gone already.
   const settle = () => {
     void namespaces.resume().catch(failed("a deletion was not ended; it is tried again"));
@@ -155,6 +156,7 @@ export async function startApi(parts: ApiRoleParts) {
       for (const timer of timers) timer.stop();
       await Promise.all([keys.lastUse.flush(), namespaces.lastUse.flush()]);
       volumes.close();
+      await sampling.stop();
       await ledger.close();
       db.close();
     },
