@@ -33,6 +33,8 @@ export interface Instance {
   };
   /** The configuration in force, a copy made by root for the roles, which don't see the one it came from. */
   readonly publishedConfig: string;
+  /** The certificate and key in force, likewise; for api alone, 0640. */
+  readonly publishedPair: string;
   /** root, 0600; whoever starts sandboxes of this instance holds it. */
   readonly lockFile: string;
   readonly sockets: {
@@ -73,6 +75,7 @@ export function instanceLayout(data: string, inst: string): Instance {
       runsc: join(sandboxd, "runsc"),
     },
     publishedConfig: join(run, "config", "config.toml"),
+    publishedPair: join(run, "config", "tls.json"),
     lockFile: join(run, "lock"),
     sockets: {
       dir: run,

@@ -68,18 +68,26 @@ export function ensureRunDirectories(instance: Instance): void {
   ensureDirectory(instance.sandboxd.dir, ROOT, 0o700);
 }
 
-/**
- * Puts a copy of the configuration where the roles see it; null = none, all defaults. A new file each time: a role reads
- * the old or the new, never half of one.
- */
+/** Puts a copy of the configuration where the roles see it; null = none, all defaults. */
 export function publishConfig(instance: Instance, file: string | null): void {
+  publish(instance.publishedConfig, file === null ? new Uint8Array() : readFileSync(file));
+}
+
+/** For api's eyes. A new file each time: it reads the old or the new, never half of one. */
+export function publish(path: string, content: string | Uint8Array): void {
   const api = roleUser("cofferdam");
-  const content = file === null ? new Uint8Array() : readFileSync(file);
-  const temporary = `${instance.publishedConfig}.new`;
-  rmSync(temporary, { force: true });
-  writeFileSync(temporary, content, { flag: "wx", mode: 0o640 });
-  chownSync(temporary, 0, api.gid);
-  renameSync(temporary, instance.publishedConfig);
+  // Several roles are prepared at once.
+  const temporary = `${path}.${process.pid}`;
+  try {
+    rmSync(temporary, { force: true });
+    writeFileSync(temporary, content, { flag: "wx", mode: 0o600 });
+    chownSync(temporary, 0, api.gid);
+    chmodSync(temporary, 0o640);
+    renameSync(temporary, path);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
 }
 
 /** Only for directories whose parent is root's, so that nobody can put a link in their place. */

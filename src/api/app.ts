@@ -9,12 +9,16 @@ export interface AppParts {
   readonly routes: readonly AnyElysia[];
   readonly log: Log;
   readonly contexts: Contexts;
+  /** Whether requests come as https:. */
+  readonly encrypted?: boolean;
 }
 
 /** The routes with their errors: an AppError as its status, an unknown path or method as 404 or 405, the rest as 500. */
-export function createApp({ routes, log, contexts }: AppParts) {
-  // standardHostname lets Elysia look for the path behind eleven characters: a shorter Host would hide its beginning.
-  const app = new Elysia({ strictPath: true, normalize: false, handler: { standardHostname: false } });
+export function createApp({ routes, log, contexts, encrypted = false }: AppParts) {
+  // Where Elysia begins to look for the path: behind eleven characters, or seven. A shorter Host would hide its
+  // beginning: seven is right for http:; for https: the server refuses what eleven is too much for.
+  const handler = { standardHostname: encrypted };
+  const app = new Elysia({ strictPath: true, normalize: false, handler });
   app.onError(({ error, code, request }) => {
     if (error instanceof AppError) return errorResponse(error);
     if (code === "NOT_FOUND") return nothingThere(request, known);

@@ -39,6 +39,8 @@ export interface ComposeParts {
   readonly secrets: Secrets;
   readonly log: Log;
   readonly contexts: Contexts;
+  /** Whether the TCP listener does TLS. */
+  readonly encrypted?: boolean;
   readonly namespaceLimit: () => number;
   readonly rates: () => Config["rate"];
   readonly stopSandbox: (id: NamespaceId) => Promise<void>;
@@ -55,7 +57,7 @@ export interface ComposeParts {
 
 /** The accounts, and the routes of both listeners over them. What is only on the admin socket is not in the other's app at all. */
 export function composeApi(parts: ComposeParts) {
-  const { db, ledger, secrets, log, contexts } = parts;
+  const { db, ledger, secrets, log, contexts, encrypted = false } = parts;
   const { headKey, signer } = auditKeys(secrets);
   const calls = createCalls();
   const workspaces = createWorkspaces({ db, ledger });
@@ -91,6 +93,7 @@ export function composeApi(parts: ComposeParts) {
     app: createApp({
       log,
       contexts,
+      encrypted,
       routes: [
         meRoutes({ access }),
         deviceRoutes({ logins, contexts }),

@@ -8,6 +8,8 @@ export interface RequestContext {
   readonly address: string | null;
   /** Whether it came over TLS, to this process or to a proxy that it trusts. */
   readonly secure: boolean;
+  /** The name that the client called, with the port if it gave one: what a Host header has. */
+  readonly host: string;
   /** By performance.now(). */
   readonly startedAt: number;
   /** The pattern of the route that answers it, such as /v1/workspaces/:ws/keys. */
@@ -30,7 +32,10 @@ export type Contexts = ReturnType<typeof createContexts>;
 export function createContexts() {
   const contexts = new WeakMap<Request, RequestContext>();
 
-  function begin(request: Request, from: Pick<RequestContext, "address" | "secure">): RequestContext {
+  function begin(
+    request: Request,
+    from: Pick<RequestContext, "address" | "secure" | "host">,
+  ): RequestContext {
     const context: RequestContext = {
       id: requestId.make(),
       ...from,
@@ -49,6 +54,6 @@ export function createContexts() {
     begin,
     /** One that no server began, in a test for instance, is from nowhere. */
     of: (request: Request): RequestContext =>
-      contexts.get(request) ?? begin(request, { address: null, secure: false }),
+      contexts.get(request) ?? begin(request, { address: null, secure: false, host: "" }),
   };
 }

@@ -20,10 +20,11 @@ export function deviceRoutes({ logins, contexts }: DeviceRoutesParts) {
     .post(
       "/start",
       async ({ request }) => {
-        const { address, secure } = contexts.of(request);
+        const { address, secure, host } = contexts.of(request);
         const started = await logins.start({ client: clientOf(request), address });
         const code = shownUserCode(started.userCode);
-        const page = `${baseOf(request, secure)}/device`;
+        // In the words of who asked. A wrong host misleads nobody but its sender, who is the only one to read the answer.
+        const page = `${secure ? "https" : "http"}://${host}/device`;
         return {
           device_code: started.deviceCode,
           user_code: code,
@@ -57,12 +58,4 @@ export function deviceRoutes({ logins, contexts }: DeviceRoutesParts) {
 function clientOf(request: Request): string {
   const name = (request.headers.get("user-agent") ?? "").replaceAll(/[^ -~]/g, "?").trim();
   return name === "" ? "unnamed" : name.slice(0, CLIENT_LENGTH);
-}
-
-/**
- * Where the page is, in the words of who asked: by the Host that it sent, which the server has seen to be a name. A
- * wrong one misleads nobody but its sender, who is the only one to read the answer.
- */
-function baseOf(request: Request, secure: boolean): string {
-  return `${secure ? "https" : "http"}://${request.headers.get("host")}`;
 }

@@ -1,11 +1,15 @@
 import type { CountedBy, RequestContext } from "./context.ts";
 
+/** Browsers then never ask in the clear again. Not of the names below ours, which may be others'. */
+const HSTS = `max-age=${365 * 24 * 3600}`;
+
 /** What every answer says, whoever made it. */
-export function addHeaders({ headers }: Response, { id, rate }: RequestContext): void {
+export function addHeaders({ headers }: Response, { id, rate, secure }: RequestContext): void {
   headers.set("x-request-id", id);
   headers.set("x-content-type-options", "nosniff");
   // Whatever it is, it is one caller's: an answer that may be kept says so itself.
   if (!headers.has("cache-control")) headers.set("cache-control", "no-store");
+  if (secure) headers.set("strict-transport-security", HSTS);
   if (rate !== null) addRate(headers, rate);
 }
 

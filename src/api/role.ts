@@ -2,9 +2,11 @@ import { auditKeys } from "../audit/keys.ts";
 import { openLedger } from "../audit/ledger.ts";
 import { settleIntents } from "../audit/settle.ts";
 import { createRetention } from "../audit/retention.ts";
+import { baseUrl, hostAndPort, listeningOf } from "../config/listen.ts";
 import type { LoadedConfig } from "../config/load.ts";
 import { settingsInForce, waitingForRestart } from "../config/settings.ts";
 import { openDatabase } from "../db/open.ts";
+import { AppError } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { peerCredentials } from "../kernel/peer.ts";
 import type { LineWriter } from "../kernel/stderr.ts";
@@ -17,12 +19,14 @@ import { createSandboxdClient } from "../sandbox/sandboxd-client.ts";
 import { createSecrets } from "../secrets.ts";
 import { createVolumes, type Volumes } from "../volumes/volumes.ts";
 import { createAccessLog } from "./access-log.ts";
+import { createCertificate } from "./certificate.ts";
 import { composeApi } from "./compose.ts";
 import { createContexts } from "./context.ts";
 import { execRoutes } from "./exec.ts";
 import { execJudges } from "./exec-event.ts";
 import { fileRoutes } from "./files.ts";
 import { operatorExecRoutes } from "./operator-exec.ts";
+import { openRedirect } from "./redirect.ts";
 import { startServer } from "./server.ts";
 import { createStatus } from "./status.ts";
 
@@ -42,12 +46,15 @@ const SANDBOXD_UID = 0;
 const STOP_PATIENCE_MS = 35_000;
 const HEALTH_TIMEOUT_MS = 10_000;
 const SETTLE_EVERY_MS = 10 * 60_000;
+const CERTIFICATE_EVERY_MS = 5_000;
 const RETENTION_EVERY_MS = 10 * 60_000;
 
 /** Everything of the api role, from the database up to the listeners. */
 export async function startApi(parts: ApiRoleParts) {
   const { instance, masterKey, loaded, log, stderr, confinement } = parts;
   const first = loaded.config;
+  const listening = listeningOf(first.http);
+  const certificate = listening.tls === null ? null : createCertificate(instance.publishedPair, log);
   const startedAt = Date.now();
   const settings = { current: loaded };
   const contexts = createContexts();
@@ -71,6 +78,7 @@ export async function startApi(parts: ApiRoleParts) {
   const status = createStatus({
     inst: instance.inst,
     listen: () => listen,
+    url: () => url,
     startedAt,
     execStats: () => exec.stats(),
     disk: () => statfs(instance.api.dir),
@@ -79,6 +87,7 @@ export async function startApi(parts: ApiRoleParts) {
     ledger,
     checkGateway: () => askHealth(instance.sockets.gateway),
     confinement,
+    certificate: () => (certificate === null ? [] : [certificate.check(listening.hostname)]),
   });
   const composed = composeApi({
     db,
@@ -86,6 +95,7 @@ export async function startApi(parts: ApiRoleParts) {
     secrets,
     log,
     contexts,
+    encrypted: certificate !== null,
     namespaceLimit: () => settings.current.config.quota.namespaces,
     rates: () => settings.current.config.rate,
     stopSandbox: async (id) => exec.stopNamespace(id),
@@ -102,13 +112,19 @@ export async function startApi(parts: ApiRoleParts) {
   const { keys, namespaces, refusalLog, logins } = composed;
   const server = startServer({
     ...composed,
-    listen: first.http.listen,
+    listening,
+    pair: certificate?.pair() ?? null,
     adminSocket: instance.sockets.admin,
     contexts,
     onAnswered: createAccessLog("api", stderr.write),
     log,
   });
-  const listen = `${server.hostname.includes(":") ? `[${server.hostname}]` : server.hostname}:${server.port}`;
+  const listen = hostAndPort({ hostname: listening.hostname, port: server.port });
+  const url = baseUrl(listening, server.port, certificate?.names() ?? []);
+  const redirect =
+    certificate === null || listening.redirect === null
+      ? null
+      : openRedirect({ endpoint: listening.redirect, httpsPort: server.port, covers: certificate.covers });
 
   const failed = (what: string) => (error: unknown) => log.error(what, { cause: error });
   const timers = [keys, namespaces].map(({ lastUse }) => lastUse.start(failed("last use was not stored")));
@@ -128,17 +144,24 @@ export async function startApi(parts: ApiRoleParts) {
   // The first is not at once: what a crash kept from being delivered goes out before.
   const cut = () => void retention.apply().catch(failed("old events were not removed; it is tried again"));
   const cutting = setInterval(cut, RETENTION_EVERY_MS);
+  const renew = () =>
+    void certificate?.refresh(server.replacePair).catch(failed("the new certificate was not taken"));
+  const renewing = setInterval(renew, CERTIFICATE_EVERY_MS);
   void sweep(volumes, log).catch(failed("unfinished writes of an earlier run were not removed"));
 
   return {
     /** HOST:PORT with the port that was taken. */
     listen,
+    url,
 
     /** Throws when calls are not answered any more. While it stops, 503 is an answer too. */
     check: () => askHealth(instance.sockets.admin),
 
-    /** Takes new limits; what else changed waits for a restart, and the log says what. */
-    reload(next: LoadedConfig): void {
+    /** Takes new limits and a new certificate; what else changed waits for a restart, and the log says what. */
+    async reload(next: LoadedConfig): Promise<void> {
+      const { tls } = listeningOf(next.config.http);
+      const fault = tls === null ? null : await certificate?.refresh(server.replacePair);
+      if (fault !== null && fault !== undefined) throw new AppError("invalid", fault);
       const waiting = waitingForRestart(loaded, next);
       settings.current = next;
       exec.reload(next.config);
@@ -147,12 +170,13 @@ export async function startApi(parts: ApiRoleParts) {
 
     /** New calls get 503, those in flight end, sandboxes stop. */
     async stop(): Promise<void> {
-      await server.stop(STOP_PATIENCE_MS);
+      await Promise.all([server.stop(STOP_PATIENCE_MS), redirect?.stop(true)]);
       await exec.close();
       connections.close();
       sandboxd.close();
       clearInterval(settling);
       clearInterval(cutting);
+      clearInterval(renewing);
       for (const timer of timers) timer.stop();
       await Promise.all([keys.lastUse.flush(), namespaces.lastUse.flush()]);
       volumes.close();

@@ -1,15 +1,18 @@
 import { rmSync } from "node:fs";
-import type { Server } from "bun";
-import { loopbackAddress } from "../config/listen.ts";
+import { isLoopback, type Listening } from "../config/listen.ts";
 import { AppError } from "../errors.ts";
 import { clearSocketPath } from "../kernel/socket-path.ts";
 import type { Log } from "../log.ts";
+import { canonicalAddress, networksOf } from "../net/networks.ts";
+import type { Pair } from "../tls/pair.ts";
 import { refusedPath } from "../volumes/path.ts";
 import type { Answered } from "./access-log.ts";
 import type { Contexts, RequestContext } from "./context.ts";
 import { errorResponse, unforeseen } from "./errors.ts";
+import { isHost, originOf } from "./forwarded.ts";
 import { addHeaders } from "./headers.ts";
 import type { Limits } from "./limits.ts";
+import { bind, openListener, type BunServer, type Generation, type Handlers } from "./listener.ts";
 import { fileRouteTable, isFolded } from "./rawpath.ts";
 
 export interface App {
@@ -25,8 +28,9 @@ export interface ServerParts {
   /** The app of the TCP listener, and that of the admin socket. */
   readonly app: App;
   readonly adminApp: App;
-  /** HOST:PORT */
-  readonly listen: string;
+  readonly listening: Listening;
+  /** The TCP listener's certificate and key; null without TLS. */
+  readonly pair: Pair | null;
   readonly adminSocket: string;
   /** How long a TCP connection may do nothing, in seconds; see IDLE_S. */
   readonly idleS?: number;
@@ -47,25 +51,47 @@ const NO_LIMIT = Number.MAX_SAFE_INTEGER;
  * then must have come at 16 KiB/s. (A connection's first head has about 10 s; that is Bun's own.)
  */
 const IDLE_S = 60;
+const HTTPS = "https://";
+/** Where Elysia begins to look for an https: URL's path; see src/api/app.ts. */
+const ELYSIA_BEGINS = 11;
 const POLL_MS = 20;
+
+/** One of the two ways in. */
+interface Door {
+  readonly app: App;
+  /** Who comes, by what is known of the connection and the proxies. */
+  from(request: Request, server: BunServer): Pick<RequestContext, "address" | "secure" | "host">;
+  /** Throws for who may not use it. */
+  admit(request: Request, server: BunServer, context: RequestContext): void;
+  readonly idleS: number;
+}
 
 /** Opens both listeners. `stop` refuses new calls and waits for those in flight. */
 export function startServer(parts: ServerParts) {
-  const { contexts, log, idleS = IDLE_S } = parts;
+  const { contexts, log, listening, idleS = IDLE_S } = parts;
   const lifecycle = { draining: false };
+  const proxies = networksOf(listening.proxies);
+  const encrypted = parts.pair !== null;
 
   async function finish(
     request: Request,
-    server: Server<undefined>,
-    work: (context: RequestContext) => Response | Promise<Response>,
+    server: BunServer,
+    door: Door,
+    generation: Generation,
+    work: () => Response | Promise<Response>,
   ): Promise<Response> {
-    const context = contexts.begin(request, { address: addressOf(request, server), secure: false });
+    const context = contexts.begin(request, door.from(request, server));
     let response: Response;
     // Silence is the work's own matter. With a body, Bun waits as long as it should, and lifts that when all is there.
     const isLifted = context.address !== null && !hasBody(request);
     if (isLifted) server.timeout(request, 0);
     try {
-      response = await work(context);
+      if (lifecycle.draining) {
+        throw new AppError("unavailable", "The appliance is stopping; try again soon.", { retryAfterS: 5 });
+      }
+      door.admit(request, server, context);
+      checkHead(request.headers, context);
+      response = await work();
     } catch (error) {
       if (!(error instanceof AppError)) log.error("request failed", { request_id: context.id, cause: error });
       response = errorResponse(error instanceof AppError ? error : unforeseen(context.id));
@@ -76,85 +102,104 @@ export function startServer(parts: ServerParts) {
     const { status } = response;
     if (status === 401 || status === 403 || status === 429) parts.onRefused?.({ status, context });
     // What follows a CONNECT is no request to Bun, whatever the answer to it was.
-    if (lifecycle.draining || request.method === "CONNECT") response.headers.set("connection", "close");
+    if (lifecycle.draining || generation.retired || request.method === "CONNECT")
+      response.headers.set("connection", "close");
     parts.onAnswered?.(context, request.method, status);
     return response;
   }
 
-  function handlers(app: App, idleTimeout: number) {
-    const accept = (request: Request, server: Server<undefined>) =>
-      finish(request, server, (context) => {
-        if (lifecycle.draining) {
-          throw new AppError("unavailable", "The appliance is stopping; try again soon.", { retryAfterS: 5 });
-        }
-        parts.limits.admit(context, request.url);
-        checkHead(request.headers);
-        return app.fetch(request);
-      });
-    const refuse = (request: Request, server: Server<undefined>) =>
-      finish(request, server, (context) => {
-        parts.limits.admit(context, request.url);
-        checkHead(request.headers);
+  function handlers(door: Door, generation: Generation): Handlers {
+    const accept = (request: Request, server: BunServer) =>
+      finish(request, server, door, generation, () => door.app.fetch(request));
+    const refuse = (request: Request, server: BunServer) =>
+      finish(request, server, door, generation, () => {
         throw refusedPath();
       });
     return {
       routes: fileRouteTable(accept, refuse),
-      fetch: (request: Request, server: Server<undefined>) =>
-        isFolded(request.url) ? refuse(request, server) : accept(request, server),
+      fetch: (request, server) => (isFolded(request.url) ? refuse(request, server) : accept(request, server)),
       maxRequestBodySize: NO_LIMIT,
-      idleTimeout,
+      idleTimeout: door.idleS,
       development: false,
-      // Without this, `development: false` lets a second process share the port, and calls with it.
-      reusePort: false,
     };
   }
 
-  const address = loopbackAddress(parts.listen);
-  const tcp = bind(`the address ${parts.listen}`, () =>
-    Bun.serve({ ...handlers(parts.app, idleS), ...address }),
-  );
+  const network: Door = {
+    app: parts.app,
+    from: (request, server) =>
+      originOf({ peer: peerOf(request, server), encrypted, headers: request.headers }, proxies),
+    admit(request, server, context) {
+      parts.limits.admit(context, request.url);
+      if (encrypted && request.url.indexOf("/", HTTPS.length) < ELYSIA_BEGINS) throw shortHost();
+      if (listening.loopback || encrypted) return;
+      const peer = canonicalAddress(peerOf(request, server)) ?? "";
+      if (!isLoopback(peer) && !proxies.has(peer)) throw inTheClear();
+    },
+    idleS,
+  };
+  const operator: Door = {
+    app: parts.adminApp,
+    from: ({ headers }) => ({ address: null, secure: false, host: headers.get("host") ?? "" }),
+    admit: (request, _server, context) => parts.limits.admit(context, request.url),
+    idleS: 0,
+  };
+
+  const tcp = openListener({
+    endpoint: listening,
+    pair: parts.pair,
+    handlers: (generation) => handlers(network, generation),
+    idleMs: (idleS + 1) * 1000,
+  });
   const admin = bind(`the socket ${parts.adminSocket}`, () =>
-    serveUnix(parts.adminSocket, handlers(parts.adminApp, 0)),
+    serveUnix(parts.adminSocket, handlers(operator, { retired: false })),
   );
 
   return {
     /** The port that was taken, which is the free one when 0 was asked for. */
-    port: tcp.port ?? address.port,
-    hostname: address.hostname,
+    port: tcp.port,
+    /** A new certificate and key, for connections from then on. */
+    replacePair: tcp.replace,
     async stop(patienceMs: number): Promise<void> {
       lifecycle.draining = true;
       const deadline = Date.now() + patienceMs;
-      while (tcp.pendingRequests + admin.pendingRequests > 0 && Date.now() < deadline)
+      while (tcp.pendingRequests() + admin.pendingRequests > 0 && Date.now() < deadline)
         await Bun.sleep(POLL_MS);
-      await Promise.all([tcp.stop(true), admin.stop(true)]);
+      await Promise.all([tcp.stop(), admin.stop(true)]);
       rmSync(parts.adminSocket, { force: true });
     },
   };
 }
 
-/** null on the admin socket. */
-function addressOf(request: Request, server: Server<undefined>): string | null {
-  return server.requestIP(request)?.address ?? null;
+function peerOf(request: Request, server: BunServer): string {
+  return server.requestIP(request)?.address ?? "";
 }
 
 /** 0660: root, and the group that api's user shares with the operators. */
-function serveUnix(path: string, handlers: Omit<Bun.Serve.Options<undefined>, "unix">): Server<undefined> {
+function serveUnix(path: string, handlers: Handlers): BunServer {
   clearSocketPath(path);
   const before = process.umask(0o117);
   try {
-    return Bun.serve({ ...handlers, unix: path } as Bun.Serve.Options<undefined>);
+    // The types know no idleTimeout here; Bun does.
+    const options: object = { ...handlers, unix: path };
+    return Bun.serve(options as Bun.Serve.Options<undefined>);
   } finally {
     process.umask(before);
   }
 }
 
-function bind<T>(what: string, open: () => T): T {
-  try {
-    return open();
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw new AppError("unavailable", `Cannot listen on ${what}: ${why}`, { cause: error });
-  }
+function shortHost(): AppError {
+  return new AppError(
+    "bad_input",
+    "Call the appliance by a name of at least three characters, or by its address.",
+  );
+}
+
+function inTheClear(): AppError {
+  return new AppError(
+    "forbidden",
+    "This address is for the proxy in front of it. What you sent came in the clear: revoke the key that was in it, " +
+      "and use the https address.",
+  );
 }
 
 function hasBody(request: Request): boolean {
@@ -165,8 +210,8 @@ function hasBody(request: Request): boolean {
  * What Bun lets through. A Host that is none makes its request.url something that is no URL, or one with another path;
  * two of them it joins with a comma, as it does with a Content-Length that is said twice.
  */
-function checkHead(headers: Headers): void {
-  if (!/^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?$/.test(headers.get("host") ?? "")) {
+function checkHead(headers: Headers, { host }: Pick<RequestContext, "host">): void {
+  if (!isHost(headers.get("host") ?? "") || !isHost(host)) {
     throw new AppError("bad_input", "Send one Host header with the appliance's name or address.");
   }
   if (!/^\d{1,15}$/.test(headers.get("content-length") ?? "0")) {

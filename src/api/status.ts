@@ -7,6 +7,7 @@ import type { SandboxdClient } from "../sandbox/sandboxd-client.ts";
 export interface Status {
   readonly instance: string;
   readonly listen: string;
+  readonly url: string;
   readonly uptime_s: number;
   readonly memory_bytes: number;
   readonly exec: { readonly running: number; readonly waiting: number; readonly warm: number };
@@ -18,6 +19,7 @@ export interface Status {
 export interface StatusParts {
   readonly inst: string;
   readonly listen: () => string;
+  readonly url: () => string;
   readonly startedAt: number;
   readonly execStats: () => Status["exec"];
   readonly disk: () => { readonly availableBytes: number; readonly totalBytes: number };
@@ -28,6 +30,8 @@ export interface StatusParts {
   readonly checkGateway: () => Promise<void>;
   /** What holds this process, as the kernel part sees it. */
   readonly confinement: () => Check[];
+  /** Nothing without TLS. */
+  readonly certificate: () => Check[];
 }
 
 /** What runs now, and what is wrong with the host, put together from this role's view and sandboxd's. */
@@ -39,6 +43,7 @@ export function createStatus(parts: StatusParts) {
       return {
         instance: parts.inst,
         listen: parts.listen(),
+        url: parts.url(),
         uptime_s: Math.floor((Date.now() - parts.startedAt) / 1000),
         memory_bytes: process.memoryUsage.rss(),
         exec: { running, waiting, warm },
@@ -51,6 +56,7 @@ export function createStatus(parts: StatusParts) {
       const host = await parts.sandboxd.call("doctor", {}).catch(sentence);
       return [
         ...parts.confinement(),
+        ...parts.certificate(),
         await databaseCheck(parts.db),
         auditCheck(parts.ledger),
         await gatewayCheck(parts.checkGateway),

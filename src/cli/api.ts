@@ -17,7 +17,7 @@ export const api = defineCommand({
       description: "What messages call the configuration",
       valueHint: "FILE",
     },
-    listen: { type: "string", description: "Where it listens: this host only", valueHint: "HOST:PORT" },
+    listen: { type: "string", description: "Where it listens", valueHint: "HOST:PORT" },
   },
   async run({ args, rawArgs }) {
     const options = { role: "api", data: args.data, args: ["api", ...rawArgs], env: environment() } as const;
@@ -40,7 +40,7 @@ export const api = defineCommand({
         stderr,
         confinement: () => [confinementCheck("api", instance)],
       });
-      return { ...running, reload: async () => running.reload(load()) };
+      return { ...running, reload: () => running.reload(load()) };
     });
   },
 });

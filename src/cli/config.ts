@@ -2,12 +2,13 @@ import { resolve } from "node:path";
 import { defineCommand } from "citty";
 import { z } from "zod";
 import { environment } from "../config/environment.ts";
-import { loopbackAddress } from "../config/listen.ts";
+import { listeningOf } from "../config/listen.ts";
 import { loadConfig } from "../config/load.ts";
 import { setting, settingsOf } from "../config/settings.ts";
 import { AppError } from "../errors.ts";
 import { openInstance } from "../instance.ts";
 import { connect } from "./appliance.ts";
+import { readPair } from "../tls/pair.ts";
 import { dataArgument } from "./arguments.ts";
 import { jsonArgument, print, table } from "./output.ts";
 import { strict } from "./strict.ts";
@@ -51,9 +52,10 @@ const checkFile = defineCommand({
     file: { type: "positional", description: "The file", required: true, valueHint: "FILE" },
     ...jsonArgument,
   },
-  run({ args }) {
+  async run({ args }) {
     const { config } = loadConfig({ file: resolve(args.file), env: environment() });
-    loopbackAddress(config.http.listen);
+    const { tls } = listeningOf(config.http);
+    if (tls !== null) await readPair(tls);
     print(args.json, { ok: true }, () => `${args.file} is well.`);
   },
 });

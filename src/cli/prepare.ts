@@ -1,7 +1,12 @@
 import { existsSync } from "node:fs";
 import { defineCommand } from "citty";
+import { environment } from "../config/environment.ts";
+import { listeningOf, type Listening } from "../config/listen.ts";
+import { loadConfig } from "../config/load.ts";
 import { AppError } from "../errors.ts";
 import { createInstance, ensureRunDirectories, publishConfig } from "../setup.ts";
+import type { Instance } from "../instance.ts";
+import { publishPair, refreshPair } from "../tls/publish.ts";
 import { dataArgument } from "./arguments.ts";
 import { strict } from "./strict.ts";
 
@@ -12,11 +17,32 @@ export const prepare = defineCommand({
     hidden: true,
   },
   plugins: [strict],
-  args: dataArgument,
-  run({ args }) {
+  args: {
+    ...dataArgument,
+    certificate: { type: "boolean", description: "Publish the certificate as well, for api" },
+  },
+  async run({ args }) {
     if (process.getuid?.() !== 0) throw new AppError("forbidden", "prepare has to be run by root; use sudo.");
     const instance = createInstance(args.data);
     ensureRunDirectories(instance);
     publishConfig(instance, existsSync(instance.configFile) ? instance.configFile : null);
+    if (args.certificate === true) await publishCertificate(instance);
   },
 });
+
+/** What is wrong, in the configuration or the files, api finds published and says itself: it decides what to do. */
+async function publishCertificate(instance: Instance): Promise<void> {
+  const tls = tlsOf(instance);
+  if (tls === null) publishPair(instance.publishedPair, null);
+  else if (tls !== undefined) await refreshPair(instance.publishedPair, tls);
+}
+
+function tlsOf(instance: Instance): Listening["tls"] | undefined {
+  try {
+    const { config } = loadConfig({ defaultFile: instance.configFile, env: environment() });
+    return listeningOf(config.http).tls;
+  } catch (error) {
+    if (error instanceof AppError) return undefined;
+    throw error;
+  }
+}

@@ -9,8 +9,8 @@ import { openStderr, type LineWriter } from "../kernel/stderr.ts";
 import { createLog, type Log } from "../log.ts";
 
 export interface RunningRole {
-  /** Where it listens, for who waits for it. */
-  readonly listen?: string;
+  /** Where it answers, for who waits for it. */
+  readonly url?: string;
   /** Throws when it does not work any more, so that it is killed and started anew. */
   check(): Promise<void>;
   /** Resolves when all is finished that was begun. */
@@ -96,8 +96,8 @@ export async function live(
     notify.aliveEveryMs === null
       ? null
       : setInterval(() => void beat(running, notify, log), notify.aliveEveryMs);
-  notify.ready(running.listen === undefined ? {} : { X_LISTEN: running.listen });
-  log.info("ready", running.listen === undefined ? {} : { listen: running.listen });
+  notify.ready(running.url === undefined ? {} : { X_URL: running.url });
+  log.info("ready", running.url === undefined ? {} : { url: running.url });
 
   const { why, patienceMs } = await end.promise;
   notify.stopping();

@@ -6,6 +6,7 @@ import { openInstance } from "../instance.ts";
 import { createNotifier } from "../kernel/notify.ts";
 import { openStderr } from "../kernel/stderr.ts";
 import { createLog } from "../log.ts";
+import { followPair } from "../tls/publish.ts";
 import { dataArgument, libraryArgument, libraryOf } from "./arguments.ts";
 import { strict } from "./strict.ts";
 import { live } from "./role.ts";
@@ -24,7 +25,12 @@ export const sandboxd = defineCommand({
       const { config } = loadConfig({ defaultFile: instance.configFile, env });
       const { startSandboxd } = await import("../sandboxd/sandboxd.ts");
       const running = await startSandboxd({ instance, config, lib: libraryOf(args), log });
-      return { check: () => askStatus(instance.sockets.sandboxd), stop: () => running.stop("keep") };
+      const unfollow = followPair({ path: instance.publishedPair, log });
+      const stop = () => {
+        unfollow();
+        return running.stop("keep");
+      };
+      return { check: () => askStatus(instance.sockets.sandboxd), stop };
     });
   },
 });

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { defineCommand } from "citty";
 import { environment } from "../config/environment.ts";
-import { loopbackAddress } from "../config/listen.ts";
+import { listeningOf } from "../config/listen.ts";
 import { loadConfig } from "../config/load.ts";
 import { AppError } from "../errors.ts";
 import { openStderr } from "../kernel/stderr.ts";
@@ -13,6 +13,8 @@ import { ensureFirstKeys, keepKeys } from "../supervisor/firstkeys.ts";
 import { startSupervisor } from "../supervisor/supervisor.ts";
 import { dataArgument, libraryArgument, libraryOf } from "./arguments.ts";
 import { strict } from "./strict.ts";
+import { readPair } from "../tls/pair.ts";
+import { followPair, publishPair } from "../tls/publish.ts";
 import { terminal } from "./terminal.ts";
 
 export const serve = defineCommand({
@@ -21,7 +23,11 @@ export const serve = defineCommand({
   args: {
     ...dataArgument,
     ...libraryArgument,
-    listen: { type: "string", description: "Where the API listens: this host only", valueHint: "HOST:PORT" },
+    listen: {
+      type: "string",
+      description: "Where the API listens; beyond this host only with TLS or behind a proxy",
+      valueHint: "HOST:PORT",
+    },
     config: { type: "string", description: "Used instead of the instance's config.toml", valueHint: "FILE" },
     "keys-file": {
       type: "string",
@@ -57,13 +63,15 @@ export const serve = defineCommand({
     const overrides =
       args.listen === undefined ? [] : [{ key: "http.listen", value: args.listen, from: "--listen" }];
     /** Checked here, where its name and lines can be told; then the roles get their copy. */
-    const readConfig = () => {
+    const readConfig = async () => {
       const { config } = loadConfig({ file, defaultFile: instance.configFile, env, overrides });
-      loopbackAddress(config.http.listen);
+      const { tls } = listeningOf(config.http);
+      const pair = tls === null ? null : { files: tls, pair: await readPair(tls) };
       publishConfig(instance, file ?? (existsSync(instance.configFile) ? instance.configFile : null));
+      publishPair(instance.publishedPair, pair);
       return config;
     };
-    const config = readConfig();
+    const config = await readConfig();
 
     const ready = { api: Promise.withResolvers<string>(), gateway: Promise.withResolvers<string>() };
     const supervisor = startSupervisor({
@@ -75,21 +83,19 @@ export const serve = defineCommand({
         ...(file === undefined ? [] : ["--config-name", file]),
       ],
       onOutput: (text) => stderr.write(text, false),
-      onReady: (role, notices) => ready[role].resolve(notices.get("X_LISTEN") ?? ""),
+      onReady: (role, notices) => ready[role].resolve(notices.get("X_URL") ?? ""),
       onGivenUp: fail,
     });
     process.on("SIGHUP", () => {
-      try {
-        readConfig();
-        supervisor.reload();
-      } catch (error) {
-        log.error("configuration not reloaded; the one before stays in force", { error });
-      }
+      readConfig().then(
+        () => supervisor.reload(),
+        (error: unknown) => log.error("configuration not reloaded; the one before stays in force", { error }),
+      );
     });
+    const unfollow = followPair({ path: instance.publishedPair, log });
 
     const keysFile = args["keys-file"] === undefined ? null : resolve(args["keys-file"]);
-    const firstKeys = ready.api.promise.then(async (listen) => {
-      const url = `http://${listen}`;
+    const firstKeys = ready.api.promise.then(async (url) => {
       const made = await ensureFirstKeys(instance.sockets.admin, url, (keys) => keepKeys(keys, keysFile));
       if (!made && keysFile !== null)
         log.info("there are keys already, so none are written", { keys_file: keysFile });
@@ -118,6 +124,7 @@ export const serve = defineCommand({
 
     const { why, failed } = await end.promise;
     log.info("stopping", { why });
+    unfollow();
     await supervisor.stop();
     await sandboxd.then((running) => running.stop("end")).catch(() => {});
     stderr.flush();

@@ -1,7 +1,6 @@
 import { resolve } from "node:path";
 import { defineCommand } from "citty";
-import { environment } from "../config/environment.ts";
-import { loadConfig } from "../config/load.ts";
+import { z } from "zod";
 import { ensureFirstKeys, keepKeys } from "../supervisor/firstkeys.ts";
 import { connect } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
@@ -26,11 +25,9 @@ export const setup = defineCommand({
     const appliance = connect(args.data);
     const { instance } = appliance;
     await appliance.call("/healthz"); // says in a sentence when nobody is there or nobody may
-    const { config } = loadConfig({ defaultFile: instance.configFile, env: environment() });
+    const { url } = await appliance.ask(z.object({ url: z.string() }), "/admin/status");
     const file = args["keys-file"] === undefined ? null : resolve(args["keys-file"]);
-    const made = await ensureFirstKeys(instance.sockets.admin, `http://${config.http.listen}`, (keys) =>
-      keepKeys(keys, file),
-    );
+    const made = await ensureFirstKeys(instance.sockets.admin, url, (keys) => keepKeys(keys, file));
     if (!made) process.stdout.write("There are keys already, which were handed over when they were made.\n");
   },
 });

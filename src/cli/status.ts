@@ -9,6 +9,7 @@ import { strict } from "./strict.ts";
 const statusAnswer = z.object({
   instance: z.string(),
   listen: z.string(),
+  url: z.string(),
   uptime_s: z.number(),
   memory_bytes: z.number(),
   exec: z.object({ running: z.number(), waiting: z.number(), warm: z.number() }),
@@ -28,7 +29,7 @@ export const status = defineCommand({
         ["instance", answer.instance],
         [
           "API",
-          `http://${answer.listen}, up ${duration(answer.uptime_s)}, ${shortSize(answer.memory_bytes)} of memory`,
+          `${answer.url}, up ${duration(answer.uptime_s)}, ${shortSize(answer.memory_bytes)} of memory`,
         ],
         ["commands", `${exec.running} running, ${exec.waiting} waiting, ${exec.warm} warm namespaces`],
         ["disk", `${shortSize(disk.free_bytes)} free of ${shortSize(disk.total_bytes)}`],

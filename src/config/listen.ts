@@ -1,17 +1,90 @@
+import { isIP } from "node:net";
 import { AppError } from "../errors.ts";
+import type { Config } from "./schema.ts";
 
-/** HOST:PORT of `[http] listen`, which has to be of this host alone. */
-export function loopbackAddress(listen: string): { hostname: string; port: number } {
-  const colon = listen.lastIndexOf(":");
-  const host = listen.slice(0, colon).replace(/^\[(.*)\]$/, "$1");
-  const port = Number(listen.slice(colon + 1));
-  if (!/^(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|::1)$/.test(host)) {
+export interface Endpoint {
+  readonly hostname: string;
+  readonly port: number;
+}
+
+/** How the API may be reached: what `[http]` says, checked as a whole. */
+export interface Listening extends Endpoint {
+  /** Of this host alone, so that nothing in the clear leaves it. */
+  readonly loopback: boolean;
+  /** The PEM files, as the operator named them. */
+  readonly tls: { readonly cert: string; readonly key: string } | null;
+  /** CIDRs of the proxies that tell who their clients are. */
+  readonly proxies: readonly string[];
+  readonly redirect: Endpoint | null;
+}
+
+/** Throws a sentence that says what to set, so that nothing starts to send keys over a network in the clear. */
+export function listeningOf(http: Config["http"]): Listening {
+  const { hostname, port } = endpoint("listen", http.listen);
+  const loopback = isLoopback(hostname);
+  const tls = http.tls_cert === "" && http.tls_key === "" ? null : { cert: http.tls_cert, key: http.tls_key };
+  const missing = tls?.cert === "" ? "tls_cert" : tls?.key === "" ? "tls_key" : null;
+  if (missing !== null) {
+    const given = missing === "tls_key" ? "tls_cert" : "tls_key";
+    throw new AppError("invalid", `[http] ${given} is set and ${missing} is not; TLS takes both files.`);
+  }
+  if (!loopback && tls === null && http.behind_proxy.length === 0) {
     throw new AppError(
       "invalid",
-      `[http] listen = "${listen}" would serve keys and files in the clear beyond this host; ` +
-        "use a loopback address such as 127.0.0.1:8080 and a proxy that does TLS.",
+      `[http] listen = "${http.listen}" would serve keys and files in the clear beyond this host; ` +
+        "set [http] tls_cert and tls_key, or behind_proxy to the CIDR of a proxy that does TLS, " +
+        "or listen on a loopback address such as 127.0.0.1:8080.",
     );
   }
-  if (port > 65535) throw new AppError("invalid", `[http] listen = "${listen}": the port is at most 65535.`);
-  return { hostname: host === "localhost" ? "127.0.0.1" : host, port };
+  const everyone = http.behind_proxy.find((network) => /\/0+$/.test(network));
+  if (everyone !== undefined) {
+    throw new AppError(
+      "invalid",
+      `[http] behind_proxy = "${everyone}" would believe everyone; name the proxies' own addresses.`,
+    );
+  }
+  return {
+    hostname,
+    port,
+    loopback,
+    tls,
+    proxies: http.behind_proxy,
+    redirect: redirectOf(http, tls !== null),
+  };
+}
+
+function redirectOf(http: Config["http"], tls: boolean): Endpoint | null {
+  if (http.redirect_listen === "") return null;
+  if (!tls) {
+    throw new AppError(
+      "invalid",
+      `[http] redirect_listen = "${http.redirect_listen}" leads to https, which takes [http] tls_cert and tls_key; ` +
+        "behind a proxy it is the proxy that redirects.",
+    );
+  }
+  return endpoint("redirect_listen", http.redirect_listen);
+}
+
+function endpoint(key: string, text: string): Endpoint {
+  const colon = text.lastIndexOf(":");
+  const host = text.slice(0, colon).replace(/^\[(.*)\]$/, "$1");
+  const port = Number(text.slice(colon + 1));
+  if (port > 65535) throw new AppError("invalid", `[http] ${key} = "${text}": the port is at most 65535.`);
+  return { hostname: host.toLowerCase() === "localhost" ? "127.0.0.1" : host, port };
+}
+
+/** A name other than localhost may be anyone's. */
+export function isLoopback(hostname: string): boolean {
+  return hostname === "::1" || (isIP(hostname) === 4 && hostname.startsWith("127."));
+}
+
+export function hostAndPort({ hostname, port }: Endpoint): string {
+  return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
+}
+
+/** Where a client on this host finds the API; `names` are the certificate's. */
+export function baseUrl({ hostname, tls }: Listening, port: number, names: readonly string[]): string {
+  const wildcard = hostname === "0.0.0.0" || hostname === "::";
+  const name = names.find((one) => !one.startsWith("*")) ?? "127.0.0.1";
+  return `${tls === null ? "http" : "https"}://${hostAndPort({ hostname: wildcard ? name : hostname, port })}`;
 }

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { isNetwork } from "../net/networks.ts";
 import { problemOfPrivateNetwork } from "../net/ranges.ts";
 
 /** The whole configuration: one schema, parsed once per role, frozen. Every key has a safe default. */
@@ -20,6 +21,9 @@ const privateNetwork = z.string().superRefine((cidr, context) => {
   const message = problemOfPrivateNetwork(cidr);
   if (message !== null) context.addIssue({ code: "custom", message, input: cidr });
 });
+const network = z
+  .string()
+  .refine(isNetwork, 'expected a CIDR such as "10.0.0.0/8" or "fd00::/8", or an address');
 /** "1000/s", "300/m"; "0" is no limit. */
 const rate = z
   .string()
@@ -36,7 +40,7 @@ export const configSchema = z.strictObject({
       tls_cert: fileOrNone,
       tls_key: fileOrNone,
       /** CIDRs of the proxies whose X-Forwarded-* headers are believed. */
-      behind_proxy: z.array(z.string()).default([]),
+      behind_proxy: z.union([network.transform((one) => [one]), z.array(network)]).default([]),
       /** Where Prometheus may ask without a key: of this host only. */
       metrics_listen: hostAndPortOrNone,
       max_upload_mb: positive.max(100).default(100),

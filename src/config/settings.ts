@@ -9,9 +9,12 @@ export const setting = z.object({
 export type Setting = z.infer<typeof setting>;
 
 /**
- * Whether a setting is read at a start only: the listeners' and what sandboxd goes by. The others are taken at a reload.
+ * Whether a change waits for a restart: the listeners', and of what sandboxd goes by. Others are taken at a reload.
+ * TLS is turned on and off by a start, but goes on with other files.
  */
-function isReadAtStart(key: string): boolean {
+function waits(key: string, before: Setting["value"], now: Setting["value"]): boolean {
+  if (isSame(before, now)) return false;
+  if (/^http\.tls_(cert|key)$/.test(key)) return before === "" || now === "";
   return /^(http\.|exec\.(memory_mb|pids|cpus|file_mb|pool|directfs)$)/.test(key);
 }
 
@@ -20,7 +23,7 @@ export function settingsInForce(started: LoadedConfig, reloaded: LoadedConfig): 
   const atStart = new Map(settingsOf(started).map((one) => [one.key, one]));
   return settingsOf(reloaded).map((now) => {
     const before = atStart.get(now.key) ?? now;
-    if (!isReadAtStart(now.key) || isSame(before.value, now.value)) return now;
+    if (!waits(now.key, before.value, now.value)) return now;
     const waiting = `${JSON.stringify(now.value)} waits for a restart (${now.origin})`;
     return { ...before, origin: `${before.origin}; ${waiting}` };
   });
@@ -30,11 +33,11 @@ export function settingsInForce(started: LoadedConfig, reloaded: LoadedConfig): 
 export function waitingForRestart(started: LoadedConfig, reloaded: LoadedConfig): string[] {
   const atStart = new Map(settingsOf(started).map(({ key, value }) => [key, value]));
   return settingsOf(reloaded)
-    .filter(({ key, value }) => isReadAtStart(key) && !isSame(atStart.get(key), value))
+    .filter(({ key, value }) => waits(key, atStart.get(key) ?? "", value))
     .map(({ key }) => key);
 }
 
-function isSame(a: Setting["value"] | undefined, b: Setting["value"]): boolean {
+function isSame(a: Setting["value"], b: Setting["value"]): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
 }
 

@@ -2,7 +2,7 @@ import { KernelError, NR, syscall } from "./libc.ts";
 import type { User } from "./users.ts";
 
 /** Numbers of linux/capability.h. */
-export const Capability = { chown: 0, dacOverride: 1, fowner: 3 } as const;
+export const Capability = { chown: 0, dacOverride: 1, fowner: 3, netBindService: 10 } as const;
 export type Capability = (typeof Capability)[keyof typeof Capability];
 
 const PR_SET_KEEPCAPS = 8;

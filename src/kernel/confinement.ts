@@ -72,7 +72,8 @@ function apiConfinement({ api, gateway, sockets, publishedConfig }: Instance, { 
   return {
     user: "cofferdam",
     // Tenants' files are uid 10000's: it reads and writes them, and gives new ones to that uid.
-    capabilities: [Capability.chown, Capability.dacOverride, Capability.fowner],
+    // And 443 is a port of root's.
+    capabilities: [Capability.chown, Capability.dacOverride, Capability.fowner, Capability.netBindService],
     socketFamilies: [SocketFamily.unix, SocketFamily.inet, SocketFamily.inet6],
     own: [api.dir, dirname(sockets.admin)],
     read: [

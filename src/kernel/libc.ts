@@ -101,6 +101,7 @@ export const NR = {
   sendto: 44,
   getsockname: 51,
   socketpair: 53,
+  setsockopt: 54,
   getsockopt: 55,
   execve: 59,
   flock: 73,

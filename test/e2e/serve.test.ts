@@ -70,7 +70,7 @@ describe("the roles' processes", () => {
     const appliance = await start();
     await allReady(appliance);
     const expected = {
-      api: { user: "cofferdam", caps: "000000000000000b" },
+      api: { user: "cofferdam", caps: "000000000000040b" },
       gateway: { user: "cofferdam-gw", caps: "0000000000000000" },
     };
     for (const role of ["api", "gateway"] as const) {

@@ -3,8 +3,11 @@ import { statSync } from "node:fs";
 import { join } from "node:path";
 import { APPLIANCE } from "../../../src/audit/event.ts";
 import { createContexts } from "../../../src/api/context.ts";
+import { listeningOf } from "../../../src/config/listen.ts";
+import { configSchema } from "../../../src/config/schema.ts";
 import { raw, startApi, type TestApi } from "../../fixtures/api.ts";
 
+const DEFAULTS = configSchema.parse({}).http;
 let api: TestApi;
 let key: string;
 beforeAll(async () => {
@@ -249,13 +252,14 @@ describe("listening", () => {
     const start = (listen: string) => () =>
       startServer({
         ...api,
-        listen,
+        listening: listeningOf({ ...DEFAULTS, listen }),
+        pair: null,
         adminSocket: join(api.dir, "other.sock"),
         contexts: createContexts(),
         log: { info() {}, warn() {}, error() {} },
       });
     for (const listen of ["0.0.0.0:0", "[::]:0", "example.com:0", "10.0.0.1:0", "127.0.0.1.example:0"]) {
-      expect(start(listen)).toThrow(/beyond this host; use a loopback address/);
+      expect(start(listen)).toThrow(/beyond this host; set \[http\] tls_cert and tls_key, or behind_proxy/);
     }
     expect(start("127.0.0.1:70000")).toThrow(/at most 65535/);
     expect(start(`127.0.0.1:${api.port}`)).toThrow(/Cannot listen on the address/);

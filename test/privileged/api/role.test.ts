@@ -72,15 +72,16 @@ test("status and doctor say which role is away, and what to do", async () => {
   expect(checks.map(({ name, status }) => `${name}: ${status}`)).toEqual([
     "api confined: ok",
     "database: ok",
+    "audit log: ok",
     "gateway: fail",
     "sandboxd: fail",
   ]);
-  expect(checks[2]?.detail).toBe("it does not answer (ENOENT)");
+  expect(checks[3]?.detail).toBe("it does not answer (ENOENT)");
   for (const check of checks) expect(check.fix !== null).toBe(check.status === "fail");
 });
 
 test("a reload takes limits at once and says what waits for a restart", async () => {
-  api.reload(
+  await api.reload(
     load({
       COFFERDAM_QUOTA_NAMESPACES: "1",
       COFFERDAM_HTTP_MAX_UPLOAD_MB: "7",
@@ -109,7 +110,7 @@ test("a reload takes limits at once and says what waits for a restart", async ()
     507,
     { detail: expect.stringContaining("[quota] namespaces") },
   ]);
-  api.reload(load());
+  await api.reload(load());
 });
 
 test("stopped and started again it has the same keys and files, and nobody else may read its database", async () => {

@@ -1,0 +1,77 @@
+import { describe, expect, test } from "bun:test";
+import { listeningOf } from "../../../src/config/listen.ts";
+import { configSchema } from "../../../src/config/schema.ts";
+
+const of = (http: Record<string, unknown>) => listeningOf(configSchema.parse({ http }).http);
+const TLS = { tls_cert: "/c.pem", tls_key: "/k.pem" };
+
+test("loopback needs nothing", () => {
+  for (const [listen, hostname] of [
+    ["127.0.0.1:80", "127.0.0.1"],
+    ["127.9.8.7:80", "127.9.8.7"],
+    ["localhost:80", "127.0.0.1"],
+    ["LocalHost:80", "127.0.0.1"],
+    ["[::1]:80", "::1"],
+  ] as const) {
+    expect(of({ listen })).toEqual({
+      hostname,
+      port: 80,
+      loopback: true,
+      tls: null,
+      proxies: [],
+      redirect: null,
+    });
+  }
+});
+
+describe("beyond this host", () => {
+  const beyond = [
+    "0.0.0.0:80",
+    "[::]:80",
+    "192.0.2.1:80",
+    "example.com:80",
+    "127.example.com:80",
+    "[::ffff:7f00:1]:80",
+  ];
+
+  test.each(beyond)("%s in the clear is refused, and it is said what to set", (listen) => {
+    expect(() => of({ listen })).toThrow(
+      `[http] listen = "${listen}" would serve keys and files in the clear beyond this host; set [http] tls_cert and ` +
+        "tls_key, or behind_proxy to the CIDR of a proxy that does TLS, or listen on a loopback address such as 127.0.0.1:8080.",
+    );
+  });
+
+  test.each(beyond)("%s with TLS, or behind a proxy", (listen) => {
+    expect(of({ listen, ...TLS })).toMatchObject({ loopback: false, tls: { cert: "/c.pem", key: "/k.pem" } });
+    expect(of({ listen, behind_proxy: "10.0.0.0/8" })).toMatchObject({
+      loopback: false,
+      proxies: ["10.0.0.0/8"],
+    });
+    expect(of({ listen, behind_proxy: ["10.0.0.1", "fd00::/8"] }).proxies).toEqual(["10.0.0.1", "fd00::/8"]);
+  });
+});
+
+test.each([
+  [{ tls_cert: "/c.pem" }, "[http] tls_cert is set and tls_key is not; TLS takes both files."],
+  [{ tls_key: "/k.pem" }, "[http] tls_key is set and tls_cert is not; TLS takes both files."],
+  [{ behind_proxy: "0.0.0.0/0" }, '[http] behind_proxy = "0.0.0.0/0" would believe everyone'],
+  [{ behind_proxy: ["10.0.0.1", "::/00"] }, '[http] behind_proxy = "::/00" would believe everyone'],
+  [
+    { redirect_listen: "0.0.0.0:80" },
+    "which takes [http] tls_cert and tls_key; behind a proxy it is the proxy that redirects",
+  ],
+  [{ listen: "127.0.0.1:70000" }, '[http] listen = "127.0.0.1:70000": the port is at most 65535.'],
+  [
+    { ...TLS, redirect_listen: "0.0.0.0:70000" },
+    '[http] redirect_listen = "0.0.0.0:70000": the port is at most 65535.',
+  ],
+])("%j", (http, message) => expect(() => of(http)).toThrow(message));
+
+test("a proxy that is no network", () => {
+  for (const behind_proxy of ["proxy.example.com", "10.0.0.0/33", ["10.0.0.1", "x"], 8])
+    expect(() => of({ behind_proxy })).toThrow();
+});
+
+test("where to redirect from", () => {
+  expect(of({ ...TLS, redirect_listen: "0.0.0.0:80" }).redirect).toEqual({ hostname: "0.0.0.0", port: 80 });
+});
