@@ -1,4 +1,4 @@
-/** What starts and guesses from an address are counted by. */
+/** What the calls, sign-ins and guesses from an address are counted by. */
 export interface Source {
   /** An IPv4 address, or an IPv6 /64, since whoever has one address of it has them all. */
   readonly source: string;
