@@ -24,6 +24,7 @@ const main = defineCommand({
     exec: () => import("./cli/exec.ts").then(({ exec }) => exec),
     file: () => import("./cli/file.ts").then(({ file }) => file),
     event: () => import("./cli/event.ts").then(({ event }) => event),
+    webhook: () => import("./cli/webhook.ts").then(({ webhook }) => webhook),
     status: () => import("./cli/status.ts").then(({ status }) => status),
     doctor: () => import("./cli/doctor.ts").then(({ doctor }) => doctor),
     config: () => import("./cli/config.ts").then(({ config }) => config),

@@ -16,6 +16,7 @@ import type { Check } from "../protocol/sandboxd.ts";
 import type { Secrets } from "../secrets.ts";
 import { createConfirmations } from "../signin/confirmation.ts";
 import { createLogins } from "../signin/logins.ts";
+import type { StartedWebhooks } from "../webhooks/start.ts";
 import { adminRoutes } from "./admin.ts";
 import { createApp } from "./app.ts";
 import { auditRoutes } from "./audit.ts";
@@ -31,6 +32,7 @@ import { meRoutes } from "./me.ts";
 import { namespaceRoutes } from "./namespaces.ts";
 import { recordRefusals } from "./refused.ts";
 import type { Status } from "./status.ts";
+import { webhookRoutes } from "./webhooks.ts";
 
 export interface ComposeParts {
   readonly db: Database;
@@ -41,6 +43,7 @@ export interface ComposeParts {
   readonly contexts: Contexts;
   /** Whether the TCP listener does TLS. */
   readonly encrypted?: boolean;
+  readonly webhooks: StartedWebhooks;
   readonly namespaceLimit: () => number;
   readonly rates: () => Config["rate"];
   readonly stopSandbox: (id: NamespaceId) => Promise<void>;
@@ -80,6 +83,7 @@ export function composeApi(parts: ComposeParts) {
     keyRoutes({ access, keys, namespaces }),
     namespaceRoutes({ access, namespaces, usage: parts.usage }),
     loginRoutes({ access, logins }),
+    webhookRoutes({ access, webhooks: parts.webhooks }),
     ...parts.namespaceRoutes(access),
   ];
   const limits = createLimits({ rates: parts.rates });

@@ -18,6 +18,8 @@ import { createExec } from "../sandbox/exec.ts";
 import { createSandboxdClient } from "../sandbox/sandboxd-client.ts";
 import { createSecrets } from "../secrets.ts";
 import { createVolumes, type Volumes } from "../volumes/volumes.ts";
+import { openPoster } from "../webhooks/post.ts";
+import { startWebhooks } from "../webhooks/start.ts";
 import { createAccessLog } from "./access-log.ts";
 import { createCertificate } from "./certificate.ts";
 import { composeApi } from "./compose.ts";
@@ -75,6 +77,15 @@ export async function startApi(parts: ApiRoleParts) {
   });
   const sandboxd = createSandboxdClient({ path: instance.sockets.sandboxd, log });
   const exec = createExec({ config: first, sandboxd, connections, log, prepare: volumes.ensure });
+  const poster = openPoster(() => settings.current.config.webhooks);
+  const webhooks = startWebhooks({
+    db,
+    ledger,
+    secrets,
+    log,
+    ...poster,
+    retentionDays: () => settings.current.config.events.retention_days,
+  });
   const status = createStatus({
     inst: instance.inst,
     listen: () => listen,
@@ -96,6 +107,7 @@ export async function startApi(parts: ApiRoleParts) {
     log,
     contexts,
     encrypted: certificate !== null,
+    webhooks,
     namespaceLimit: () => settings.current.config.quota.namespaces,
     rates: () => settings.current.config.rate,
     stopSandbox: async (id) => exec.stopNamespace(id),
@@ -136,6 +148,7 @@ export async function startApi(parts: ApiRoleParts) {
   };
   const settling = setInterval(settle, SETTLE_EVERY_MS);
   settle();
+  void webhooks.resume().catch(failed("webhook deliveries did not begin again"));
   const retention = createRetention({
     db,
     signer: auditKeys(secrets).signer,
@@ -170,7 +183,8 @@ export async function startApi(parts: ApiRoleParts) {
 
     /** New calls get 503, those in flight end, sandboxes stop. */
     async stop(): Promise<void> {
-      await Promise.all([server.stop(STOP_PATIENCE_MS), redirect?.stop(true)]);
+      await Promise.all([server.stop(STOP_PATIENCE_MS), redirect?.stop(true), webhooks.stop()]);
+      poster.close();
       await exec.close();
       connections.close();
       sandboxd.close();

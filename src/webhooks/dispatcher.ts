@@ -58,6 +58,8 @@ export function createDispatcher(parts: DispatcherParts) {
   const poked = new Set<WebhookId>();
   let finished: Recorded[] = [];
   let last = new Map<WebhookId, LastDelivery>();
+  /** Called when what is in `last` now has been stored. */
+  let stored: (() => void)[] = [];
   let inFlight = 0;
   let turning = false;
   let stopping = false;
@@ -122,6 +124,8 @@ export function createDispatcher(parts: DispatcherParts) {
     if (results.length + shown.length + chains.length + chosen.length === 0) return;
     finished = [];
     last = new Map();
+    const waiting = stored;
+    stored = [];
     poked.clear();
     const statements = [
       record(results),
@@ -134,8 +138,10 @@ export function createDispatcher(parts: DispatcherParts) {
       // Nothing of it happened.
       finished = [...results, ...finished];
       last = new Map([...shown.map((one) => [one.webhookId, one] as const), ...last]);
+      stored = [...waiting, ...stored];
       throw error;
     });
+    for (const resolve of waiting) resolve();
     for (const [index, [chain, upTo]] of chains.entries()) {
       const reached = answers[2 + 2 * index + 1]?.rows[0]?.["event_at"];
       const isDone = reached === undefined || Number(reached) >= upTo;
@@ -280,7 +286,7 @@ export function createDispatcher(parts: DispatcherParts) {
     serves: (chain: WorkspaceId) =>
       endpoints.values().some(({ state }) => state.target.workspaceId === chain),
 
-    /** One attempt now, beside all deliveries, for a webhook that may be disabled. */
+    /** One attempt now, beside all deliveries, for a webhook that may be disabled. Its list shows it when this resolves. */
     async probe(target: Target, event: Sendable): Promise<Outcome> {
       const endpoint = endpoints.get(target.id) ?? createEndpoint(target, NEVER, random);
       const controller = new AbortController();
@@ -289,7 +295,10 @@ export function createDispatcher(parts: DispatcherParts) {
       const outcome = await send(endpoint, event, controller.signal);
       endpoint.inFlight.delete(controller);
       inFlight--;
-      wake();
+      await new Promise<void>((resolve) => {
+        stored.push(resolve);
+        wake();
+      });
       return outcome;
     },
 

@@ -1,0 +1,94 @@
+import { defineCommand } from "citty";
+import { z } from "zod";
+import { AppError } from "../errors.ts";
+import { print, shortTime, table } from "./output.ts";
+import { strict } from "./strict.ts";
+import { idArgument, webhookArguments, webhooksOf } from "./webhook-option.ts";
+
+const deliveryList = z.object({
+  deliveries: z.array(
+    z.object({
+      event_id: z.string(),
+      type: z.string(),
+      created_at: z.string(),
+      state: z.string(),
+      attempts: z.number(),
+      last_attempt_at: z.string().nullable(),
+      next_attempt_at: z.string().nullable(),
+      status: z.number().nullable(),
+      error: z.string().nullable(),
+    }),
+  ),
+  next_cursor: z.string().nullable(),
+});
+
+export const deliveries = defineCommand({
+  meta: { name: "deliveries", description: "What was sent to a webhook, waits for it, or was given up" },
+  plugins: [strict],
+  args: {
+    ...idArgument,
+    state: { type: "string", description: "waiting, delivered or dead", valueHint: "STATE" },
+    limit: { type: "string", description: "So many, the newest first", default: "20", valueHint: "N" },
+    ...webhookArguments,
+  },
+  async run({ args }) {
+    const { appliance, path } = await webhooksOf(args, args.id);
+    const query = new URLSearchParams({ limit: args.limit });
+    if (args.state !== undefined) query.set("state", args.state);
+    const answer = await appliance.ask(deliveryList, `${path}/deliveries?${query.toString()}`);
+    print(args.json, answer, () =>
+      table(
+        answer.deliveries.map((row) => ({
+          event: row.event_id,
+          type: row.type,
+          created: shortTime(row.created_at),
+          state: row.state,
+          attempts: String(row.attempts),
+          next: row.next_attempt_at === null ? "-" : shortTime(row.next_attempt_at),
+          last: row.error ?? (row.status === null ? "-" : String(row.status)),
+        })),
+        "There is none.",
+      ),
+    );
+  },
+});
+
+export const replay = defineCommand({
+  meta: { name: "replay", description: "Send one event again, or all since a time or an event" },
+  plugins: [strict],
+  args: {
+    ...idArgument,
+    event: { type: "positional", description: "Only this one, evt-…", required: false },
+    since: { type: "string", description: "Those after this time", valueHint: "TIME" },
+    until: { type: "string", description: "Those up to this time", valueHint: "TIME" },
+    after: { type: "string", description: "Those after this event", valueHint: "EVENT" },
+    dead: { type: "boolean", description: "Of those, only what was given up" },
+    ...webhookArguments,
+  },
+  async run({ args }) {
+    const { appliance, path } = await webhooksOf(args, args.id);
+    if (args.event !== undefined) {
+      if (args.since !== undefined || args.until !== undefined || args.after !== undefined) {
+        throw new AppError("bad_input", "Name one event, or a range by --since, --until and --after.");
+      }
+      const one = `${path}/deliveries/${encodeURIComponent(args.event)}/replay`;
+      const answer = await appliance.ask(z.object({ event_id: z.string(), state: z.string() }), one, {
+        method: "POST",
+      });
+      return print(args.json, answer, () => `${answer.event_id} is sent again.`);
+    }
+    let queued = 0;
+    let range: Record<string, unknown> = { since: args.since, until: args.until, cursor: args.after };
+    for (;;) {
+      const answer = await appliance.ask(
+        z.object({ queued: z.number(), cursor: z.string().nullable() }),
+        `${path}/replay`,
+        { method: "POST", json: { ...range, dead_only: args.dead ?? false } },
+      );
+      queued += answer.queued;
+      if (answer.cursor === null) break;
+      range = { until: args.until, cursor: answer.cursor };
+    }
+    print(args.json, { queued }, () => `${queued} ${queued === 1 ? "event is" : "events are"} sent again.`);
+  },
+});
