@@ -45,6 +45,13 @@ export interface NamespaceCall {
   write<T>(use: (lease: Lease) => Promise<T>): Promise<T>;
 }
 
+/** A call for a workspace that belongs to no namespace. */
+export interface WorkspaceCall {
+  readonly workspaceId: WorkspaceId;
+  readonly caller: Caller;
+  readonly run: <T>(use: (lease: Lease<null>) => Promise<T>) => Promise<T>;
+}
+
 export type Access = ReturnType<typeof createAccess>;
 
 const BEARER = /^Bearer +([!-~]+) *$/i;
@@ -102,6 +109,12 @@ export function createAccess({
     }
   }
 
+  /** A call of the operator's that concerns no workspace. */
+  async function operatorCall(request: Request): Promise<Pick<WorkspaceCall, "run">> {
+    await operatorOnly(request);
+    return { run: async (use) => leased(request, null, null, use) };
+  }
+
   /** The caller of an account call for the workspace named in the path. Another workspace's looks like none. */
   async function admin(request: Request, workspaceText: string): Promise<WorkspaceId> {
     const who = await caller(request);
@@ -128,6 +141,39 @@ export function createAccess({
     return who;
   }
 
+  /** The caller, of any scope, of a call for the workspace named in the path. Another workspace's looks like none. */
+  async function member(request: Request, workspaceText: string): Promise<WorkspaceCall> {
+    const who = await caller(request);
+    if (who.scope === "operator") return workspaceCall(request, who, await admin(request, workspaceText));
+    if (workspaceId.schema.safeParse(workspaceText).data !== who.workspaceId) {
+      throw new AppError("forbidden", "This takes a key of the workspace named in the path.");
+    }
+    return workspaceCall(request, who, who.workspaceId);
+  }
+
+  function workspaceCall(request: Request, who: Caller, workspace: WorkspaceId): WorkspaceCall {
+    const keyId = who.scope === "operator" ? null : who.keyId;
+    return {
+      workspaceId: workspace,
+      caller: who,
+      run: async (use) => leased(request, keyId, null, use),
+    };
+  }
+
+  /** The call ends when its key does. */
+  async function leased<Id extends NamespaceId | null, T>(
+    request: Request,
+    keyId: KeyId | null,
+    namespaceId: Id,
+    use: (lease: Lease<Id>) => Promise<T>,
+  ): Promise<T> {
+    return calls.run({ keyId, namespaceId, hangUp: request.signal }, (lease) => {
+      // It may have ended between its look-up and here; from here on that aborts the call.
+      if (keyId !== null && keys.isRevoked(keyId)) throw unauthenticated();
+      return use(lease);
+    });
+  }
+
   async function namespace(request: Request): Promise<NamespaceCall> {
     const who = await caller(request);
     const name = request.headers.get("x-namespace");
@@ -152,9 +198,8 @@ export function createAccess({
       namespaceId: Id,
       use: (lease: Lease<Id>) => Promise<T>,
     ): Promise<T> {
-      return calls.run({ keyId, namespaceId, hangUp: request.signal }, (lease) => {
-        // Either may have ended between its look-up and here; from here on that aborts the call.
-        if (keyId !== null && keys.isRevoked(keyId)) throw unauthenticated();
+      return leased(request, keyId, namespaceId, (lease) => {
+        // This too may have ended meanwhile.
         if (namespaceId !== null && namespaces.isEnding(namespaceId)) throw namespaceEnding(name);
         return use(lease);
       });
@@ -172,7 +217,7 @@ export function createAccess({
     };
   }
 
-  return { keyHolder, operatorOnly, admin, adminOfForm, namespace, origin };
+  return { keyHolder, operatorOnly, admin, adminOfForm, namespace, origin, operatorCall, member };
 }
 
 /** A plugin for the routes of a namespace: their handlers get `namespace`. */

@@ -2,6 +2,7 @@ import type { AnyElysia } from "elysia";
 import type { Ledger } from "../audit/ledger.ts";
 import { auditKeys } from "../audit/keys.ts";
 import { createRefusals } from "../audit/refusals.ts";
+import { createEventReader } from "../audit/reader.ts";
 import type { Config } from "../config/schema.ts";
 import type { Setting } from "../config/settings.ts";
 import type { Database } from "../db/open.ts";
@@ -24,6 +25,8 @@ import { createAccess, type Access } from "./auth.ts";
 import type { Contexts } from "./context.ts";
 import { devicePage } from "./device-page.ts";
 import { deviceRoutes } from "./device.ts";
+import { createEventStreams } from "./event-stream.ts";
+import { applianceEventRoutes, eventRoutes } from "./events.ts";
 import { healthRoutes } from "./health.ts";
 import { keyRoutes } from "./keys.ts";
 import { createLimits } from "./limits.ts";
@@ -78,12 +81,16 @@ export function composeApi(parts: ComposeParts) {
   const confirmations = createConfirmations({ secrets });
   const setup = createSetup({ db, ledger, keys, workspaces });
 
+  const reader = createEventReader({ db, ledger });
+  const streams = createEventStreams({ reader, ledger, log });
+
   const shared = (access: Access): AnyElysia[] => [
     healthRoutes(),
     keyRoutes({ access, keys, namespaces }),
     namespaceRoutes({ access, namespaces, usage: parts.usage }),
     loginRoutes({ access, logins }),
     webhookRoutes({ access, webhooks: parts.webhooks }),
+    eventRoutes({ access, reader, streams }),
     ...parts.namespaceRoutes(access),
   ];
   const limits = createLimits({ rates: parts.rates });
@@ -110,6 +117,7 @@ export function composeApi(parts: ComposeParts) {
       contexts,
       routes: [
         adminRoutes({ access: operator, workspaces, setup, status, doctor, settings }),
+        applianceEventRoutes({ access: operator, reader, streams }),
         auditRoutes({ access: operator, db, ledger, headKey, signer }),
         pendingLoginRoutes({ access: operator, logins }),
         ...parts.operatorRoutes(operator),
@@ -123,5 +131,6 @@ export function composeApi(parts: ComposeParts) {
     namespaces,
     workspaces,
     logins,
+    streams,
   };
 }

@@ -121,7 +121,7 @@ export async function startApi(parts: ApiRoleParts) {
       execRoutes({ access, exec, ledger }),
     ],
   });
-  const { keys, namespaces, refusalLog, logins } = composed;
+  const { keys, namespaces, refusalLog, logins, streams } = composed;
   const server = startServer({
     ...composed,
     listening,
@@ -183,7 +183,10 @@ export async function startApi(parts: ApiRoleParts) {
 
     /** New calls get 503, those in flight end, sandboxes stop. */
     async stop(): Promise<void> {
-      await Promise.all([server.stop(STOP_PATIENCE_MS), redirect?.stop(true), webhooks.stop()]);
+      const stopped = Promise.all([server.stop(STOP_PATIENCE_MS), redirect?.stop(true), webhooks.stop()]);
+      // They would never end by themselves.
+      streams.close();
+      await stopped;
       poster.close();
       await exec.close();
       connections.close();

@@ -77,6 +77,12 @@ export function bodyOf(
   });
 }
 
+/** The last `"seq":` is the event's own: no later field is an object, and in a string the quotes are escaped. */
+export function bodyWithoutSeq(body: string): string {
+  const start = body.lastIndexOf('"seq":');
+  return body.slice(0, start) + body.slice(body.indexOf(",", start) + 1);
+}
+
 /**
  * Names sorted, no white space, integers only, and nothing escaped that JSON need not: the same as Python's
  * json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).

@@ -1,0 +1,32 @@
+import { AppError } from "../errors.ts";
+import { namespaceName } from "../ids.ts";
+import type { Caller } from "../keys/caller.ts";
+
+/**
+ * The namespace whose events the caller may have and asked for; null for all of the workspace's. Nothing here depends
+ * on what exists.
+ */
+export function visibleNamespace(
+  caller: Caller,
+  named: string | null,
+): { readonly namespace: string | null; readonly locked: boolean } {
+  if (caller.scope === "workspace" && caller.lockedNamespace !== null) {
+    const own = caller.lockedNamespace;
+    if (named !== null && named !== own) {
+      throw new AppError("forbidden", "This key is locked to one namespace, and ?namespace names another.");
+    }
+    return { namespace: own, locked: true };
+  }
+  if (named === null) {
+    if (caller.scope === "workspace") {
+      throw new AppError(
+        "forbidden",
+        "Name the namespace, ?namespace=NAME; all events are for an admin key.",
+      );
+    }
+    return { namespace: null, locked: false };
+  }
+  const name = namespaceName.safeParse(named);
+  if (!name.success) throw new AppError("bad_input", `namespace: ${name.error.issues[0]?.message ?? ""}`);
+  return { namespace: name.data, locked: false };
+}
