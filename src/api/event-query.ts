@@ -63,8 +63,10 @@ export function cursorOf(filter: EventFilter, createdAt: number): string {
 
 /** The time that a cursor stands for. */
 export function timeOfCursor(filter: EventFilter, cursor: string): number {
-  const [, time, digest] = CURSOR.exec(Buffer.from(cursor, "base64url").toString()) ?? [];
-  if (time === undefined) {
+  const text = Buffer.from(cursor, "base64url").toString();
+  const [, time, digest] = CURSOR.exec(text) ?? [];
+  // The decoder skips what is not base64.
+  if (time === undefined || Buffer.from(text).toString("base64url") !== cursor) {
     throw new AppError("invalid", "cursor has to be a next_cursor of an earlier answer, unchanged.");
   }
   if (digest !== digestOf(filter)) {
