@@ -108,7 +108,7 @@ export function composeApi(parts: ComposeParts) {
       routes: [
         meRoutes({ access }),
         deviceRoutes({ logins, contexts }),
-        devicePage({ access, logins, confirmations }),
+        devicePage({ access, logins, confirmations, contexts }),
         ...shared(access),
       ],
     }),

@@ -32,11 +32,11 @@ export function page({ markup }: Html, error?: AppError): Response {
  * of today says by Sec-Fetch-Site where it comes from (over TLS and to loopback); an older one by Origin; what sends
  * neither is no browser. The same rules as Go's http.CrossOriginProtection.
  */
-export function checkSameSite(request: Request): void {
-  const site = request.headers.get("sec-fetch-site");
+export function checkSameSite({ headers }: Request, ownHost: string): void {
+  const site = headers.get("sec-fetch-site");
   if (site === "same-origin" || site === "none") return;
-  const origin = request.headers.get("origin");
-  if (site === null && (origin === null || URL.parse(origin)?.host === request.headers.get("host"))) return;
+  const origin = headers.get("origin");
+  if (site === null && (origin === null || URL.parse(origin)?.host === ownHost)) return;
   throw new AppError(
     "forbidden",
     "This form was sent by another site, or in the clear. Open this page itself, over https.",

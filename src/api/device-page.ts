@@ -6,6 +6,7 @@ import type { Confirmation, Confirmations } from "../signin/confirmation.ts";
 import type { Answer, Logins } from "../signin/logins.ts";
 import type { Access } from "./auth.ts";
 import { readForm } from "./body.ts";
+import type { Contexts } from "./context.ts";
 import { checkSameSite, page } from "./device-answer.ts";
 import { askPage, confirmPage, donePage } from "./device-html.ts";
 
@@ -13,6 +14,7 @@ interface DevicePageParts {
   readonly access: Access;
   readonly logins: Pick<Logins, "find" | "approve" | "deny">;
   readonly confirmations: Confirmations;
+  readonly contexts: Pick<Contexts, "of">;
 }
 
 type Form = ReadonlyMap<string, string>;
@@ -23,7 +25,7 @@ const MAX_FORM_BYTES = 8192;
  * Where a person approves a program's sign-in, in two steps: the code and an admin key show who asks; then what it gets
  * is chosen. There is no session: each step is answered by what its form holds alone.
  */
-export function devicePage({ access, logins, confirmations }: DevicePageParts) {
+export function devicePage({ access, logins, confirmations, contexts }: DevicePageParts) {
   async function look(request: Request, form: Form): Promise<Response> {
     const { workspaceId, keyId } = await access.adminOfForm(request, {
       apiKey: (form.get("admin_key") ?? "").trim(),
@@ -77,7 +79,7 @@ export function devicePage({ access, logins, confirmations }: DevicePageParts) {
       async ({ request }) => {
         let code: UserCode | null = null;
         try {
-          checkSameSite(request);
+          checkSameSite(request, contexts.of(request).host);
           const form = await readForm(request, MAX_FORM_BYTES);
           code = readUserCode(form.get("user_code") ?? "");
           const sealed = form.get("confirmation");

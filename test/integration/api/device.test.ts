@@ -388,3 +388,34 @@ describe("hostile", () => {
     expect((await send({ user_code: started.user_code, admin_key: "x" })).status).toBe(401);
   });
 });
+
+describe("behind a proxy that is trusted", () => {
+  const forwarded = {
+    "x-forwarded-for": "198.51.100.9",
+    "x-forwarded-proto": "https",
+    "x-forwarded-host": "files.example.org",
+  };
+
+  test("the page is where the client called, and the client is who asks", async () => {
+    // Not trusted yet, so that it is the test's own words.
+    expect((await start(forwarded)).verification_uri).toBe(`${base()}/device`);
+    await api.stop();
+    api.remove();
+    api = await startApi({ http: { behind_proxy: ["127.0.0.0/8"] } });
+    const first = (await (await api.admin("/admin/setup", { method: "POST" })).json()) as {
+      admin_key: string;
+    };
+    const started = await start(forwarded);
+    expect(started.verification_uri).toBe("https://files.example.org/device");
+    const fields = { user_code: started.user_code, admin_key: first.admin_key };
+    const post = (headers: Record<string, string>) =>
+      fetch(`${base()}/device`, {
+        method: "POST",
+        headers: { ...forwarded, ...headers },
+        body: new URLSearchParams(fields),
+      });
+    expect((await post({ origin: base() })).status).toBe(403);
+    const own = await post({ origin: "https://files.example.org" });
+    expect([own.status, await own.text()]).toEqual([200, expect.stringContaining("198.51.100.9")]);
+  });
+});
