@@ -91,13 +91,16 @@ export function createLogins(parts: LoginsParts) {
     return row;
   }
 
+  /** Before its plan, so that a refused answer leaves nothing behind; the plan then looks again. */
+  async function checkAnswer(answer: Answer): Promise<void> {
+    checkBinding(await guess(answer.code, answer), answer);
+  }
+
   /** In a plan: the sign-in that is to be answered, if it is still the one that was shown. */
-  async function toAnswer({ code, binding }: Answer): Promise<Row> {
-    const row = await pending(code);
+  async function toAnswer(answer: Answer): Promise<Row> {
+    const row = await pending(answer.code);
     if (row === null) throw noSuchLogin();
-    if (bindingOf(row) !== binding) {
-      throw new AppError("conflict", "This is not the sign-in that was shown; look at it again.");
-    }
+    checkBinding(row, answer);
     return row;
   }
 
@@ -194,7 +197,7 @@ export function createLogins(parts: LoginsParts) {
     /** Grants the workspace, or one namespace of it. */
     async approve(answer: Answer, namespace: string | null): Promise<LoginId> {
       const { workspaceId, origin } = answer;
-      await guess(answer.code, answer);
+      await checkAnswer(answer);
       // Here, so that the approver hears why it can't be made.
       const namespaceId = namespace === null ? null : await namespaces.ensure(workspaceId, namespace);
       return ledger.change(async () => {
@@ -220,7 +223,7 @@ export function createLogins(parts: LoginsParts) {
 
     async deny(answer: Answer): Promise<LoginId> {
       const { workspaceId, origin } = answer;
-      await guess(answer.code, answer);
+      await checkAnswer(answer);
       return ledger.change(async () => {
         const row = await toAnswer(answer);
         const event = { chain: workspaceId, type: "login.denied", namespace: null, data: told(row), origin };
@@ -266,6 +269,11 @@ function shown(row: Row): PendingLogin {
 function bindingOf({ id, client, address, createdAt, expiresAt }: Row): string {
   const seen = JSON.stringify([id, client, address, createdAt, expiresAt]);
   return new Bun.CryptoHasher("sha256").update(seen).digest("hex");
+}
+
+function checkBinding(row: Row, { binding }: Answer): void {
+  if (bindingOf(row) === binding) return;
+  throw new AppError("conflict", "This is not the sign-in that was shown; look at it again.");
 }
 
 function noSuchLogin(): AppError {

@@ -96,6 +96,18 @@ const rows: Row[] = [
     json: { name: "n", namespace: null, admin: false },
     expected: { admin: 200, unlocked: 403, locked: 403, "foreign admin": 403, ...strangers },
   },
+  // Nobody waits under this code, which only who may ask is told.
+  {
+    what: "look at a sign-in",
+    path: () => `/v1/workspaces/${ws}/logins/BCDF-GHJK`,
+    expected: { admin: 404, unlocked: 403, locked: 403, "foreign admin": 403, ...strangers },
+  },
+  {
+    what: "approve a sign-in",
+    path: () => `/v1/workspaces/${ws}/logins/BCDF-GHJK/approve`,
+    json: { binding: "x" },
+    expected: { admin: 404, unlocked: 403, locked: 403, "foreign admin": 403, ...strangers },
+  },
   {
     what: "list keys",
     path: () => `/v1/workspaces/${ws}/keys`,

@@ -239,6 +239,7 @@ describe("what was shown is what is answered", () => {
       expect(logins.deny({ ...shown, binding: wrong })).rejects.toMatchObject({ code: "conflict" });
     }
     expect(await logins.poll(one.deviceCode, POLLER)).toEqual({ status: "pending" });
+    expect(await namespaces.list(ws)).toEqual([]);
     await logins.approve(shown, null);
   });
 
