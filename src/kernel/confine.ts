@@ -84,6 +84,10 @@ function enter(
     BUN_RUNTIME_TRANSPILER_CACHE_PATH: "0",
     // Else Bun has as many threads for file calls as there are cores, and on two cores two slow fsyncs stop all others.
     UV_THREADPOOL_SIZE: "16",
+    // Else Bun makes 256 HTTP calls at once, and so many that wait for endpoints which never answer would stop all others.
+    BUN_CONFIG_MAX_HTTP_REQUESTS: "16384",
+    // The host's certificate authorities besides Bun's own: an operator's may be among them.
+    NODE_USE_SYSTEM_CA: "1",
     [MARKER]: "1",
   };
   execve(executable, [title(role), ...script, ...options.args], env, options.linked ? LINK_FD + 1 : LINK_FD);

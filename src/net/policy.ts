@@ -51,7 +51,7 @@ export function createAddressPolicy(options: AddressPolicyOptions): AddressPolic
       if (outer === null) return { allowed: false, what: "something other than an IP address" };
       const address = innermost(outer);
       const kind = kindOf(address);
-      if (isOwn(outer.toString()) || isOwn(address.toString()) || kind === "loopback") {
+      if (kind === "loopback" || [...new Set([outer, address])].some((one) => isOwn(one.toString()))) {
         const what = kind === "loopback" ? WHAT.loopback : "an address of this host itself";
         return mayAllowThisHost && isListed(address) ? pass(outer, address) : { allowed: false, what };
       }

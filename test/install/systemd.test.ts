@@ -64,6 +64,29 @@ test("the first install runs a command in gVisor and shows the keys once", async
   expect(await ok(host.sh("stat -c '%a %U' /root/keys.json"))).toBe("600 root");
 });
 
+test("what runs in the api's unit reaches the network, but not a cloud's metadata", async () => {
+  const metadata = "169.254.169.254";
+  const beyond = "192.0.2.9";
+  await ok(host.sh(`ip address add ${metadata}/32 dev lo; ip address add ${beyond}/32 dev lo`));
+  const reach = (enter: string) =>
+    ok(
+      host.sh(`${enter} python3 - <<'PY'
+import socket
+for address in ("${metadata}", "${beyond}"):
+    with socket.create_server((address, 0)) as server:
+        try:
+            socket.create_connection(server.getsockname(), 1).close()
+            print(address, "reached")
+        except TimeoutError:
+            print(address, "silent")
+PY`),
+    );
+  const cgroup = await ok(host.sh("systemctl show --property=ControlGroup --value cofferdam-api"));
+  const procs = await ok(host.sh(`ls /sys/fs/cgroup{,/unified}${cgroup}/cgroup.procs 2>/dev/null || true`));
+  expect(await reach("")).toBe(`${metadata} reached\n${beyond} reached`);
+  expect(await reach(`echo 0 >${procs} &&`)).toBe(`${metadata} silent\n${beyond} reached`);
+});
+
 test("again: the keys hold, the data stay, no other keys are made, and the lines that it ends with work", async () => {
   await exec("/root/keys.json", "echo kept >workspace/note");
   const out = await ok(host.sh(`${INSTALL} --keys-file /root/other.json`));

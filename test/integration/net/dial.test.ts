@@ -1,31 +1,18 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import net from "node:net";
+import { join } from "node:path";
 import tls from "node:tls";
 import { createDialer, type Answer, type PostOptions } from "../../../src/net/dial.ts";
-import { createAddressPolicy, type VettedAddress } from "../../../src/net/policy.ts";
 import { parseTarget } from "../../../src/net/target.ts";
 import { createAuthority } from "../../fixtures/authority.ts";
 import { failureOf } from "../../fixtures/failure.ts";
+import { HERE } from "../../fixtures/here.ts";
 
 const authority = createAuthority();
 const both = authority.issue("DNS:a.test", "DNS:b.test");
 const onlyA = authority.issue("DNS:a.test");
 const onlyIp = authority.issue("IP:127.0.0.1");
 
-/** 127.0.0.1, by a policy that lets in this host. */
-function loopback(): VettedAddress {
-  const policy = createAddressPolicy({
-    allowPrivate: () => ["127.0.0.0/8"],
-    setting: "the test",
-    isOwn: () => false,
-    mayAllowThisHost: true,
-  });
-  const judgement = policy.judge("127.0.0.1");
-  if (!judgement.allowed) throw new Error(judgement.what);
-  return judgement.address;
-}
-
-const HERE = loopback();
 const USUAL: PostOptions = { headers: {}, body: "{}", timeoutMs: 5000, maxAnswerBytes: 1000 };
 
 /** A server that sees the bytes as they are. `respond` writes what it likes once a request's head and body are there. */
@@ -84,6 +71,23 @@ describe("what is sent", () => {
     expect(server.requests).toHaveLength(5);
     expect(server.names).toEqual(["a.test", "b.test"]);
   });
+});
+
+test("a proxy that the environment names is not asked", async () => {
+  using proxy = await serve((socket) => socket.destroy());
+  using server = await serve(ok);
+  const url = `http://a.test:${server.port}/`;
+  const env = { http_proxy: `http://127.0.0.1:${proxy.port}`, HTTP_PROXY: `http://127.0.0.1:${proxy.port}` };
+  const runPost = async (how: string) => {
+    const script = join(import.meta.dir, "../../fixtures/post-once.ts");
+    const child = Bun.spawn([process.execPath, script, how, url], { env, stderr: "inherit" });
+    return (await child.stdout.text()).trim();
+  };
+  expect(await runPost("dialer")).toBe("200");
+  expect([proxy.requests.length, server.requests.length]).toEqual([0, 1]);
+  // Bun's fetch does ask it when it is not told otherwise.
+  expect(await runPost("fetch")).not.toBe("200");
+  expect([proxy.requests.length, server.requests.length]).toEqual([1, 1]);
 });
 
 describe("certificates", () => {
