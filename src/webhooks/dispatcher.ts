@@ -130,7 +130,7 @@ export function createDispatcher(parts: DispatcherParts) {
     const statements = [
       record(results),
       recordLast(shown),
-      ...chains.flatMap(([chain, upTo]) => fanOut(chain, upTo, fanOutLimit(chain))),
+      ...chains.flatMap(([chain, upTo]) => fanOut(chain, { upTo, limit: fanOutLimit(chain), now })),
       ...chosen.map(([{ state }, limit]) => take(state.target, { now, leaseMs: LEASE_MS, limit })),
       nextDue([...touched]),
     ];

@@ -27,19 +27,23 @@ const NEXT = `
   ORDER BY created_at LIMIT :limit`;
 
 /**
- * The next events of a chain, at most `limit`, as deliveries; the second statement returns how far that came, and no
+ * The next events of a chain, at most `limit`, as deliveries that are due now, in the order of their events; after the
+ * clock was set back those are of times yet to come. The second statement returns how far that came, and no
  * row when nothing was left. Both see the same cursor, being of one transaction.
  */
-export function fanOut(chain: WorkspaceId, upTo: number, limit: number): [InStatement, InStatement] {
+export function fanOut(
+  chain: WorkspaceId,
+  { upTo, limit, now }: { readonly upTo: number; readonly limit: number; readonly now: number },
+): [InStatement, InStatement] {
   const args = { chain, upTo, limit };
   return [
     {
       sql: `
         INSERT OR IGNORE INTO deliveries (webhook_id, event_at, event_id, type, state, due_at, attempts)
-        SELECT w.id, e.created_at, e.id, e.type, 'waiting', e.created_at / 1000, 0
+        SELECT w.id, e.created_at, e.id, e.type, 'waiting', min(e.created_at / 1000, :now), 0
         FROM (${NEXT}) AS e JOIN webhooks AS w ON w.workspace_id = :chain
         WHERE w.state = 'enabled' AND e.created_at > w.starts_after AND ${WANTED}`,
-      args,
+      args: { ...args, now },
     },
     {
       sql: `

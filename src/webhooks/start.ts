@@ -69,10 +69,11 @@ export function startWebhooks(parts: WebhooksStart) {
       void sweepNow();
     },
 
-    async stop(): Promise<void> {
+    /** What is under way may end; what has not by then is left to its lease. */
+    async stop(patienceMs = STOP_PATIENCE_MS): Promise<void> {
       unsubscribe();
       if (sweeping.timer !== null) clearInterval(sweeping.timer);
-      await dispatcher.stop(STOP_PATIENCE_MS);
+      await dispatcher.stop(patienceMs);
       await sweeping.current;
     },
   };
