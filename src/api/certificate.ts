@@ -66,7 +66,7 @@ interface Judged {
 }
 
 /** For `doctor`. */
-function certificateCheck({ x509, fault, hostname, now }: Judged): Check {
+export function certificateCheck({ x509, fault, hostname, now }: Judged): Check {
   const [from, until] = [Date.parse(x509.validFrom), Date.parse(x509.validTo)];
   const days = Math.floor((until - now) / DAY_MS);
   const names = namesOf(x509);

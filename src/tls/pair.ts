@@ -1,4 +1,4 @@
-import { createPrivateKey, X509Certificate, type KeyObject } from "node:crypto";
+import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import { createSecureContext } from "node:tls";
 import { AppError } from "../errors.ts";
@@ -28,7 +28,7 @@ export async function readPair(files: PairFiles): Promise<Pair> {
   }
 }
 
-function read(setting: keyof typeof SETTINGS, path: string): string {
+function read(setting: keyof typeof FILES, path: string): string {
   const refuse = (why: string) => new AppError("invalid", `[http] ${setting} = "${path}": ${why}.`);
   try {
     const stat = statSync(path);
@@ -42,17 +42,17 @@ function read(setting: keyof typeof SETTINGS, path: string): string {
   }
 }
 
-const SETTINGS = { tls_cert: "certificate", tls_key: "private key" } as const;
+const FILES = { tls_cert: "cert", tls_key: "key" } as const;
 
 interface Fault {
   readonly detail: string;
-  /** Perhaps one of them is new and the other is about to be. */
+  /** Perhaps one of them is half written, or new while the other is about to be. */
   readonly passing: boolean;
 }
 
 function faultOf(pair: Pair, files: PairFiles): Fault | null {
-  const fault = (setting: keyof typeof SETTINGS, why: string, passing = false) => ({
-    detail: `[http] ${setting} = "${setting === "tls_cert" ? files.cert : files.key}": ${why}.`,
+  const fault = (setting: keyof typeof FILES, why: string, passing: boolean) => ({
+    detail: `[http] ${setting} = "${files[FILES[setting]]}": ${why}.`,
     passing,
   });
   const certificate = attempt(() => new X509Certificate(pair.cert));
@@ -60,21 +60,19 @@ function faultOf(pair: Pair, files: PairFiles): Fault | null {
     const swapped = pair.cert.includes("PRIVATE KEY-----")
       ? "; it holds a key, so the two may be swapped"
       : "";
-    return fault("tls_cert", `it holds no PEM certificate${swapped}`);
+    return fault("tls_cert", `it holds no PEM certificate${swapped}`, swapped === "");
   }
-  const key = attempt((): KeyObject => createPrivateKey(pair.key));
+  const key = attempt(() => createPrivateKey(pair.key));
   if (key instanceof Error) {
     const locked = "code" in key && key.code === "ERR_MISSING_PASSPHRASE";
-    return fault(
-      "tls_key",
-      locked ? "a passphrase locks it; give a key without one" : "it holds no PEM private key",
-    );
+    const why = locked ? "a passphrase locks it; give a key without one" : "it holds no PEM private key";
+    return fault("tls_key", why, !locked);
   }
   if (!certificate.checkPrivateKey(key)) {
     return fault("tls_key", `it is not the key of the certificate in ${files.cert}`, true);
   }
   const context = attempt(() => createSecureContext(pair));
-  return context instanceof Error ? fault("tls_cert", `it cannot be used (${context.message})`) : null;
+  return context instanceof Error ? fault("tls_cert", `it cannot be used (${context.message})`, true) : null;
 }
 
 function attempt<T>(make: () => T): T | Error {

@@ -33,7 +33,7 @@ export interface FollowParts {
   readonly everyMs?: number;
 }
 
-const EVERY_MS = 10_000;
+const EVERY_MS = 5_000;
 
 /** Publishes the files anew whenever they change, so that a renewal needs no command. Returns how to stop that. */
 export function followPair({ path, log, everyMs = EVERY_MS }: FollowParts): () => void {

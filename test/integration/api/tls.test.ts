@@ -4,6 +4,7 @@ import { connect } from "node:tls";
 import { openListener, type Listener } from "../../../src/api/listener.ts";
 import { startApi, type TestApi } from "../../fixtures/api.ts";
 import { makeCertificate } from "../../fixtures/certificate.ts";
+import { openDescriptors } from "../../fixtures/scratch.ts";
 
 const first = makeCertificate("first");
 const second = makeCertificate("second");
@@ -217,13 +218,13 @@ describe("a new certificate", () => {
   });
 });
 
-test("another server never shares the address, before or after a replacement", async () => {
-  const open = (port: number) =>
+describe("at every address of the host", () => {
+  const open = (port: number, idleMs = 1000) =>
     openListener({
-      endpoint: { hostname: "127.0.0.1", port },
+      endpoint: { hostname: "::", port },
       pair: first,
       handoverMs: 10,
-      idleMs: 1000,
+      idleMs,
       handlers: () => ({
         routes: {},
         fetch: () => new Response("ok"),
@@ -232,10 +233,24 @@ test("another server never shares the address, before or after a replacement", a
         development: false,
       }),
     });
-  const listener = open(0);
-  expect(() => open(listener.port)).toThrow(/Cannot listen on the address 127\.0\.0\.1:\d+: /);
-  await listener.replace(second);
-  expect(() => open(listener.port)).toThrow(/Cannot listen on the address/);
-  await listener.stop();
-  await open(listener.port).stop();
+
+  test("another server never shares it, before or after a replacement", async () => {
+    const listener = open(0);
+    expect(() => open(listener.port)).toThrow(/Cannot listen on the address \[::\]:\d+: /);
+    await listener.replace(second);
+    expect(await nameAt(listener.port)).toBe("second");
+    expect(() => open(listener.port)).toThrow(/Cannot listen on the address/);
+    await listener.stop();
+    await open(listener.port).stop();
+  });
+
+  test("those who were replaced leave nothing open", async () => {
+    const listener = open(0, 10);
+    const before = openDescriptors();
+    for (let count = 0; count < 10; count++) await listener.replace(count % 2 === 0 ? second : first);
+    for (let tries = 0; openDescriptors() > before && tries < 500; tries++) await Bun.sleep(10);
+    expect(openDescriptors()).toBe(before);
+    expect(await nameAt(listener.port)).toBe("first");
+    await listener.stop();
+  });
 });

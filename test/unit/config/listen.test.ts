@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { listeningOf } from "../../../src/config/listen.ts";
+import { baseUrl, listeningOf } from "../../../src/config/listen.ts";
 import { configSchema } from "../../../src/config/schema.ts";
 
 const of = (http: Record<string, unknown>) => listeningOf(configSchema.parse({ http }).http);
@@ -74,4 +74,17 @@ test("a proxy that is no network", () => {
 
 test("where to redirect from", () => {
   expect(of({ ...TLS, redirect_listen: "0.0.0.0:80" }).redirect).toEqual({ hostname: "0.0.0.0", port: 80 });
+});
+
+test("the URL that is shown", () => {
+  const url = (http: Record<string, unknown>, names: string[] = []) => {
+    const listening = of(http);
+    return baseUrl(listening, listening.port, names);
+  };
+  expect(url({ listen: "127.0.0.1:8080" })).toBe("http://127.0.0.1:8080");
+  expect(url({ listen: "[::1]:80" })).toBe("http://[::1]");
+  expect(url({ listen: "0.0.0.0:8080", behind_proxy: "10.0.0.1" })).toBe("http://127.0.0.1:8080");
+  expect(url({ listen: "0.0.0.0:443", ...TLS }, ["*.a.test", "b.a.test"])).toBe("https://b.a.test");
+  expect(url({ listen: "[::]:8443", ...TLS }, ["2001:DB8::1"])).toBe("https://[2001:db8::1]:8443");
+  expect(url({ listen: "192.0.2.1:443", ...TLS }, ["b.a.test"])).toBe("https://192.0.2.1");
 });
