@@ -164,6 +164,27 @@ describe("the way of one sign-in", () => {
     expect((await told()).filter(({ type }) => type === "key.created")).toHaveLength(2);
   });
 
+  test("a key that can't be written leaves the code as it was, for the next poll", async () => {
+    const { deviceCode, userCode } = await start();
+    await approve(userCode);
+    const broken = createLogins({
+      ...started,
+      namespaces,
+      keys: {
+        creation: (wanted, origin) => {
+          const part = keys.creation(wanted, origin);
+          return { ...part, statements: [...part.statements, "INSERT INTO keys (id) VALUES ('half')"] };
+        },
+      },
+      now: () => clock,
+    });
+    expect(broken.poll(deviceCode, POLLER)).rejects.toThrow();
+    expect(await keys.list(ws)).toHaveLength(1);
+    expect((await told()).at(-1)).toMatchObject({ type: "login.approved" });
+    expect(await logins.poll(deviceCode, POLLER)).toMatchObject({ status: "approved" });
+    expect(await keys.list(ws)).toHaveLength(2);
+  });
+
   test("of an approval and a denial at once one holds", async () => {
     const { userCode } = await start();
     const shown = await answer(userCode);
