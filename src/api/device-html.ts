@@ -1,5 +1,5 @@
 import { shownUserCode, type UserCode } from "../signin/code.ts";
-import type { PendingLogin } from "../signin/logins.ts";
+import type { PendingLogin } from "../signin/login.ts";
 import { html, type Html } from "./html.ts";
 
 const STYLE = `

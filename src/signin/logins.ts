@@ -10,24 +10,12 @@ import type { Namespaces } from "../keys/namespaces.ts";
 import type { Secrets } from "../secrets.ts";
 import { hashDeviceCode, hashUserCode, makeDeviceCode, makeUserCode, type UserCode } from "./code.ts";
 import { createGuesses } from "./guesses.ts";
+import { checkBinding, noSuchLogin, shown, told, type LoginRow, type PendingLogin } from "./login.ts";
 import { createPace, INTERVAL_S } from "./pace.ts";
 import { makeRoom, MAX_IN_ALL, MAX_PER_SOURCE, removeExpired, startStatement } from "./room.ts";
 import { sourceOf } from "../net/source.ts";
 
 const LIFE_S = 10 * 60;
-
-/** What an approver is shown. Nothing of it ever changes: another sign-in has another `binding`. */
-export interface PendingLogin {
-  readonly id: LoginId;
-  /** What the program calls itself. */
-  readonly client: string;
-  /** Where it asked from. */
-  readonly address: string;
-  readonly createdAt: number;
-  readonly expiresAt: number;
-  /** A hash of all that; whoever answers gives it back, and so answers what was shown. */
-  readonly binding: string;
-}
 
 /** An approver's, with whom wrong codes are counted. */
 export interface Asker {
@@ -57,7 +45,6 @@ export interface LoginsParts {
   readonly places?: number;
 }
 
-type Row = typeof table.$inferSelect;
 export type Logins = ReturnType<typeof createLogins>;
 
 /**
@@ -73,7 +60,7 @@ export function createLogins(parts: LoginsParts) {
 
   const hashOf = (code: UserCode) => hashUserCode(userCodeKey, code);
 
-  async function pending(code: UserCode): Promise<Row | null> {
+  async function pending(code: UserCode): Promise<LoginRow | null> {
     const rows = await db
       .select()
       .from(table)
@@ -82,7 +69,7 @@ export function createLogins(parts: LoginsParts) {
   }
 
   /** Whatever a code is that does not wait for an answer, it is told by the same words. */
-  async function guess(code: UserCode, { workspaceId, origin }: Asker): Promise<Row> {
+  async function guess(code: UserCode, { workspaceId, origin }: Asker): Promise<LoginRow> {
     const source = origin.address === null ? null : sourceOf(origin.address).source;
     const tried = guesses.begin({ workspaceId, source });
     const row = await pending(code);
@@ -93,14 +80,14 @@ export function createLogins(parts: LoginsParts) {
 
   /** Before its plan, so that a refused answer leaves nothing behind; the plan then looks again. */
   async function checkAnswer(answer: Answer): Promise<void> {
-    checkBinding(await guess(answer.code, answer), answer);
+    checkBinding(await guess(answer.code, answer), answer.binding);
   }
 
   /** In a plan: the sign-in that is to be answered, if it is still the one that was shown. */
-  async function toAnswer(answer: Answer): Promise<Row> {
+  async function toAnswer(answer: Answer): Promise<LoginRow> {
     const row = await pending(answer.code);
     if (row === null) throw noSuchLogin();
-    checkBinding(row, answer);
+    checkBinding(row, answer.binding);
     return row;
   }
 
@@ -255,30 +242,4 @@ export function createLogins(parts: LoginsParts) {
     const live = and(eq(namespaceTable.id, id), isNull(namespaceTable.deletingAt));
     return (await db.select({ id: namespaceTable.id }).from(namespaceTable).where(live)).length === 1;
   }
-}
-
-function told({ id, client, address }: Row) {
-  return { login_id: id, client, address };
-}
-
-function shown(row: Row): PendingLogin {
-  const { id, client, address, createdAt, expiresAt } = row;
-  return { id, client, address, createdAt, expiresAt, binding: bindingOf(row) };
-}
-
-function bindingOf({ id, client, address, createdAt, expiresAt }: Row): string {
-  const seen = JSON.stringify([id, client, address, createdAt, expiresAt]);
-  return new Bun.CryptoHasher("sha256").update(seen).digest("hex");
-}
-
-function checkBinding(row: Row, { binding }: Answer): void {
-  if (bindingOf(row) === binding) return;
-  throw new AppError("conflict", "This is not the sign-in that was shown; look at it again.");
-}
-
-function noSuchLogin(): AppError {
-  return new AppError(
-    "not_found",
-    "No sign-in waits for an answer under this code; it may be mistyped, answered already, or older than 10 minutes.",
-  );
 }
