@@ -99,7 +99,6 @@ export const NR = {
   socket: 41,
   connect: 42,
   sendto: 44,
-  getsockname: 51,
   socketpair: 53,
   setsockopt: 54,
   getsockopt: 55,

@@ -1,52 +1,64 @@
-import { constants as os } from "node:os";
-import { KernelError, NR, syscall } from "../kernel/libc.ts";
-import { closeFd } from "../kernel/openat2.ts";
-import { SocketFamily } from "../kernel/seccomp.ts";
-import { parseAddress } from "./ranges.ts";
+import { readFileSync } from "node:fs";
+import { isWithin, parseAddress, type Address } from "./ranges.ts";
 
-const SOCK_DGRAM = 2;
-const SOCK_CLOEXEC = 0x80000;
-/** Discard; nothing is sent. */
-const PORT = 9;
-/** No way leads there, so it is not this host. */
-const NO_ROUTE = new Set(["ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL", "EACCES", "EINVAL"]);
+type Network = readonly [Address, number];
+
+/** How old the kernel's tables may be: they take a while to read, and each call out asks twice. */
+const MAX_AGE_MS = 1000;
 
 /**
- * Whether the kernel would deliver to this host itself what is sent to the address: for such a one, and for no other, it
- * takes the address as the source, too. It knows what no list of interfaces does, and a confined role, which may not ask
- * for that list (it takes a netlink socket), can ask this.
+ * Whether an address is this host's own, by the kernel's routing tables: all that it would deliver to itself, the second
+ * addresses of interfaces and routes of type local among it. A confined role can read these, while a list of interfaces
+ * takes a netlink socket, which it may not have.
  */
-export function isOwnAddress(text: string): boolean {
-  const bytes = parseAddress(text)?.toByteArray();
-  if (bytes === undefined) throw new Error(`${JSON.stringify(text)} is not an IP address`);
-  const [family, offset, length] =
-    bytes.length === 4 ? [SocketFamily.inet, 4, 16] : [SocketFamily.inet6, 8, 28];
-  const there = new Uint8Array(length);
-  there[0] = family;
-  there[3] = PORT;
-  there.set(bytes, offset);
+export function createOwnAddresses(): (address: string) => boolean {
+  const known = { networks: [] as readonly Network[], readAt: Number.NEGATIVE_INFINITY };
+  return (text) => {
+    const address = parseAddress(text);
+    if (address === null) throw new Error(`${JSON.stringify(text)} is not an IP address`);
+    const now = performance.now();
+    if (now - known.readAt > MAX_AGE_MS) {
+      known.networks = [...localNetworks(readTable("fib_trie")), ...localNetworks6(readTable("ipv6_route"))];
+      known.readAt = now;
+    }
+    return known.networks.some((network) => isWithin(address, network));
+  };
+}
 
-  const fd = openSocket(family);
-  if (fd === null) return false;
+function readTable(table: string): string {
   try {
-    syscall("connect", NR.connect, fd, there, there.length);
-    const here = new Uint8Array(there.length);
-    syscall("getsockname", NR.getsockname, fd, here, new Uint32Array([here.length]));
-    return bytes.every((byte, at) => here[offset + at] === byte);
+    return readFileSync(`/proc/self/net/${table}`, "utf8");
   } catch (error) {
-    if (error instanceof KernelError && NO_ROUTE.has(error.code)) return false;
+    // A kernel without IPv6.
+    if (table === "ipv6_route" && (error as NodeJS.ErrnoException).code === "ENOENT") return "";
     throw error;
-  } finally {
-    closeFd(fd);
   }
 }
 
-function openSocket(family: SocketFamily): number | null {
-  try {
-    return syscall("socket", NR.socket, family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  } catch (error) {
-    // A kernel without IPv6 has no such address either.
-    if (error instanceof KernelError && error.errno === os.errno.EAFNOSUPPORT) return null;
-    throw error;
+/** Of a tree with a line `|-- ADDRESS` for each entry, and below it one `/BITS SCOPE TYPE` for each length. */
+function localNetworks(trie: string): Network[] {
+  const networks = new Map<string, Network>();
+  let address: Address | null = null;
+  for (const line of trie.split("\n")) {
+    const [mark = "", ...rest] = line.trim().split(" ");
+    if (mark === "|--") address = parseAddress(rest[0] ?? "");
+    // One address is in several tables.
+    else if (rest[1] === "LOCAL" && address !== null) {
+      networks.set(`${address.toString()}${mark}`, [address, Number(mark.slice(1))]);
+    }
   }
+  return [...networks.values()];
+}
+
+/** RTF_LOCAL and RTF_ANYCAST of the kernel's ipv6_route.h. */
+const RTF_OWN = 0x80100000;
+
+/** Of lines `ADDRESS BITS SOURCE BITS GATEWAY METRIC REFERENCES USES FLAGS INTERFACE`, all in hexadecimal. */
+function localNetworks6(routes: string): Network[] {
+  return routes.split("\n").flatMap((line): Network[] => {
+    const [digits = "", bits = "", , , , , , , flags = "0"] = line.split(" ");
+    if ((Number.parseInt(flags, 16) & RTF_OWN) === 0) return [];
+    const address = parseAddress(digits.match(/.{4}/g)?.join(":") ?? "");
+    return address === null ? [] : [[address, Number.parseInt(bits, 16)]];
+  });
 }

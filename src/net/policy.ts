@@ -27,7 +27,7 @@ export interface AddressPolicyOptions {
   readonly allowPrivate: () => readonly string[];
   /** What the operator calls that, for messages. */
   readonly setting: string;
-  /** Whether an address is this host's own: `isOwnAddress`. */
+  /** Whether an address is this host's own: `createOwnAddresses`. */
   readonly isOwn: (address: string) => boolean;
   /**
    * Whether those CIDRs may hold loopback and this host's own addresses, too. Only where the URLs are the operator's

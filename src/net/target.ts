@@ -18,6 +18,8 @@ export interface Target {
 
 const MAX_URL = 2048;
 const MAX_NAME = 253;
+/** Of one name: judging takes time that others wait for, and an answer of DNS holds thousands. */
+const MAX_ADDRESSES = 64;
 const LABEL = /^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$/;
 
 /** Throws an AppError that says what about the URL won't do. */
@@ -75,6 +77,7 @@ export async function vet(
 ): Promise<readonly [VettedAddress, ...VettedAddress[]]> {
   const isLiteral = parseAddress(target.host) !== null;
   const addresses = isLiteral ? [target.host] : await resolve(target.host);
+  if (addresses.length > MAX_ADDRESSES) throw refused(`leads to more than ${MAX_ADDRESSES} addresses`);
   const passed = addresses.map((address) => {
     const judgement = policy.judge(address);
     if (judgement.allowed) return judgement.address;

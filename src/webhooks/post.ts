@@ -1,6 +1,6 @@
 import type { Config } from "../config/schema.ts";
 import { createDialer, type Dialer } from "../net/dial.ts";
-import { isOwnAddress } from "../net/own.ts";
+import { createOwnAddresses } from "../net/own.ts";
 import { createAddressPolicy } from "../net/policy.ts";
 import { createResolver } from "../net/resolve.ts";
 import { parseTarget, vet, type Vetting } from "../net/target.ts";
@@ -30,7 +30,7 @@ export function openPoster(settings: () => Config["webhooks"]): Poster & { reado
   const policy = createAddressPolicy({
     allowPrivate: () => settings().allow_private,
     setting: "[webhooks] allow_private",
-    isOwn: isOwnAddress,
+    isOwn: createOwnAddresses(),
   });
   const vetting = { policy, resolve: createResolver() };
   return {

@@ -1,7 +1,7 @@
 import { afterAll, beforeEach, expect, test } from "bun:test";
 import { getServers, setServers } from "node:dns";
 import { createDialer } from "../../../src/net/dial.ts";
-import { isOwnAddress } from "../../../src/net/own.ts";
+import { createOwnAddresses } from "../../../src/net/own.ts";
 import { createAddressPolicy, type VettedAddress } from "../../../src/net/policy.ts";
 import { createResolver } from "../../../src/net/resolve.ts";
 import { parseTarget, vet, type Target } from "../../../src/net/target.ts";
@@ -17,7 +17,7 @@ const INNER = "127.0.0.1";
 const policy = createAddressPolicy({
   allowPrivate: () => [`${OUTER}/32`],
   setting: "the test",
-  isOwn: isOwnAddress,
+  isOwn: createOwnAddresses(),
   mayAllowThisHost: true,
 });
 const vetting = { policy, resolve: createResolver({ timeoutMs: 1000 }) };

@@ -128,6 +128,12 @@ describe("where a name leads", () => {
     expect(await outcome(url, ["2606:4700::1", "1.1.1.1"])).toBe("hooks.example -> 1.1.1.1,2606:4700::1");
   });
 
+  test("too many addresses are not even judged", async () => {
+    const many = Array.from({ length: 64 }, (_, index) => `1.1.1.${index}`);
+    expect(await outcome(url, many)).toStartWith("hooks.example -> 1.1.1.0,");
+    expect(await outcome(url, [...many, "127.0.0.1"])).toBe("The URL leads to more than 64 addresses.");
+  });
+
   test("nowhere is said", async () => {
     expect(await outcome(url, [])).toBe("The URL has a host, hooks.example, that has no address in DNS.");
   });
