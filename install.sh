@@ -4,7 +4,9 @@
 #   ./install.sh [options]          install, or upgrade what is there; keys and data are kept
 #     --data DIR          the instance's data (default /var/lib/cofferdam); another DIR is another instance beside it
 #     --prefix DIR        the program goes to DIR/bin and DIR/lib (default /usr/local)
-#     --listen HOST:PORT  where the API answers (default 127.0.0.1:8080; loopback only)
+#     --listen HOST:PORT  where the API answers (default 127.0.0.1:8080; beyond this host only with TLS or behind a proxy)
+#     --tls-cert FILE     its certificate, PEM, with those that lead to the root
+#     --tls-key FILE      the certificate's key
 #     --config FILE       take this configuration; it is kept as config.toml in the data directory
 #     --keys-file FILE    also write the first workspace's keys to FILE, readable by root only
 #     --runsc FILE        use this runsc of gVisor instead of building one

@@ -4,10 +4,10 @@
 readonly DEFAULT_DATA=/var/lib/cofferdam DEFAULT_PREFIX=/usr/local DEFAULT_LISTEN=127.0.0.1:8080
 
 parse_arguments() {
-  action=install data=$DEFAULT_DATA prefix='' listen='' keys_file='' config='' runsc='' start=yes purge=no
+  action=install data=$DEFAULT_DATA prefix='' listen='' keys_file='' config='' runsc='' tls_cert='' tls_key='' start=yes purge=no
   while [ $# -gt 0 ]; do
     case $1 in
-      --data | --prefix | --listen | --keys-file | --config | --runsc)
+      --data | --prefix | --listen | --keys-file | --config | --runsc | --tls-cert | --tls-key)
         [ -n "${2:-}" ] || wrong "$1 wants a value"
         local name=${1#--}
         printf -v "${name//-/_}" %s "$2"
@@ -23,8 +23,11 @@ parse_arguments() {
   [ "$purge" = no ] || [ "$action" = uninstall ] || wrong '--purge goes with --uninstall'
   data=$(directory_path --data "$data")
   [ -z "$prefix" ] || prefix=$(directory_path --prefix "$prefix")
-  [ -z "$listen" ] || check_listen "$listen"
   [ -z "$config" ] || config=$(readable_file --config "$config")
+  [[ -n $tls_cert && -n $tls_key || -z $tls_cert$tls_key ]] || wrong '--tls-cert and --tls-key go together'
+  [ -z "$tls_cert" ] || tls_cert=$(certificate_file --tls-cert "$tls_cert")
+  [ -z "$tls_key" ] || tls_key=$(certificate_file --tls-key "$tls_key")
+  [ -z "$listen" ] || check_listen "$listen"
   [ -z "$runsc" ] || runsc=$(readable_file --runsc "$runsc")
   [ -z "$keys_file" ] || keys_file=$(writable_file --keys-file "$keys_file")
 }
@@ -54,11 +57,23 @@ writable_file() { # OPTION PATH
   realpath -m -- "$2"
 }
 
+# Not what a link leads to: certbot's lead to another file after each renewal.
+certificate_file() { # OPTION PATH
+  local path
+  [[ -f $2 && -r $2 ]] || wrong "$1: there is no file $2 to read"
+  path=$(realpath -s -- "$2")
+  [[ ! $path =~ [\"\\[:cntrl:]] ]] || wrong "$1: '$path' may have no quotes and backslashes in its name"
+  echo "$path"
+}
+
 check_listen() { # HOST:PORT
-  [[ $1 =~ ^(localhost|127\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}|\[::1\]):0*([0-9]{1,5})$ ]] ||
-    wrong "--listen: '$1' is not a loopback HOST:PORT such as $DEFAULT_LISTEN (put a proxy that does TLS in front)"
-  local port=${BASH_REMATCH[2]}
+  [[ $1 =~ ^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\]):0*([0-9]{1,5})$ ]] ||
+    wrong "--listen: '$1' is not HOST:PORT, such as $DEFAULT_LISTEN"
+  local host=${BASH_REMATCH[1]} port=${BASH_REMATCH[2]}
   [[ $port -ge 1 && $port -le 65535 ]] || wrong "--listen: the port is one of 1 to 65535, not $port"
+  # A configuration may have what it takes; it is checked later.
+  [[ $host =~ ^(localhost|127\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}|\[::1\])$ || -n $tls_cert$config || -e $data/config.toml ]] ||
+    wrong "--listen: $1 would serve keys and files in the clear beyond this host; give --tls-cert and --tls-key, or a --config with [http] behind_proxy"
 }
 
 become_root() {

@@ -77,7 +77,11 @@ place_configuration() {
   fi
   local before
   before=$(listen_in "$new")
-  [ "$listen" = "${before:-$DEFAULT_LISTEN}" ] || set_listen "$listen" "$new"
+  [ "$listen" = "${before:-$DEFAULT_LISTEN}" ] || set_http listen "$listen" "$new"
+  if [ -n "$tls_cert" ]; then
+    set_http tls_cert "$tls_cert" "$new"
+    set_http tls_key "$tls_key" "$new"
+  fi
   "$stage/bin/cofferdam" config check "$new" >"$work/check" 2>&1 ||
     fail "the configuration is wrong: $(tail -n 1 "$work/check" | sed "s|$new|${config:-$data/config.toml}|")" "Correct ${config:-$data/config.toml} and run it again."
   note "the API will listen on $listen"
@@ -90,12 +94,13 @@ listen_in() { # FILE
     http && /^[ \t]*listen[ \t]*=/ { split($0, part, "\""); print part[2]; exit }' "$1"
 }
 
-set_listen() { # HOST:PORT FILE
-  awk -v line="listen = \"$1\"" '
+# Puts a text into the [http] section, in place of the one there.
+set_http() { # KEY VALUE FILE
+  awk -v key="$1" -v line="$1 = \"$2\"" '
     /^[ \t]*\[/ { http = /^[ \t]*\[http\]/ }
-    http && /^[ \t]*listen[ \t]*=/ { next }
+    http && $0 ~ "^[ \t]*" key "[ \t]*=" { next }
     { print }
     http && /^[ \t]*\[http\]/ { print line; set = 1 }
-    END { if (!set) print "[http]\n" line }' "$2" >"$2.set"
-  mv -- "$2.set" "$2"
+    END { if (!set) print "[http]\n" line }' "$3" >"$3.set"
+  mv -- "$3.set" "$3"
 }

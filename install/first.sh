@@ -26,7 +26,10 @@ field() { # NAME JSON
 run_main_job() {
   # shellcheck disable=SC2016
   local command='echo "hello from $(uname -sr) in gVisor, as uid $(id -u) in $PWD"' output
-  if [ -n "$workspace_key" ]; then
+  output=$(admin status --json 2>&1) || job_failed "\"cofferdam status\" said: $output"
+  url=$(field url "$output")
+  # By TLS it is not asked here: who calls by the certificate's name may come another way than this host.
+  if [[ -n $workspace_key && $url = http:* ]]; then
     output=$(post /exec "{\"command\": \"${command//\"/\\\"}\"}") || job_failed "POST /exec was answered: $output"
   else
     output=$(admin exec demo -- "$command" 2>&1) || job_failed "\"cofferdam exec\" said: $output"
@@ -43,8 +46,9 @@ job_failed() { # WHY
 
 # An API call in the namespace "demo", without curl, which a minimal host lacks. False unless the answer is 200.
 post() { # PATH JSON
-  local status header
-  exec 5<>"/dev/tcp/${listen%:*}/${listen##*:}"
+  local status header host=${listen%:*}
+  host=${host#[}
+  exec 5<>"/dev/tcp/${host%]}/${listen##*:}"
   printf '%s\r\n' "POST $1 HTTP/1.1" "Host: $listen" "Authorization: Bearer $workspace_key" 'X-Namespace: demo' \
     'Content-Type: application/json' "Content-Length: ${#2}" 'Connection: close' '' >&5
   printf %s "$2" >&5
@@ -61,7 +65,7 @@ next_steps() {
     echo 'Cofferdam is installed. To start it, make its first workspace and see its keys: ./install.sh'
     return
   fi
-  echo "Cofferdam runs: http://$listen"
+  echo "Cofferdam runs: $url"
   local key="\$KEY"
   if [ -n "$keys" ]; then
     key=$workspace_key
@@ -69,8 +73,8 @@ next_steps() {
   fi
   echo
   echo 'Next:'
-  echo "  curl -s http://$listen/v1/exec -H 'Authorization: Bearer $key' -H 'X-Namespace: demo' --json '{\"command\": \"ls -la\"}'"
-  echo "  python3 -m venv trove && trove/bin/pip -q install trove-sdk && trove/bin/python -c 'from trove_sdk import TroveClient as T; print(T(\"$key\", \"demo\", base_url=\"http://$listen\").exec(\"ls -la\"))'"
+  echo "  curl -s $url/v1/exec -H 'Authorization: Bearer $key' -H 'X-Namespace: demo' --json '{\"command\": \"ls -la\"}'"
+  echo "  python3 -m venv trove && trove/bin/pip -q install trove-sdk && trove/bin/python -c 'from trove_sdk import TroveClient as T; print(T(\"$key\", \"demo\", base_url=\"$url\").exec(\"ls -la\"))'"
   echo "  ${program/#\/usr\/local\/bin\//} exec demo$([ "$data" = "$DEFAULT_DATA" ] || echo " --data $data") -- 'ls -la'"
 }
 

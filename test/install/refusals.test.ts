@@ -40,8 +40,16 @@ test.each([
   ["--data /", "--data: '/' may have only"],
   ["--prefix '/opt/x%y'", "--prefix: '/opt/x%y' may have only"],
   ["--data /root/bad.toml", "--data: /root/bad.toml is no directory"],
-  ["--listen 0.0.0.0:8080", "--listen: '0.0.0.0:8080' is not a loopback HOST:PORT"],
-  ["--listen 127.0.0.1", "--listen: '127.0.0.1' is not a loopback HOST:PORT"],
+  [
+    "--listen 0.0.0.0:8080",
+    "--listen: 0.0.0.0:8080 would serve keys and files in the clear beyond this host; give --tls-cert",
+  ],
+  ["--listen 127.0.0.1", "--listen: '127.0.0.1' is not HOST:PORT, such as 127.0.0.1:8080"],
+  ["--tls-cert /root/bad.toml", "--tls-cert and --tls-key go together"],
+  [
+    "--tls-cert /root/none.pem --tls-key /root/none.key",
+    "--tls-cert: there is no file /root/none.pem to read",
+  ],
   ["--listen 127.0.0.1:70000", "--listen: the port is one of 1 to 65535, not 70000"],
   ["--config /root/none.toml", "--config: there is no file /root/none.toml to read"],
   ["--runsc /root/none", "--runsc: there is no file /root/none to read"],
