@@ -22,7 +22,7 @@ for (const document of documents) {
     const named = [
       ...text.matchAll(/`((?:[\w.-]+\/)+[\w.-]+\.ts|(?:src|test|rootfs|build|bench)\/[\w./-]*)`/g),
     ];
-    const places = ["", "test/privileged"];
+    const places = ["", "test", "test/privileged"];
     const absent = named
       .map(([, name = ""]) => name)
       .filter((name) => !places.some((place) => existsSync(join(repo, place, name))));
