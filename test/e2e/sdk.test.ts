@@ -1,13 +1,30 @@
 import { afterAll, expect, test } from "bun:test";
-import { mkdtempSync } from "node:fs";
+import { mkdtempSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { startAppliance } from "../fixtures/appliance.ts";
+import { FAR_NETWORK, startFarHost } from "../fixtures/far-host.ts";
 import { sdkBin } from "../fixtures/sdk.ts";
 
 // The published SDK's own behaviour is driven from Python (test/e2e/sdk); each of its tests is reported here as one.
 const bin = sdkBin();
-const appliance = await startAppliance();
-afterAll(() => appliance.stop());
+const far = startFarHost();
+const received = join(mkdtempSync("/tmp/received-"), "received");
+writeFileSync(received, "");
+const receiver = far.spawn([
+  process.execPath,
+  join(import.meta.dir, "../fixtures/receiver-process.ts"),
+  far.address,
+  "8000",
+  received,
+]);
+await receiver.stdout.getReader().read();
+const appliance = await startAppliance({
+  config: `[webhooks]\nallow_http = true\nallow_private = ["${FAR_NETWORK}"]\n`,
+});
+afterAll(async () => {
+  await appliance.stop();
+  receiver.kill();
+});
 
 const report = join(mkdtempSync("/tmp/sdk-"), "report.xml");
 const pytest = Bun.spawn(
@@ -22,7 +39,14 @@ const pytest = Bun.spawn(
     join(import.meta.dir, "sdk"),
   ],
   {
-    env: { PATH: "/usr/bin:/bin", COFFERDAM_KEYS_FILE: appliance.keysFile, PYTHONDONTWRITEBYTECODE: "1" },
+    env: {
+      PATH: "/usr/bin:/bin",
+      PYTHONDONTWRITEBYTECODE: "1",
+      COFFERDAM_KEYS_FILE: appliance.keysFile,
+      COFFERDAM_RECEIVER: `http://${far.address}:8000`,
+      COFFERDAM_RECEIVED: received,
+      COFFERDAM_NEAR: far.near,
+    },
     stdout: "pipe",
   },
 );
