@@ -6,6 +6,7 @@ import { files } from "./files.ts";
 import { memory } from "./memory.ts";
 import { startPeers } from "./peers.ts";
 import { summary, type Summary } from "./stats.ts";
+import { webhooks } from "./webhooks.ts";
 
 // bench/run calls this inside a throw-away copy of the machine: `bun bench/run.ts [--quick] OUT.json`.
 const quick = process.argv.includes("--quick");
@@ -53,6 +54,8 @@ await Bun.sleep(1000);
 const crowded = memory(appliance);
 await peers.close();
 await appliance.stop();
+note("webhooks");
+const hooks = await webhooks({ seconds: quick ? 5 : 30, perS: 200 });
 
 const p50 = (name: string) => rows.find((row) => row.name === name)?.p50_ms ?? Number.NaN;
 const ratio = (a: string, b: string) => Math.round((p50(a) / p50(b)) * 100) / 100;
@@ -81,4 +84,11 @@ for (const [name, value] of Object.entries(ratios)) console.log(`${name.padEnd(5
 for (const [title, figures] of Object.entries({ idle, "with 50 warm sandboxes": crowded }))
   for (const [name, value] of Object.entries(figures))
     console.log(`${`${title}: ${name}`.padEnd(70)} ${value.toFixed(1)}`);
-await Bun.write(out, `${JSON.stringify({ rows, ratios, memory: { idle, crowded } }, null, 2)}\n`);
+for (const { name, ...figures } of hooks)
+  console.log(
+    `${name.padEnd(50)} ${Object.entries(figures)
+      .map(([what, value]) => `${what} ${value}`)
+      .join(", ")}`,
+  );
+const results = { rows, ratios, memory: { idle, crowded }, webhooks: hooks };
+await Bun.write(out, `${JSON.stringify(results, null, 2)}\n`);
