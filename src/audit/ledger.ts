@@ -272,7 +272,14 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     /** What the start found changed from outside. */
     breaks,
     head: (chain: Chain): Head | null => heads.get(chain) ?? null,
-    stats: () => ({ ...stats, chains: heads.size, waiting: queue.length }),
+    /** `events` and `commits` since the start; `newestAt` in microseconds, 0 before the first event. */
+    stats: () => ({
+      ...stats,
+      chains: heads.size,
+      waiting: queue.length,
+      applianceSeq: heads.get("appliance")?.seq ?? 0,
+      newestAt: heads.values().reduce((newest, { createdAt }) => Math.max(newest, createdAt), 0),
+    }),
 
     /** Waits for what is under way. Nothing may be begun after. */
     async close(): Promise<void> {

@@ -6,6 +6,7 @@ import { MAX_COMMAND_BYTES, MAX_STDIN_BYTES } from "../protocol/frames.ts";
 import { createAdmission, hungUp } from "./admission.ts";
 import type { Connections } from "./connections.ts";
 import type { SandboxdClient } from "./sandboxd-client.ts";
+import { outcomeOf, unmetered, type ExecMeter } from "./meter.ts";
 import { Session, type RunningCall } from "./session.ts";
 import { createWarmSet } from "./warm-set.ts";
 
@@ -73,13 +74,14 @@ interface Options {
   readonly log: Log;
   /** Done before a namespace's first command: sandboxd attaches a volume that must exist. */
   readonly prepare?: (namespace: NamespaceId) => Promise<void>;
+  readonly meter?: ExecMeter;
 }
 
 /** Well under the 45 s after which the SDK gives up, together with the command's own 30 s. */
 const MAX_WAIT_MS = 10_000;
 
 export function createExec(options: Options): Exec {
-  const { sandboxd, connections, log, prepare } = options;
+  const { sandboxd, connections, log, prepare, meter = unmetered } = options;
   let limits = options.config.exec;
   const admission = createAdmission(() => ({
     concurrency: limits.concurrency,
@@ -97,8 +99,9 @@ export function createExec(options: Options): Exec {
   let closing: Promise<void> | undefined;
 
   async function openSession(namespace: NamespaceId): Promise<Session> {
+    const startedAt = performance.now();
     await prepare?.(namespace);
-    const { sandbox, nonce } = await sandboxd.call("ensureSandbox", { namespace });
+    const { sandbox, nonce, from_pool } = await sandboxd.call("ensureSandbox", { namespace });
     const host = {
       inspect: () => sandboxd.call("inspectSandbox", { sandbox }),
       stop: async () => void (await sandboxd.call("stopSandbox", { sandbox })),
@@ -107,6 +110,7 @@ export function createExec(options: Options): Exec {
       const connection = await connections.claim(sandbox, nonce);
       const session = new Session({ sandbox, connection, host, log });
       await session.ready;
+      meter.opened(from_pool ? "pool" : "boot", secondsSince(startedAt));
       return session;
     } catch (error) {
       // Else ensureSandbox would name it again, and no connection would ever come.
@@ -160,7 +164,12 @@ export function createExec(options: Options): Exec {
 
     async turn(owner, signal, work) {
       if (closing !== undefined) throw stopping();
-      const release = await admission.admit(owner, signal);
+      const askedAt = performance.now();
+      const release = await admission.admit(owner, signal).catch((error: unknown) => {
+        meter.ended(outcomeOf(error, signal), null);
+        throw error;
+      });
+      meter.waited(secondsSince(askedAt));
       try {
         return await work();
       } finally {
@@ -171,12 +180,20 @@ export function createExec(options: Options): Exec {
     async exec(request) {
       check(request);
       const { command, stdin, signal, onEnd } = request;
-      const lease = await sessionFor(request);
       try {
-        const running = lease.session.run({ command, stdin, outputCap: limits.output_mb * 1024 * 1024 });
-        return await finish(running, { timeoutS: limits.timeout_s, signal, onEnd });
-      } finally {
-        lease.release();
+        const lease = await sessionFor(request);
+        try {
+          const running = lease.session.run({ command, stdin, outputCap: limits.output_mb * 1024 * 1024 });
+          const result = await finish(running, { timeoutS: limits.timeout_s, signal, onEnd });
+          const code = result.exitCode === 0 ? "zero" : "nonzero";
+          meter.ended(result.oom ? "out_of_memory" : code, result.durationMs / 1000);
+          return result;
+        } finally {
+          lease.release();
+        }
+      } catch (error) {
+        meter.ended(outcomeOf(error, signal), null);
+        throw error;
       }
     },
 
@@ -249,6 +266,10 @@ function since(start: number): number {
 function endOf(how: { killed: boolean; late: boolean; oom: boolean }): ExecEnd["ended"] {
   if (how.killed) return how.late ? "timed_out" : "killed";
   return how.oom ? "out_of_memory" : "exited";
+}
+
+function secondsSince(then: number): number {
+  return (performance.now() - then) / 1000;
 }
 
 function stopping(): AppError {

@@ -1,0 +1,104 @@
+import { Counter, Histogram, type Registry } from "prom-client";
+import type { ExecMeter } from "../sandbox/meter.ts";
+
+/** What is measured as it happens; the rest is read when somebody asks. */
+export interface Meters extends ExecMeter {
+  /** `route` is a pattern, or null where there is none: only what the appliance names itself becomes a label. */
+  answered(route: string | null, method: string, status: number, seconds: number): void;
+}
+
+const METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
+/** From a look-up to a command that takes its whole wall clock. */
+const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
+const LAG_SECONDS = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5];
+const LAG_EVERY_MS = 500;
+
+export function createMeters(registry: Registry): Meters {
+  const registers = [registry];
+  const requests = new Histogram({
+    name: "cofferdam_http_request_duration_seconds",
+    help: "Time from a request's head to the beginning of its answer.",
+    labelNames: ["route", "method", "status"] as const,
+    buckets: SECONDS,
+    registers,
+  });
+  // What the histogram has counted, under the name that one looks for.
+  const _total = new Counter({
+    name: "cofferdam_http_requests_total",
+    help: "Requests that were answered.",
+    labelNames: ["route", "method", "status"] as const,
+    registers,
+    async collect() {
+      this.reset();
+      for (const { metricName, labels, value } of (await requests.get()).values) {
+        if (metricName?.endsWith("_count") === true) this.inc(labels as Record<string, string>, value);
+      }
+    },
+  });
+  const refusals = new Counter({
+    name: "cofferdam_http_refusals_total",
+    help: "Requests answered with an error, by its exact status.",
+    labelNames: ["status"] as const,
+    registers,
+  });
+  const execs = new Counter({
+    name: "cofferdam_execs_total",
+    help: "Commands, by how they ended; refused ones never ran.",
+    labelNames: ["outcome"] as const,
+    registers,
+  });
+  const execSeconds = new Histogram({
+    name: "cofferdam_exec_duration_seconds",
+    help: "Time that commands ran, without waiting for a turn or a sandbox.",
+    buckets: SECONDS,
+    registers,
+  });
+  const waitSeconds = new Histogram({
+    name: "cofferdam_exec_wait_seconds",
+    help: "Time that commands waited for their turn.",
+    buckets: SECONDS,
+    registers,
+  });
+  const sandboxSeconds = new Histogram({
+    name: "cofferdam_sandbox_start_seconds",
+    help: "Time until a namespace without a warm sandbox had one, by where that came from.",
+    labelNames: ["source"] as const,
+    buckets: SECONDS,
+    registers,
+  });
+
+  return {
+    answered(route, method, status, seconds) {
+      const labels = {
+        route: route ?? "none",
+        method: METHODS.has(method) ? method : "other",
+        status: `${Math.floor(status / 100)}xx`,
+      };
+      requests.observe(labels, seconds);
+      if (status >= 400) refusals.inc({ status });
+    },
+    waited: (seconds) => waitSeconds.observe(seconds),
+    opened: (source, seconds) => sandboxSeconds.observe({ source }, seconds),
+    ended(outcome, seconds) {
+      execs.inc({ outcome });
+      if (seconds !== null) execSeconds.observe(seconds);
+    },
+  };
+}
+
+/** How late timers come: what a call has to wait for others on the one thread. Returns how to end it. */
+export function measureLag(registry: Registry): () => void {
+  const lag = new Histogram({
+    name: "cofferdam_event_loop_lag_seconds",
+    help: "How much later than asked a timer came.",
+    buckets: LAG_SECONDS,
+    registers: [registry],
+  });
+  let due = performance.now() + LAG_EVERY_MS;
+  const timer = setInterval(() => {
+    const now = performance.now();
+    lag.observe(Math.max(0, now - due) / 1000);
+    due = now + LAG_EVERY_MS;
+  }, LAG_EVERY_MS);
+  return () => clearInterval(timer);
+}
