@@ -31,10 +31,12 @@ import { healthRoutes } from "./health.ts";
 import { keyRoutes } from "./keys.ts";
 import { createLimits } from "./limits.ts";
 import { loginRoutes, pendingLoginRoutes } from "./logins.ts";
+import { metricsRoutes } from "./metrics.ts";
 import { meRoutes } from "./me.ts";
 import { namespaceRoutes } from "./namespaces.ts";
 import { recordRefusals } from "./refused.ts";
 import type { Status } from "./status.ts";
+import type { Watch } from "./watch.ts";
 import { webhookRoutes } from "./webhooks.ts";
 
 export interface ComposeParts {
@@ -52,6 +54,7 @@ export interface ComposeParts {
   readonly stopSandbox: (id: NamespaceId) => Promise<void>;
   readonly removeFiles: (id: NamespaceId) => Promise<void>;
   readonly usage: (id: NamespaceId) => Promise<{ readonly bytes: number; readonly files: number }>;
+  readonly watch: Pick<Watch, "ready" | "page">;
   readonly status: () => Promise<Status>;
   readonly doctor: () => Promise<Check[]>;
   readonly settings: () => Setting[];
@@ -85,7 +88,6 @@ export function composeApi(parts: ComposeParts) {
   const streams = createEventStreams({ reader, ledger, log });
 
   const shared = (access: Access): AnyElysia[] => [
-    healthRoutes(),
     keyRoutes({ access, keys, namespaces }),
     namespaceRoutes({ access, namespaces, usage: parts.usage }),
     loginRoutes({ access, logins }),
@@ -93,6 +95,7 @@ export function composeApi(parts: ComposeParts) {
     eventRoutes({ access, reader, streams }),
     ...parts.namespaceRoutes(access),
   ];
+  const { ready, page } = parts.watch;
   const limits = createLimits({ rates: parts.rates });
   const refusals = createRefusals({ ledger, log });
   const account = { keys, namespaces, workspaces, calls, contexts, limits };
@@ -106,6 +109,7 @@ export function composeApi(parts: ComposeParts) {
       contexts,
       encrypted,
       routes: [
+        healthRoutes({ ready, detailed: false }),
         meRoutes({ access }),
         deviceRoutes({ logins, contexts }),
         devicePage({ access, logins, confirmations, contexts }),
@@ -116,6 +120,8 @@ export function composeApi(parts: ComposeParts) {
       log,
       contexts,
       routes: [
+        healthRoutes({ ready, detailed: true }),
+        metricsRoutes({ access: operator, page }),
         adminRoutes({ access: operator, workspaces, setup, status, doctor, settings }),
         applianceEventRoutes({ access: operator, reader, streams }),
         auditRoutes({ access: operator, db, ledger, headKey, signer }),

@@ -1,8 +1,12 @@
 import { Elysia } from "elysia";
+import { hostAndPort, type Endpoint } from "../config/listen.ts";
+import { AppError } from "../errors.ts";
 import type { Access } from "./auth.ts";
+import { errorResponse } from "./errors.ts";
+import { bind, type BunServer } from "./listener.ts";
 
 export interface MetricsPage {
-  render(): Promise<string>;
+  readonly render: () => Promise<string>;
   readonly contentType: string;
 }
 
@@ -15,14 +19,16 @@ export function metricsRoutes({ access, page }: { readonly access: Access; reado
 }
 
 /** The same for a Prometheus that can't ask a unix socket: a port of this host, and nothing but this on it. */
-export function openMetricsPort(endpoint: { hostname: string; port: number }, page: MetricsPage) {
-  return Bun.serve({
-    ...endpoint,
-    development: false,
-    reusePort: false,
-    routes: { "/metrics": { GET: () => answer(page) } },
-    fetch: () => Response.json({ detail: "There is nothing here but GET /metrics." }, { status: 404 }),
-  });
+export function openMetricsPort(endpoint: Endpoint, page: MetricsPage): BunServer {
+  return bind(`the address ${hostAndPort(endpoint)}`, () =>
+    Bun.serve({
+      ...endpoint,
+      development: false,
+      reusePort: false,
+      routes: { "/metrics": { GET: () => answer(page) } },
+      fetch: () => errorResponse(new AppError("not_found", "There is nothing here but GET /metrics.")),
+    }),
+  );
 }
 
 async function answer({ render, contentType }: MetricsPage): Promise<Response> {

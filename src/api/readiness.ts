@@ -2,10 +2,11 @@ import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { createRecent } from "./recent.ts";
 
-/** What has to work for calls to be answered well; `look` resolves with a sentence when it does not, or throws. */
+/** What has to work for calls to be answered well. */
 export interface ReadyCheck {
   readonly name: string;
-  readonly look: () => Promise<string | null>;
+  /** Throws when it does not. */
+  readonly look: () => Promise<unknown>;
 }
 
 export interface Reason {
@@ -54,7 +55,7 @@ async function faultOf({ look }: ReadyCheck, patienceMs: number): Promise<string
   const late = Promise.withResolvers<string>();
   const timer = setTimeout(() => late.resolve(`it did not answer within ${patienceMs / 1000} s`), patienceMs);
   try {
-    return await Promise.race([look(), late.promise]);
+    return await Promise.race([look().then(() => null), late.promise]);
   } catch (error) {
     if (error instanceof AppError) return error.message;
     if (!(error instanceof Error)) return String(error);

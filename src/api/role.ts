@@ -12,6 +12,7 @@ import { peerCredentials } from "../kernel/peer.ts";
 import type { LineWriter } from "../kernel/stderr.ts";
 import { statfs } from "../kernel/statfs.ts";
 import type { Log } from "../log.ts";
+import { createMetrics } from "../metrics/metrics.ts";
 import type { Check } from "../protocol/sandboxd.ts";
 import { listenForSandboxes } from "../sandbox/connections.ts";
 import { createExec } from "../sandbox/exec.ts";
@@ -20,17 +21,18 @@ import { createSecrets } from "../secrets.ts";
 import { createVolumes, type Volumes } from "../volumes/volumes.ts";
 import { openPoster } from "../webhooks/post.ts";
 import { startWebhooks } from "../webhooks/start.ts";
-import { createAccessLog } from "./access-log.ts";
 import { createCertificate } from "./certificate.ts";
 import { composeApi } from "./compose.ts";
 import { createContexts } from "./context.ts";
 import { execRoutes } from "./exec.ts";
 import { execJudges } from "./exec-event.ts";
 import { fileRoutes } from "./files.ts";
+import { openMetricsPort } from "./metrics.ts";
 import { operatorExecRoutes } from "./operator-exec.ts";
 import { openRedirect } from "./redirect.ts";
 import { startServer } from "./server.ts";
 import { createStatus } from "./status.ts";
+import { createWatch } from "./watch.ts";
 
 export interface ApiRoleParts {
   readonly instance: Instance;
@@ -45,6 +47,7 @@ export interface ApiRoleParts {
 
 /** Sandboxes are started by root alone. */
 const SANDBOXD_UID = 0;
+const MIB = 1024 * 1024;
 const STOP_PATIENCE_MS = 35_000;
 const HEALTH_TIMEOUT_MS = 10_000;
 const SETTLE_EVERY_MS = 10 * 60_000;
@@ -76,7 +79,9 @@ export async function startApi(parts: ApiRoleParts) {
     log,
   });
   const sandboxd = createSandboxdClient({ path: instance.sockets.sandboxd, log });
-  const exec = createExec({ config: first, sandboxd, connections, log, prepare: volumes.ensure });
+  const metrics = createMetrics();
+  const { meters: meter } = metrics;
+  const exec = createExec({ config: first, sandboxd, connections, log, prepare: volumes.ensure, meter });
   const poster = openPoster(() => settings.current.config.webhooks);
   const webhooks = startWebhooks({
     db,
@@ -84,9 +89,27 @@ export async function startApi(parts: ApiRoleParts) {
     secrets,
     log,
     ...poster,
+    meter,
     retentionDays: () => settings.current.config.events.retention_days,
   });
+  const watch = createWatch({
+    log,
+    stderr,
+    metrics,
+    ledger,
+    askDatabase: () => db.$client.execute("SELECT 1 FROM heads LIMIT 1"),
+    askSandboxd: () => sandboxd.call("status", {}),
+    askGateway: () => askHealth(instance.sockets.gateway),
+    execStats: () => exec.stats(),
+    webhookStats: () => webhooks.stats(),
+    disk: () => ({
+      ...statfs(instance.api.dir),
+      floorBytes: settings.current.config.quota.disk_floor_mb * MIB,
+    }),
+  });
   const status = createStatus({
+    ready: watch.ready,
+    webhookStats: () => webhooks.stats(),
     inst: instance.inst,
     listen: () => listen,
     url: () => url,
@@ -108,6 +131,7 @@ export async function startApi(parts: ApiRoleParts) {
     contexts,
     encrypted: certificate !== null,
     webhooks,
+    watch,
     namespaceLimit: () => settings.current.config.quota.namespaces,
     rates: () => settings.current.config.rate,
     stopSandbox: async (id) => exec.stopNamespace(id),
@@ -128,7 +152,7 @@ export async function startApi(parts: ApiRoleParts) {
     pair: certificate?.pair() ?? null,
     adminSocket: instance.sockets.admin,
     contexts,
-    onAnswered: createAccessLog("api", stderr.write),
+    onAnswered: watch.onAnswered,
     log,
   });
   const listen = hostAndPort({ hostname: listening.hostname, port: server.port });
@@ -137,6 +161,7 @@ export async function startApi(parts: ApiRoleParts) {
     certificate === null || listening.redirect === null
       ? null
       : openRedirect({ endpoint: listening.redirect, httpsPort: server.port, covers: certificate.covers });
+  const metricsPort = listening.metrics === null ? null : openMetricsPort(listening.metrics, watch.page);
 
   const failed = (what: string) => (error: unknown) => log.error(what, { cause: error });
   const timers = [keys, namespaces].map(({ lastUse }) => lastUse.start(failed("last use was not stored")));
@@ -187,6 +212,8 @@ export async function startApi(parts: ApiRoleParts) {
       // They would never end by themselves.
       streams.close();
       await stopped;
+      await metricsPort?.stop(true);
+      metrics.stop();
       poster.close();
       await exec.close();
       connections.close();

@@ -2,7 +2,9 @@ import type { Ledger } from "../audit/ledger.ts";
 import type { Database } from "../db/open.ts";
 import { AppError } from "../errors.ts";
 import type { Check, OperationResult } from "../protocol/sandboxd.ts";
+import type { Reading } from "../metrics/readings.ts";
 import type { SandboxdClient } from "../sandbox/sandboxd-client.ts";
+import type { Readiness } from "./readiness.ts";
 
 export interface Status {
   readonly instance: string;
@@ -10,8 +12,17 @@ export interface Status {
   readonly url: string;
   readonly uptime_s: number;
   readonly memory_bytes: number;
+  /** Sentences that say why not; none when it is. */
+  readonly not_ready: readonly string[];
   readonly exec: { readonly running: number; readonly waiting: number; readonly warm: number };
   readonly disk: { readonly free_bytes: number; readonly total_bytes: number };
+  readonly events: { readonly total: number; readonly chains: number };
+  readonly webhooks: {
+    readonly enabled: number;
+    readonly in_flight: number;
+    /** Of the delivery that is longest overdue. */
+    readonly overdue_s: number;
+  };
   /** A sentence when sandboxd does not answer. */
   readonly sandboxes: OperationResult<"status"> | string;
 }
@@ -21,6 +32,8 @@ export interface StatusParts {
   readonly listen: () => string;
   readonly url: () => string;
   readonly startedAt: number;
+  readonly ready: Readiness;
+  readonly webhookStats: () => Reading["webhooks"];
   readonly execStats: () => Status["exec"];
   readonly disk: () => { readonly availableBytes: number; readonly totalBytes: number };
   readonly sandboxd: Pick<SandboxdClient, "call">;
@@ -40,15 +53,24 @@ export function createStatus(parts: StatusParts) {
     async status(): Promise<Status> {
       const { availableBytes, totalBytes } = parts.disk();
       const { running, waiting, warm } = parts.execStats();
+      const { total, chains } = parts.ledger.stats();
+      const { endpoints, inFlight, overdueMs } = parts.webhookStats();
+      const [reasons, sandboxes] = await Promise.all([
+        parts.ready(),
+        parts.sandboxd.call("status", {}).catch(sentence),
+      ]);
       return {
         instance: parts.inst,
         listen: parts.listen(),
         url: parts.url(),
         uptime_s: Math.floor((Date.now() - parts.startedAt) / 1000),
         memory_bytes: process.memoryUsage.rss(),
+        not_ready: reasons.map(({ name, detail }) => `${name}: ${detail}`),
         exec: { running, waiting, warm },
         disk: { free_bytes: availableBytes, total_bytes: totalBytes },
-        sandboxes: await parts.sandboxd.call("status", {}).catch(sentence),
+        events: { total, chains },
+        webhooks: { enabled: endpoints, in_flight: inFlight, overdue_s: Math.round(overdueMs / 1000) },
+        sandboxes,
       };
     },
 

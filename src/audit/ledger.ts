@@ -272,11 +272,12 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     /** What the start found changed from outside. */
     breaks,
     head: (chain: Chain): Head | null => heads.get(chain) ?? null,
-    /** `events` and `commits` since the start; `newestAt` in microseconds, 0 before the first event. */
+    /** `events` and `commits` since the start, `total` of all time; `newestAt` in microseconds, 0 before the first. */
     stats: () => ({
       ...stats,
       chains: heads.size,
       waiting: queue.length,
+      total: heads.values().reduce((sum, { seq }) => sum + seq, 0),
       applianceSeq: heads.get("appliance")?.seq ?? 0,
       newestAt: heads.values().reduce((newest, { createdAt }) => Math.max(newest, createdAt), 0),
     }),

@@ -12,8 +12,11 @@ const statusAnswer = z.object({
   url: z.string(),
   uptime_s: z.number(),
   memory_bytes: z.number(),
+  not_ready: z.array(z.string()),
   exec: z.object({ running: z.number(), waiting: z.number(), warm: z.number() }),
   disk: z.object({ free_bytes: z.number(), total_bytes: z.number() }),
+  events: z.object({ total: z.number(), chains: z.number() }),
+  webhooks: z.object({ enabled: z.number(), in_flight: z.number(), overdue_s: z.number() }),
   sandboxes: z.union([operations.status.result, z.string()]),
 });
 
@@ -24,15 +27,22 @@ export const status = defineCommand({
   async run({ args }) {
     const answer = await connect(args.data).ask(statusAnswer, "/admin/status");
     print(args.json, answer, () => {
-      const { exec, disk, sandboxes } = answer;
+      const { exec, disk, events, webhooks, sandboxes } = answer;
       const lines = [
         ["instance", answer.instance],
         [
           "API",
           `${answer.url}, up ${duration(answer.uptime_s)}, ${shortSize(answer.memory_bytes)} of memory`,
         ],
+        ["ready", answer.not_ready.length === 0 ? "yes" : `no: ${answer.not_ready.join("; ")}`],
         ["commands", `${exec.running} running, ${exec.waiting} waiting, ${exec.warm} warm namespaces`],
         ["disk", `${shortSize(disk.free_bytes)} free of ${shortSize(disk.total_bytes)}`],
+        ["events", `${events.total} in ${events.chains} chains`],
+        [
+          "webhooks",
+          `${webhooks.enabled} enabled, ${webhooks.in_flight} attempts under way, ` +
+            (webhooks.overdue_s === 0 ? "none overdue" : `overdue by ${duration(webhooks.overdue_s)}`),
+        ],
         ...(typeof sandboxes === "string"
           ? [["sandboxes", sandboxes]]
           : [

@@ -16,6 +16,8 @@ export interface Listening extends Endpoint {
   /** CIDRs of the proxies that tell who their clients are. */
   readonly proxies: readonly string[];
   readonly redirect: Endpoint | null;
+  /** Of this host alone: it asks for no key. */
+  readonly metrics: Endpoint | null;
 }
 
 /** Throws a sentence that says what to set, so that nothing starts to send keys over a network in the clear. */
@@ -50,6 +52,7 @@ export function listeningOf(http: Config["http"]): Listening {
     tls,
     proxies: http.behind_proxy,
     redirect: redirectOf(http, tls !== null),
+    metrics: metricsOf(http),
   };
 }
 
@@ -63,6 +66,17 @@ function redirectOf(http: Config["http"], tls: boolean): Endpoint | null {
     );
   }
   return endpoint("redirect_listen", http.redirect_listen);
+}
+
+function metricsOf(http: Config["http"]): Endpoint | null {
+  if (http.metrics_listen === "") return null;
+  const where = endpoint("metrics_listen", http.metrics_listen);
+  if (isLoopback(where.hostname)) return where;
+  throw new AppError(
+    "invalid",
+    `[http] metrics_listen = "${http.metrics_listen}" would tell the network how busy this host is, without a key; ` +
+      "use a loopback address such as 127.0.0.1:9090, and a tunnel or a proxy that asks who calls.",
+  );
 }
 
 function endpoint(key: string, text: string): Endpoint {

@@ -1,8 +1,9 @@
 import { Counter, Histogram, type Registry } from "prom-client";
 import type { ExecMeter } from "../sandbox/meter.ts";
+import type { DeliveryMeter } from "../webhooks/meter.ts";
 
 /** What is measured as it happens; the rest is read when somebody asks. */
-export interface Meters extends ExecMeter {
+export interface Meters extends ExecMeter, DeliveryMeter {
   /** `route` is a pattern, or null where there is none: only what the appliance names itself becomes a label. */
   answered(route: string | null, method: string, status: number, seconds: number): void;
 }
@@ -10,6 +11,8 @@ export interface Meters extends ExecMeter {
 const METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
 /** From a look-up to a command that takes its whole wall clock. */
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
+/** Up to the last of a delivery's retries. */
+const DELAY_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600, 86_400];
 const LAG_SECONDS = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5];
 const LAG_EVERY_MS = 500;
 
@@ -23,7 +26,8 @@ export function createMeters(registry: Registry): Meters {
     registers,
   });
   // What the histogram has counted, under the name that one looks for.
-  const _total = new Counter({
+  // oxlint-disable-next-line no-new
+  new Counter({
     name: "cofferdam_http_requests_total",
     help: "Requests that were answered.",
     labelNames: ["route", "method", "status"] as const,
@@ -66,6 +70,18 @@ export function createMeters(registry: Registry): Meters {
     buckets: SECONDS,
     registers,
   });
+  const attempts = new Counter({
+    name: "cofferdam_webhook_attempts_total",
+    help: "Attempts to deliver to a webhook; dead ones were the last of their delivery.",
+    labelNames: ["result"] as const,
+    registers,
+  });
+  const deliverySeconds = new Histogram({
+    name: "cofferdam_webhook_delivery_delay_seconds",
+    help: "Time from an event to its delivery.",
+    buckets: DELAY_SECONDS,
+    registers,
+  });
 
   return {
     answered(route, method, status, seconds) {
@@ -82,6 +98,10 @@ export function createMeters(registry: Registry): Meters {
     ended(outcome, seconds) {
       execs.inc({ outcome });
       if (seconds !== null) execSeconds.observe(seconds);
+    },
+    attempted(result, sinceEventMs) {
+      attempts.inc({ result });
+      if (result === "delivered") deliverySeconds.observe(Math.max(0, sinceEventMs) / 1000);
     },
   };
 }

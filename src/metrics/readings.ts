@@ -10,6 +10,7 @@ export interface Reading {
   /** null while sandboxd does not answer. */
   readonly sandboxd: Pick<OperationResult<"status">, "pool" | "sandboxes" | "memory_available_bytes"> | null;
   readonly audit: ReturnType<Ledger["stats"]>;
+  readonly webhooks: { readonly endpoints: number; readonly inFlight: number; readonly overdueMs: number };
   readonly disk: {
     readonly availableBytes: number;
     readonly totalBytes: number;
@@ -20,7 +21,7 @@ export interface Reading {
   readonly cpuSeconds: number;
 }
 
-/** One number of a reading, or one for each value of its label. null: there is none now. */
+/** One number of a reading; null when there is none now. */
 interface Measure {
   readonly name: string;
   readonly help: string;
@@ -85,6 +86,17 @@ const GAUGES: readonly Measure[] = [
     name: "audit_last_event_timestamp_seconds",
     help: "When the newest event of all chains was written.",
     read: ({ audit }) => audit.newestAt / 1e6,
+  },
+  { name: "webhooks", help: "Enabled webhooks.", read: ({ webhooks }) => webhooks.endpoints },
+  {
+    name: "webhook_attempts_in_flight",
+    help: "Attempts to deliver that are under way.",
+    read: ({ webhooks }) => webhooks.inFlight,
+  },
+  {
+    name: "webhook_overdue_seconds",
+    help: "How long the delivery that is longest overdue has been so.",
+    read: ({ webhooks }) => webhooks.overdueMs / 1000,
   },
   {
     name: "disk_free_bytes",

@@ -14,6 +14,7 @@ import {
   type Taken,
 } from "./deliveries.ts";
 import { createEndpoint, type Endpoint, type Target } from "./endpoint.ts";
+import type { DeliveryMeter } from "./meter.ts";
 import { fanOut } from "./outbox.ts";
 import { nextDelay } from "./schedule.ts";
 import { share } from "./share.ts";
@@ -26,6 +27,7 @@ export interface DispatcherParts {
   readonly post: Post;
   /** Ends a webhook for good reason: it takes itself out of here. */
   readonly giveUp: (id: WebhookId, reason: string) => Promise<void>;
+  readonly meter?: DeliveryMeter;
   /** In [0, 1). */
   readonly random?: () => number;
 }
@@ -225,8 +227,10 @@ export function createDispatcher(parts: DispatcherParts) {
 
   function settle(endpoint: Endpoint, taken: Taken, { ok, status, error, retryAfterMs }: Outcome): void {
     const { id } = endpoint.state.target;
+    const delay = ok ? null : nextDelay(taken.attempts, retryAfterMs, random);
+    const sinceEventMs = clock.now() - taken.eventAt / 1000;
+    parts.meter?.attempted(ok ? "delivered" : delay === null ? "dead" : "failed", sinceEventMs);
     if (ok) return finish(id, taken, { state: "delivered", status, error: null });
-    const delay = nextDelay(taken.attempts, retryAfterMs, random);
     if (delay === null) return finish(id, taken, { state: "dead", status, error });
     finish(id, taken, { state: "waiting", status, error }, clock.now() + delay);
   }
@@ -306,6 +310,8 @@ export function createDispatcher(parts: DispatcherParts) {
       endpoints: endpoints.size,
       inFlight,
       turns,
+      /** How long the delivery that is longest overdue has been so, in milliseconds. */
+      overdueMs: endpoints.values().reduce((most, { state }) => Math.max(most, clock.now() - state.dueAt), 0),
       /** Nothing is under way, and nothing is left to do before time passes. */
       isIdle: inFlight === 0 && !turning && turnTimer === null && finished.length === 0 && behind.size === 0,
     }),

@@ -6,6 +6,7 @@ import type { Post } from "./attempt.ts";
 import { systemClock, type Clock } from "./clock.ts";
 import { createDispatcher } from "./dispatcher.ts";
 import { createHistory } from "./history.ts";
+import type { DeliveryMeter } from "./meter.ts";
 import { sweep } from "./sweep.ts";
 import { createWebhooks } from "./webhooks.ts";
 
@@ -17,6 +18,7 @@ export interface WebhooksStart {
   readonly post: Post;
   readonly check: (url: string) => Promise<string>;
   readonly retentionDays: () => number;
+  readonly meter?: DeliveryMeter;
   readonly clock?: Clock;
   /** In [0, 1). */
   readonly random?: () => number;
@@ -37,6 +39,7 @@ export function startWebhooks(parts: WebhooksStart) {
     clock,
     post,
     giveUp: (id, reason) => webhooks.giveUp(id, reason),
+    ...(parts.meter === undefined ? {} : { meter: parts.meter }),
     ...(random === undefined ? {} : { random }),
   });
   const webhooks = createWebhooks({ db, ledger, secrets, clock, dispatcher, check });

@@ -7,6 +7,7 @@ import { namespaceId, type NamespaceId } from "../../../src/ids.ts";
 import { createLog } from "../../../src/log.ts";
 import { listenForSandboxes, type Connections } from "../../../src/sandbox/connections.ts";
 import { createExec, type Exec } from "../../../src/sandbox/exec.ts";
+import type { ExecMeter } from "../../../src/sandbox/meter.ts";
 import { createSandboxdClient, type SandboxdClient } from "../../../src/sandbox/sandboxd-client.ts";
 import { FakeSandboxd } from "../../fixtures/fake-sandboxd.ts";
 
@@ -18,12 +19,13 @@ let sandboxd: FakeSandboxd;
 let client: SandboxdClient;
 let exec: Exec;
 
-function start(settings: Partial<Config["exec"]> = {}): void {
+function start(settings: Partial<Config["exec"]> = {}, meter?: ExecMeter): void {
   exec = createExec({
     config: configSchema.parse({ exec: { timeout_s: 1, output_mb: 1, ...settings } }),
     sandboxd: client,
     connections,
     log,
+    ...(meter === undefined ? {} : { meter }),
   });
 }
 
@@ -131,6 +133,39 @@ test("a reloaded configuration holds for the calls that come after", async () =>
   expect(await errorOf(run(a, "x".repeat(1025)))).toMatchObject({ code: "too_large" });
   expect(await before).toMatchObject({ code: "timeout" });
   expect((await after).stdout.length).toBe(2 * 1024 * 1024);
+});
+
+test("the meter is told how each command waited and ended, and where its sandbox came from", async () => {
+  const ended: string[] = [];
+  const opened: string[] = [];
+  let waited = 0;
+  const meter: ExecMeter = {
+    waited: (seconds) => void (waited += Number(seconds >= 0)),
+    opened: (source, seconds) => void opened.push(seconds > 0 ? source : "in no time"),
+    ended: (outcome, seconds) => void ended.push(`${outcome} ${seconds === null ? "untimed" : "timed"}`),
+  };
+  start({ per_namespace: 1, queue: 0 }, meter);
+  await run(a, "out fine");
+  await run(a, "exit 3");
+  await errorOf(run(a, "sleep 60000"));
+  const gone = new AbortController();
+  const hangsUp = errorOf(run(a, "sleep 60000", gone.signal));
+  await until(() => sandboxd.of(a)?.[1].init.runs === 4);
+  await errorOf(run(a, "out one too many"));
+  gone.abort();
+  await hangsUp;
+  sandboxd.stop();
+  await errorOf(run(b, "out without sandboxd"));
+  expect(ended).toEqual([
+    "zero timed",
+    "nonzero timed",
+    "timeout untimed",
+    "refused untimed",
+    "hung_up untimed",
+    "refused untimed",
+  ]);
+  expect(opened).toEqual(["boot"]);
+  expect(waited).toBe(5);
 });
 
 describe("the end of a command", () => {

@@ -20,6 +20,7 @@ test("loopback needs nothing", () => {
       tls: null,
       proxies: [],
       redirect: null,
+      metrics: null,
     });
   }
 });
@@ -87,4 +88,15 @@ test("the URL that is shown", () => {
   expect(url({ listen: "0.0.0.0:443", ...TLS }, ["*.a.test", "b.a.test"])).toBe("https://b.a.test");
   expect(url({ listen: "[::]:8443", ...TLS }, ["2001:DB8::1"])).toBe("https://[2001:db8::1]:8443");
   expect(url({ listen: "192.0.2.1:443", ...TLS }, ["b.a.test"])).toBe("https://192.0.2.1");
+});
+
+test("metrics are of this host alone", () => {
+  expect(of({ metrics_listen: "127.0.0.1:9090" }).metrics).toEqual({ hostname: "127.0.0.1", port: 9090 });
+  expect(of({ metrics_listen: "[::1]:9090" }).metrics).toEqual({ hostname: "::1", port: 9090 });
+  for (const metrics_listen of ["0.0.0.0:9090", "[::]:9090", "192.0.2.1:9090", "example.com:9090"]) {
+    expect(() => of({ ...TLS, metrics_listen })).toThrow(
+      `[http] metrics_listen = "${metrics_listen}" would tell the network how busy this host is, without a key; ` +
+        "use a loopback address such as 127.0.0.1:9090, and a tunnel or a proxy that asks who calls.",
+    );
+  }
 });
