@@ -77,22 +77,34 @@ export function openListener(parts: ListenerParts) {
   async function replace(pair: Pair): Promise<void> {
     const old = state.current;
     shareAddress(old.fd);
-    state.current = open(port, pair, true);
-    steerConnections(state.current.fd, 1);
+    const next = open(port, pair, true);
+    try {
+      // The old one is the first of the two: all before it have left.
+      steerConnections(next.fd, 1);
+    } catch (error) {
+      await close(next.server);
+      throw error;
+    }
+    state.current = next;
     old.generation.retired = true;
     await Bun.sleep(handoverMs);
     if (state.stopped) return;
     vacateListening(old.fd);
     // Until then idle connections are left to their clients, or a request could meet the end of its connection.
-    const retire = setTimeout(() => void old.server.stop().then(() => servers.delete(old.server)), idleMs);
+    const retire = setTimeout(() => void close(old.server), idleMs);
     retire.unref();
+  }
+
+  /** Calls in flight end first. */
+  async function close(server: BunServer): Promise<void> {
+    await server.stop();
+    servers.delete(server);
   }
 
   const queue = { last: Promise.resolve() };
 
   return {
     port,
-    hostname: endpoint.hostname,
 
     /** For connections from now on. Resolves when no new one can meet the certificate before. */
     replace: (pair: Pair): Promise<void> => {
