@@ -49,6 +49,7 @@ export function take(
       WHERE webhook_id = :id AND event_at IN (
         SELECT event_at FROM deliveries WHERE webhook_id = :id AND state = 'waiting' AND due_at <= :now
         ORDER BY due_at, event_at LIMIT :limit)
+        AND EXISTS (SELECT 1 FROM webhooks WHERE id = :id AND state = 'enabled')
       RETURNING event_at, event_id, type, attempts,
         (SELECT body FROM events AS e WHERE e.chain = :chain AND e.created_at = deliveries.event_at) AS body`,
     args: { id: webhook.id, chain: webhook.workspaceId, now, until: now + leaseMs, limit },

@@ -3,19 +3,11 @@ import type { WebhookId, WorkspaceId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import { attempt, isGone, type Outcome, type Post, type Sendable } from "./attempt.ts";
 import type { Clock } from "./clock.ts";
-import {
-  nextDue,
-  record,
-  recordLast,
-  take,
-  takenRows,
-  type LastDelivery,
-  type Recorded,
-  type Taken,
-} from "./deliveries.ts";
+import { nextDue, record, recordLast, take, takenRows, type Recorded, type Taken } from "./deliveries.ts";
 import { createEndpoint, type Endpoint, type Target } from "./endpoint.ts";
 import type { DeliveryMeter } from "./meter.ts";
 import { fanOut } from "./outbox.ts";
+import { createResults } from "./results.ts";
 import { nextDelay } from "./schedule.ts";
 import { share } from "./share.ts";
 import { EVENT_GONE } from "./sweep.ts";
@@ -58,10 +50,7 @@ export function createDispatcher(parts: DispatcherParts) {
   const behind = new Map<WorkspaceId, number>();
   /** May have something due since the transaction that is under way looked. */
   const poked = new Set<WebhookId>();
-  let finished: Recorded[] = [];
-  let last = new Map<WebhookId, LastDelivery>();
-  /** Called when what is in `last` now has been stored. */
-  let stored: (() => void)[] = [];
+  const results = createResults();
   let inFlight = 0;
   let turning = false;
   let stopping = false;
@@ -108,42 +97,34 @@ export function createDispatcher(parts: DispatcherParts) {
     }
     turning = false;
     if (failed) wake(AFTER_FAILURE_MS);
-    else if (finished.length > 0 || last.size > 0 || (behind.size > 0 && !stopping)) wake();
+    else if (!results.isEmpty() || (behind.size > 0 && !stopping)) wake();
     else setAlarm();
   }
 
   async function transaction(): Promise<void> {
     const now = clock.now();
-    const results = finished;
-    const shown = [...last.values()];
     const chains = stopping ? [] : [...behind];
     const chosen = stopping ? [] : choose(now, new Set(chains.map(([chain]) => chain)));
+    if (results.isEmpty() && chains.length + chosen.length === 0) return;
+    const taken = results.take();
+    poked.clear();
     const touched = new Set([
-      ...shown.map(({ webhookId }) => webhookId),
+      ...taken.shown.map(({ webhookId }) => webhookId),
       ...chosen.map(([{ state }]) => state.target.id),
     ]);
     for (const [id, { state }] of endpoints) if (behind.has(state.target.workspaceId)) touched.add(id);
-    if (results.length + shown.length + chains.length + chosen.length === 0) return;
-    finished = [];
-    last = new Map();
-    const waiting = stored;
-    stored = [];
-    poked.clear();
     const statements = [
-      record(results),
-      recordLast(shown),
+      record(taken.finished),
+      recordLast(taken.shown),
       ...chains.flatMap(([chain, upTo]) => fanOut(chain, { upTo, limit: fanOutLimit(chain), now })),
       ...chosen.map(([{ state }, limit]) => take(state.target, { now, leaseMs: LEASE_MS, limit })),
       nextDue([...touched]),
     ];
     const answers = await db.$client.batch(statements, "write").catch((error: unknown) => {
-      // Nothing of it happened.
-      finished = [...results, ...finished];
-      last = new Map([...shown.map((one) => [one.webhookId, one] as const), ...last]);
-      stored = [...waiting, ...stored];
+      taken.undo();
       throw error;
     });
-    for (const resolve of waiting) resolve();
+    taken.done();
     for (const [index, [chain, upTo]] of chains.entries()) {
       const reached = answers[2 + 2 * index + 1]?.rows[0]?.["event_at"];
       const isDone = reached === undefined || Number(reached) >= upTo;
@@ -219,7 +200,7 @@ export function createDispatcher(parts: DispatcherParts) {
     else endpoint.pace.failed(outcome.tookMs, now, outcome.retryAfterMs);
     const isLost = endpoint.learn(outcome, secrets, now);
     const { ok, status, error } = outcome;
-    last.set(id, { webhookId: id, ok, at: now, status, error, failingSince: endpoint.state.failingSince });
+    results.show({ webhookId: id, ok, at: now, status, error, failingSince: endpoint.state.failingSince });
     if (isGone(outcome)) lose(endpoint, "Its endpoint answered 410: gone.");
     else if (isLost) lose(endpoint, "Its endpoint failed for 5 days.");
     return outcome;
@@ -241,7 +222,7 @@ export function createDispatcher(parts: DispatcherParts) {
     result: Pick<Recorded, "state" | "status" | "error">,
     dueAt = 0,
   ): void {
-    finished.push({ webhookId, eventAt, attempts, dueAt, ...result });
+    results.add({ webhookId, eventAt, attempts, dueAt, ...result });
   }
 
   function lose(endpoint: Endpoint, reason: string): void {
@@ -258,7 +239,7 @@ export function createDispatcher(parts: DispatcherParts) {
     /** An enabled webhook, new or changed. */
     put(target: Target): void {
       const known = endpoints.get(target.id);
-      if (known === undefined) endpoints.set(target.id, createEndpoint(target, 0, random));
+      if (known === undefined) endpoints.set(target.id, createEndpoint(target, clock.now(), random));
       else known.state.target = target;
       wake();
     },
@@ -273,7 +254,7 @@ export function createDispatcher(parts: DispatcherParts) {
     /** Somebody wants something of this webhook delivered now. */
     poke(id: WebhookId): void {
       const endpoint = endpoints.get(id);
-      if (endpoint !== undefined) endpoint.state.dueAt = 0;
+      if (endpoint !== undefined) endpoint.state.dueAt = Math.min(endpoint.state.dueAt, clock.now());
       endpoint?.pace.open();
       poked.add(id);
       wake();
@@ -299,10 +280,8 @@ export function createDispatcher(parts: DispatcherParts) {
       const outcome = await send(endpoint, event, controller.signal);
       endpoint.inFlight.delete(controller);
       inFlight--;
-      await new Promise<void>((resolve) => {
-        stored.push(resolve);
-        wake();
-      });
+      wake();
+      await results.stored();
       return outcome;
     },
 
@@ -313,7 +292,7 @@ export function createDispatcher(parts: DispatcherParts) {
       /** How long the delivery that is longest overdue has been so, in milliseconds. */
       overdueMs: endpoints.values().reduce((most, { state }) => Math.max(most, clock.now() - state.dueAt), 0),
       /** Nothing is under way, and nothing is left to do before time passes. */
-      isIdle: inFlight === 0 && !turning && turnTimer === null && finished.length === 0 && behind.size === 0,
+      isIdle: inFlight === 0 && !turning && turnTimer === null && results.isEmpty() && behind.size === 0,
     }),
 
     /** Lets what is under way end, for so long; the rest is left to its lease. */
@@ -321,7 +300,7 @@ export function createDispatcher(parts: DispatcherParts) {
       stopping = true;
       cancelAlarm?.();
       const deadline = performance.now() + patienceMs;
-      const isBusy = () => inFlight > 0 || finished.length > 0 || last.size > 0 || turning;
+      const isBusy = () => inFlight > 0 || !results.isEmpty() || turning;
       while (isBusy() && performance.now() < deadline) await Bun.sleep(5);
       for (const { inFlight } of endpoints.values()) for (const controller of inFlight) controller.abort();
       if (turnTimer !== null) clearTimeout(turnTimer);

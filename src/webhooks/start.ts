@@ -1,5 +1,7 @@
+import type { Origin } from "../audit/event.ts";
 import type { Ledger } from "../audit/ledger.ts";
 import type { Database } from "../db/open.ts";
+import type { WebhookId, WorkspaceId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import type { Secrets } from "../secrets.ts";
 import type { Post } from "./attempt.ts";
@@ -62,6 +64,11 @@ export function startWebhooks(parts: WebhooksStart) {
   return {
     ...webhooks,
     ...history,
+    async remove(workspaceId: WorkspaceId, id: WebhookId, origin: Origin): Promise<void> {
+      await webhooks.remove(workspaceId, id, origin);
+      void sweepNow();
+    },
+
     stats: dispatcher.stats,
     sweep: sweepNow,
 

@@ -16,8 +16,15 @@ interface SweepParts {
   readonly retentionDays: () => number;
 }
 
-/** Removes deliveries that nobody looks at any more, and webhooks that were deleted once they have none left. */
+/**
+ * Removes deliveries that nobody looks at any more, webhooks that were deleted once they have none left, and secrets that
+ * sign no more.
+ */
 export async function sweep({ db, clock, retentionDays }: SweepParts): Promise<void> {
+  await db.$client.execute({
+    sql: "UPDATE webhooks SET previous_secret = NULL, previous_until = NULL WHERE previous_until <= ?",
+    args: [clock.now()],
+  });
   const { rows } = await db.$client.execute("SELECT id, workspace_id, state FROM webhooks");
   const nowUs = clock.now() * 1000;
   for (const row of rows) {

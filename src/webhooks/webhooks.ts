@@ -205,12 +205,13 @@ export function createWebhooks({ db, ledger, secrets, clock, dispatcher, check }
 
     /** By the appliance itself. One that somebody deleted meanwhile is left alone. */
     async giveUp(id: WebhookId, reason: string): Promise<void> {
-      const [row] = await db
-        .select()
-        .from(table)
-        .where(and(eq(table.id, id), eq(table.state, "enabled")));
+      const [row] = await db.select().from(table).where(eq(table.id, id));
       if (row === undefined) return;
-      await setEnabled(row.workspaceId, id, { enabled: false, reason, origin: APPLIANCE });
+      try {
+        await setEnabled(row.workspaceId, id, { enabled: false, reason, origin: APPLIANCE });
+      } catch (error) {
+        if (!(error instanceof AppError && error.code === "not_found")) throw error;
+      }
     },
 
     /** Sends an event of its own now, once, also when the webhook is disabled. */
@@ -240,7 +241,11 @@ export function createWebhooks({ db, ledger, secrets, clock, dispatcher, check }
     /** Goes on where the last process was. */
     async resume(): Promise<void> {
       const rows = await db.select().from(table).where(eq(table.state, "enabled"));
-      for (const row of rows) await begin(row);
+      for (const row of rows) dispatcher.put(targetOf(row));
+      const chains = [...new Set(rows.map((row) => row.workspaceId))];
+      const heads = chains.map((chain) => [chain, ledger.head(chain)?.createdAt ?? 0] as const);
+      await ledger.durable();
+      for (const [chain, upTo] of heads) dispatcher.publish(chain, upTo);
     },
   };
 }

@@ -106,6 +106,9 @@ test("for a day after a rotation both secrets verify, whenever the receiver chan
   await w.pass(6_000);
   expect(await delivered()).toBe(11);
   expect(w.posted.at(-1)?.headers["webhook-signature"]).not.toContain(" ");
+  await w.webhooks.sweep();
+  const { rows } = await w.db.$client.execute("SELECT previous_secret FROM webhooks");
+  expect(rows[0]?.["previous_secret"]).toBeNull();
   await w.close();
 });
 
