@@ -112,7 +112,7 @@ describe("/readyz", () => {
       const { status, body } = curl("--unix-socket", socketOf(appliance), "http://x/readyz");
       expect(status).toBe(503);
       expect((JSON.parse(body) as { reasons: string[] }).reasons).toEqual([
-        `${name}: it did not answer within 2 s`,
+        expect.stringMatching(new RegExp(`^${name}: .*not answer`)),
       ]);
       const metrics = curl("--unix-socket", socketOf(appliance), "http://x/metrics");
       expect(valueOf(parseExposition(metrics.body), "cofferdam_ready")).toBe(0);
@@ -172,18 +172,27 @@ describe("the log", () => {
 
     let text = "";
     const buffer = Buffer.alloc(1 << 20);
-    await until("it is told what is missing", () => {
+    const readOn = () => {
       try {
         text += buffer.toString("utf8", 0, readSync(reader, buffer, 0, buffer.length, null));
       } catch (error) {
         if (!(error instanceof Error && "code" in error && error.code === "EAGAIN")) throw error;
       }
-      return text.includes('"message":"log lines were lost"');
-    });
+    };
+    const missing = '"message":"log lines were lost"';
+    await until("it is told what is missing", () => (readOn(), text.includes(missing)));
+    // There is room again, and so nothing more is lost.
+    await appliance.call("/files/marker");
+    await until("all is read", () => (readOn(), text.includes('"route":"/files/*"')));
     const lines = text.split("\n").slice(0, -1);
-    const parsed = lines.map((line) => JSON.parse(line) as { message: string; lost?: number });
-    const lost = parsed.find(({ message }) => message === "log lines were lost")?.lost ?? 0;
+    const parsed = lines.map(
+      (line) => JSON.parse(line) as { message: string; route?: string; lost?: number },
+    );
+    const lost = parsed.reduce((sum, line) => sum + (line.lost ?? 0), 0);
+    const read = parsed.filter(({ route }) => route === "/v1/me").length;
     expect(lost).toBeGreaterThan(calls / 2);
-    expect(parsed.filter(({ message }) => message === "request").length).toBeGreaterThan(500);
+    expect(read).toBeGreaterThan(500);
+    // Some of what was lost may have been other lines, of the start and of the sandbox.
+    expect(lost + read).toBeWithin(calls, calls + 100);
   });
 });
