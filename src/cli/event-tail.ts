@@ -43,6 +43,7 @@ async function* following(appliance: Appliance, path: string): AsyncGenerator<st
         path,
         last === null ? {} : { headers: { "last-event-id": last } },
       );
+      Object.assign(seen, { connected: true, away: false });
       for await (const { id, event, data } of messagesOf(response)) {
         if (event === "lagged") {
           const { since, detail } = lagged.parse(JSON.parse(data));
