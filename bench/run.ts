@@ -1,6 +1,7 @@
 import { mkdtempSync } from "node:fs";
 import { resolve } from "node:path";
 import { startAppliance, type Appliance } from "../test/fixtures/appliance.ts";
+import { events, fillLog } from "./events.ts";
 import { backToBack, crowd, firstExec, warmExec } from "./exec.ts";
 import { files } from "./files.ts";
 import { memory } from "./memory.ts";
@@ -54,6 +55,11 @@ await Bun.sleep(1000);
 const crowded = memory(appliance);
 await peers.close();
 await appliance.stop();
+note("events");
+await fillLog(appliance);
+const logged = await startAppliance({ data: appliance.data, config: '[rate]\nper_key = "0"\n' });
+rows.push(...(await events(logged, quick ? 10 : 40)));
+await logged.stop();
 note("webhooks");
 const hooks = await webhooks({ seconds: quick ? 5 : 30, perS: 200 });
 

@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import type { ResultSet } from "@libsql/client/sqlite3";
 import type { Database } from "../db/open.ts";
 import type { EventId } from "../ids.ts";
@@ -26,10 +27,18 @@ export interface EventRow {
   readonly body: string;
 }
 
+export interface Slice {
+  readonly rows: readonly EventRow[];
+  readonly more: boolean;
+}
+
 export interface EventReaderParts {
   readonly db: Pick<Database, "$client">;
   readonly ledger: { durable(): Promise<void> };
 }
+
+/** Read at once, while nothing else is done: a body can have some 30 KiB, usually it has half a KiB. */
+const SLICE = 200;
 
 /** The longest time span. */
 export const ALL: Span = { after: Number.MIN_SAFE_INTEGER, before: Number.MAX_SAFE_INTEGER };
@@ -50,12 +59,26 @@ export function createEventReader({ db, ledger }: EventReaderParts) {
   }
 
   return {
-    /** Of the events in the span the newest `limit`, newest first. */
-    async newest(filter: EventFilter, span: Span, limit: number): Promise<EventRow[]> {
-      const found = await db.$client.execute(selection(filter, span, "DESC", limit));
-      // After the look and not before it, when a commit could still slip in between.
-      await ledger.durable();
-      return rowsOf(found, filter);
+    /**
+     * The newest `limit` events of the span, newest first, in slices: others get their turn between two. `more` tells
+     * whether the span has others.
+     */
+    async *newest(filter: EventFilter, { after, before }: Span, limit: number): AsyncGenerator<Slice, void> {
+      let end = before;
+      for (let left = limit; ;) {
+        const wanted = Math.min(left, SLICE);
+        const found = await db.$client.execute(selection(filter, { after, before: end }, "DESC", wanted + 1));
+        // After the look and not before it, when a commit could still slip in between. What is older was committed before.
+        if (end === before) await ledger.durable();
+        const rows = rowsOf(found, filter);
+        const more = rows.length > wanted;
+        if (more) rows.pop();
+        yield { rows, more };
+        left -= rows.length;
+        if (left === 0 || !more) return;
+        end = rows.at(-1)?.createdAt ?? end;
+        await setImmediate();
+      }
     },
 
     /**

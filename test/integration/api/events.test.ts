@@ -94,7 +94,7 @@ describe("paging", () => {
     await others;
     expect(numbers(got.events)).toEqual(Array.from({ length: 1000 }, (_, n) => 999 - n));
     expect(got.events.every(({ data }) => data.text === text)).toBe(true);
-    expect(meanwhile.answered).toBeGreaterThan(5);
+    expect(meanwhile.answered).toBeGreaterThan(1);
     // The key that reads is revoked in its middle.
     const reading = (await events("?namespace=own&limit=1000", keys.unlocked.apiKey, ws)).body!.getReader();
     await reading.read();
