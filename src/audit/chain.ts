@@ -1,7 +1,4 @@
 import { timingSafeEqual } from "node:crypto";
-import { hmac } from "@noble/hashes/hmac.js";
-import { sha256 } from "@noble/hashes/sha2.js";
-import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
 import { canonicalJson, type Chain } from "./event.ts";
 
 /** What the first event of a chain follows. */
@@ -32,7 +29,7 @@ export function checkpointText({ cutAt, ...last }: Head & { readonly cutAt: numb
 
 /** By a key that the database does not hold: who can write only there can't make a head for other rows. */
 export function headMac(key: Uint8Array, head: Head): string {
-  return bytesToHex(hmac(sha256, key, utf8ToBytes(headText(head))));
+  return new Bun.CryptoHasher("sha256", key).update(headText(head)).digest("hex");
 }
 
 export function isHeadMac(key: Uint8Array, head: Head, mac: string): boolean {

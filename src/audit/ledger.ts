@@ -64,11 +64,18 @@ const PUT_HEAD = `INSERT INTO heads (chain, seq, created_at, hash, mac) VALUES (
 const PUT_INTENT = "INSERT INTO intents (id, begun_at, namespace_id, draft) VALUES (?, ?, ?, ?)";
 const DROP_INTENT = "DELETE FROM intents WHERE id = ?";
 
+interface Outcome<T> {
+  readonly result: T;
+  readonly stored: StoredEvent[];
+}
+
 /** Waits its turn to be committed. A plan is made when that has come, and commits alone. */
 interface Waiting {
   readonly plan: (() => Promise<Planned<unknown>>) | null;
   readonly ready: Planned<unknown>;
-  readonly done: (outcome: { result: unknown; stored: StoredEvent[] }) => void;
+  /** Whether to wait for the disk too. */
+  readonly durable: boolean;
+  readonly done: (outcome: Outcome<unknown>) => void;
   readonly failed: (error: unknown) => void;
 }
 
@@ -89,12 +96,12 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
 
   function enqueue<T>(
     ready: Planned<T>,
-    plan: (() => Promise<Planned<T>>) | null,
-  ): Promise<{ result: T; stored: StoredEvent[] }> {
-    const { promise, resolve, reject } = Promise.withResolvers<{ result: unknown; stored: StoredEvent[] }>();
-    queue.push({ plan, ready, done: resolve, failed: reject });
+    { durable, plan = null }: { durable: boolean; plan?: (() => Promise<Planned<T>>) | null },
+  ): Promise<Outcome<T>> {
+    const { promise, resolve, reject } = Promise.withResolvers<Outcome<unknown>>();
+    queue.push({ plan, ready, durable, done: resolve, failed: reject });
     draining ??= drain();
-    return promise as Promise<{ result: T; stored: StoredEvent[] }>;
+    return promise as Promise<Outcome<T>>;
   }
 
   async function drain(): Promise<void> {
@@ -102,6 +109,9 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     await new Promise((resolve) => setImmediate(resolve));
     for (let first = queue[0]; first !== undefined; first = queue[0]) {
       if (first.plan === null) {
+        // Nobody is kept waiting by this, since none of them is on the disk before the flush after it. What comes
+        // meanwhile goes along: the more there is to do, the larger are the groups.
+        await db.syncing();
         const planned = queue.slice(0, GROUP).findIndex(({ plan }) => plan !== null);
         await commitTogether(queue.splice(0, planned === -1 ? GROUP : planned));
       } else {
@@ -116,7 +126,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     try {
       const ready = await plan();
       const [stored = []] = await commit([ready]);
-      waiting.done({ result: ready.result, stored });
+      finish([{ waiting, outcome: { result: ready.result, stored } }]);
     } catch (error) {
       waiting.failed(error);
     }
@@ -125,13 +135,25 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
   async function commitTogether(group: readonly Waiting[]): Promise<void> {
     try {
       const stored = await commit(group.map(({ ready }) => ready));
-      for (const [index, { ready, done }] of group.entries()) {
-        done({ result: ready.result, stored: stored[index] ?? [] });
-      }
+      finish(
+        group.map((waiting, index) => {
+          const outcome = { result: waiting.ready.result, stored: stored[index] ?? [] };
+          return { waiting, outcome };
+        }),
+      );
     } catch (error) {
       if (group.length === 1) group[0]?.failed(error);
       // One of them is at fault; the others must not go down with it.
       else for (const one of group) await commitTogether([one]);
+    }
+  }
+
+  /** After their commit: those that wait for the disk share one flush of it. */
+  function finish(group: readonly { waiting: Waiting; outcome: Outcome<unknown> }[]): void {
+    const flushed = group.some(({ waiting }) => waiting.durable) ? durable() : Promise.resolve();
+    for (const { waiting, outcome } of group) {
+      if (waiting.durable) void flushed.then(() => waiting.done(outcome), waiting.failed);
+      else waiting.done(outcome);
     }
   }
 
@@ -220,8 +242,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
   const ledger = {
     /** Durable when it resolves. */
     async append(events: readonly EventDraft[]): Promise<StoredEvent[]> {
-      const { stored } = await enqueue({ statements: [], events, result: undefined }, null);
-      await durable();
+      const { stored } = await enqueue({ statements: [], events, result: undefined }, { durable: true });
       return stored;
     },
 
@@ -231,8 +252,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
      */
     async change<T>(plan: () => Promise<Planned<T>>): Promise<T> {
       const nothing = { statements: [], events: [], result: undefined as T };
-      const { result } = await enqueue(nothing, plan);
-      await durable();
+      const { result } = await enqueue(nothing, { durable: true, plan });
       return result;
     },
 
@@ -241,8 +261,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
       const id = eventId.make();
       const record = canonicalJson({ ...draft, origin: { ...draft.origin } });
       const put = { sql: PUT_INTENT, args: [id, now(), namespaceId, record] };
-      await enqueue({ statements: [put], events: [], result: undefined }, null);
-      await durable();
+      await enqueue({ statements: [put], events: [], result: undefined }, { durable: true });
       return {
         id,
         complete: (data) => ledger.settle({ ...draft, id, data }),
@@ -253,12 +272,12 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     /** Turns the intent of this id into its event. */
     async settle(event: EventDraft & { readonly id: EventId }): Promise<void> {
       const drop = { sql: DROP_INTENT, args: [event.id] };
-      await enqueue({ statements: [drop], events: [event], result: undefined }, null);
+      await enqueue({ statements: [drop], events: [event], result: undefined }, { durable: false });
     },
 
     async drop(id: EventId): Promise<void> {
       const statements = [{ sql: DROP_INTENT, args: [id] }];
-      await enqueue({ statements, events: [], result: undefined }, null);
+      await enqueue({ statements, events: [], result: undefined }, { durable: false });
     },
 
     durable,

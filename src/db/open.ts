@@ -28,6 +28,8 @@ export async function openDatabase(file: string) {
   return Object.assign(drizzle(client), {
     /** Resolves when all that was committed before this call is on the disk. */
     sync: () => wal.sync(),
+    /** Resolves when no such flush is under way, or the one that is has ended. */
+    syncing: () => wal.running(),
     /** What SQLite finds wrong with the file; empty when it is well. */
     async faults(): Promise<string[]> {
       const { rows } = await client.execute("PRAGMA quick_check(10)");

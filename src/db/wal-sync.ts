@@ -29,6 +29,9 @@ export function createWalSync(file: string) {
       return next;
     },
 
+    /** The flush under way, if there is one; it never rejects. */
+    running: async (): Promise<void> => running?.catch(() => {}),
+
     close: () => closeSync(fd),
   };
 }
