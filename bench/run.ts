@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { startAppliance, type Appliance } from "../test/fixtures/appliance.ts";
 import { events, fillLog } from "./events.ts";
 import { backToBack, crowd, firstExec, warmExec } from "./exec.ts";
+import { auditCost } from "./audit.ts";
 import { files } from "./files.ts";
 import { memory } from "./memory.ts";
 import { startPeers } from "./peers.ts";
@@ -49,6 +50,8 @@ note("back to back");
 rows.push(...(await backToBack(appliance, many)));
 note("files");
 rows.push(...(await files(appliance, work, many)));
+note("audit");
+rows.push(...(await auditCost(work, many)));
 note("crowd");
 rows.push(...(await crowd(appliance, [1, 10, 50], quick ? 20 : 100)));
 await Bun.sleep(1000);
@@ -75,6 +78,11 @@ const ratios = {
   "durable 1 KiB write / plain calls": ratio(
     "write 1 KiB, durable: HTTP",
     "write 1 KiB, durable: plain calls",
+  ),
+  "1 KiB write with its event / without": ratio("write 1 KiB: with its event", "write 1 KiB: without"),
+  "the same 16 at a time": ratio(
+    "write 1 KiB, 16 at a time: with its event",
+    "write 1 KiB, 16 at a time: without",
   ),
   "upload / plain calls": ratio("upload 100 MiB: HTTP", "upload 100 MiB: plain calls"),
   "download / plain calls": ratio("download 100 MiB: HTTP", "download 100 MiB: plain calls"),

@@ -1,6 +1,6 @@
-import type { InStatement } from "@libsql/client/sqlite3";
 import { desc, eq } from "drizzle-orm";
 import type { Database } from "../db/open.ts";
+import type { PlainStatement } from "../db/transact.ts";
 import { events as eventTable, heads as headTable, workspaces } from "../db/schema.ts";
 import { eventId, type EventId, type NamespaceId } from "../ids.ts";
 import type { Log } from "../log.ts";
@@ -18,7 +18,7 @@ import {
 } from "./event.ts";
 
 /** One statement of a change, as drizzle builds it or by hand. */
-export type Statement = InStatement | { toSQL(): { sql: string; params: unknown[] } };
+export type Statement = PlainStatement | { toSQL(): { sql: string; params: unknown[] } };
 
 /** What a change comes to, decided over the committed state. */
 export interface Planned<T> {
@@ -160,7 +160,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
   /** One transaction. The heads move only when it has been committed. */
   async function commit(members: readonly Planned<unknown>[]): Promise<StoredEvent[][]> {
     const moved = new Map<Chain, Head>();
-    const statements: InStatement[] = [];
+    const statements: PlainStatement[] = [];
     const stored = members.map((member) => {
       for (const statement of member.statements) statements.push(plainStatement(statement));
       return member.events.map((draft) => {
@@ -190,7 +190,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
       });
     }
     if (statements.length === 0) return stored;
-    await db.$client.batch(statements, "write");
+    db.transact(statements);
     for (const [chain, head] of moved) heads.set(chain, head);
     const fresh = stored.flat();
     stats.commits += 1;
@@ -322,10 +322,10 @@ function nothingYet(chain: Chain): Head {
   return { chain, seq: 0, createdAt: 0, hash: GENESIS };
 }
 
-function plainStatement(statement: Statement): InStatement {
-  if (typeof statement === "string" || !("toSQL" in statement)) return statement;
+function plainStatement(statement: Statement): PlainStatement {
+  if (!("toSQL" in statement)) return statement;
   const { sql, params } = statement.toSQL();
-  return { sql, args: params as (string | number | null)[] };
+  return { sql, args: params as PlainStatement["args"] };
 }
 
 interface Break {

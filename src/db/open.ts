@@ -3,6 +3,7 @@ import { createClient, type Client, type InStatement } from "@libsql/client/sqli
 import { drizzle } from "drizzle-orm/libsql/sqlite3";
 import { AppError } from "../errors.ts";
 import { migrations } from "./migrations.ts";
+import { openTransactions, type PlainStatement } from "./transact.ts";
 import { createWalSync } from "./wal-sync.ts";
 
 const BUSY_TIMEOUT_MS = 5000;
@@ -13,7 +14,7 @@ export type Database = Awaited<ReturnType<typeof openDatabase>>;
 export async function openDatabase(file: string) {
   // SQLite would make it readable for all that the umask allows; it holds every key's hash.
   closeSync(openSync(file, "a", 0o600));
-  // One connection: a PRAGMA reaches no more, and a second would only wait for the first.
+  // One connection in its pool: a PRAGMA reaches no more, and a second would only wait for the first.
   const client = createClient({ url: `file:${file}`, timeout: BUSY_TIMEOUT_MS, concurrency: 1 });
   try {
     await client.execute("PRAGMA journal_mode = WAL");
@@ -25,7 +26,10 @@ export async function openDatabase(file: string) {
     throw error;
   }
   const wal = createWalSync(file);
+  const transactions = openTransactions(file, BUSY_TIMEOUT_MS);
   return Object.assign(drizzle(client), {
+    /** A write transaction, made at once: all of the statements or, when it throws, none. */
+    transact: (statements: readonly PlainStatement[]) => transactions.transact(statements),
     /** Resolves when all that was committed before this call is on the disk. */
     sync: () => wal.sync(),
     /** Resolves when no such flush is under way, or the one that is has ended. */
@@ -36,6 +40,7 @@ export async function openDatabase(file: string) {
       return rows.map((row) => row[0] as string).filter((text) => text !== "ok");
     },
     close(): void {
+      transactions.close();
       client.close();
       wal.close();
     },

@@ -87,7 +87,7 @@ test("a change that the database refuses leaves no event, and takes nobody down 
   const started = await startLedger();
   const chain = workspaceId.make();
   const bad = started.ledger.change(async () => ({
-    statements: ["INSERT INTO workspaces (id) VALUES ('incomplete')"],
+    statements: [{ sql: "INSERT INTO workspaces (id) VALUES ('incomplete')", args: [] }],
     events: [draft(chain, 0)],
     result: null,
   }));

@@ -173,7 +173,10 @@ describe("the way of one sign-in", () => {
       keys: {
         creation: (wanted, origin) => {
           const part = keys.creation(wanted, origin);
-          return { ...part, statements: [...part.statements, "INSERT INTO keys (id) VALUES ('half')"] };
+          return {
+            ...part,
+            statements: [...part.statements, { sql: "INSERT INTO keys (id) VALUES ('half')", args: [] }],
+          };
         },
       },
       now: () => clock,

@@ -1,0 +1,52 @@
+import { expect, test } from "bun:test";
+import { join } from "node:path";
+import { openDatabase } from "../../../src/db/open.ts";
+import { intents } from "../../../src/db/schema.ts";
+import { scratchDirectory } from "../../fixtures/scratch.ts";
+
+const put = (id: string) => ({ sql: "INSERT INTO intents VALUES (?, ?, ?, ?)", args: [id, 1, "n", "{}"] });
+const refusal = (work: () => void): string => {
+  try {
+    work();
+  } catch (error) {
+    return (error as { code?: string }).code ?? "";
+  }
+  return "none";
+};
+
+test("all of a transaction or nothing, whatever fails in it, and the next one goes on", async () => {
+  using scratch = scratchDirectory();
+  const db = await openDatabase(join(scratch.path, "cofferdam.db"));
+  const ids = async () => (await db.select({ id: intents.id }).from(intents)).map(({ id }) => id as string);
+  db.transact([put("a"), put("b")]);
+  expect(refusal(() => db.transact([put("c"), put("a")]))).toBe("SQLITE_CONSTRAINT_PRIMARYKEY");
+  expect(refusal(() => db.transact([put("d"), { sql: "nonsense", args: [] }]))).toBe("SQLITE_ERROR");
+  // Foreign keys hold on this connection too.
+  const orphan = {
+    sql: "INSERT INTO namespaces (id, workspace_id, name, created_at, last_used_at) VALUES ('n', 'w', 'n', 1, 1)",
+    args: [],
+  };
+  expect(refusal(() => db.transact([put("e"), orphan]))).toBe("SQLITE_CONSTRAINT_FOREIGNKEY");
+  db.transact([put("f")]);
+  expect(await ids()).toEqual(["a", "b", "f"]);
+  db.close();
+});
+
+test("both connections write in turn, and each sees at once what the other did", async () => {
+  using scratch = scratchDirectory();
+  const db = await openDatabase(join(scratch.path, "cofferdam.db"));
+  const others = Array.from({ length: 200 }, async (_, n) =>
+    db
+      .insert(intents)
+      .values({ id: `other-${n}` as never, begunAt: n, namespaceId: "n" as never, draft: "{}" }),
+  );
+  for (let n = 0; n < 200; n++) {
+    db.transact([put(`mine-${n}`)]);
+    if (n % 10 === 0) await new Promise((resolve) => setImmediate(resolve));
+    expect((await db.select({ id: intents.id }).from(intents)).length).toBeGreaterThan(n);
+  }
+  await Promise.all(others);
+  expect((await db.select({ id: intents.id }).from(intents)).length).toBe(400);
+  expect(await db.faults()).toEqual([]);
+  db.close();
+});
