@@ -53,7 +53,9 @@ function addressOf(hop: string): string | null {
   return canonicalAddress(bare);
 }
 
-/** A name or address with or without a port, as a Host header has it. */
+const HOST = /^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?$/;
+
+/** A name or address with or without a port, as a Host header has it, and such that a URL can: not 1.2.3.4.5, nor port 99999. */
 export function isHost(text: string): boolean {
-  return /^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?$/.test(text);
+  return HOST.test(text) && URL.canParse(`http://${text}`);
 }

@@ -29,7 +29,8 @@ export function fileRouteTable(accept: Handler, refuse: Handler): Record<string,
 }
 
 function isAsSent(url: string, prefix: string, segments: readonly string[]): boolean {
-  const { pathname } = new URL(url);
+  // With a Host header that is none, it is no URL.
+  const pathname = URL.parse(url)?.pathname ?? "";
   const found = pathname.slice(prefix.length).split("/");
   return (
     pathname.startsWith(prefix) &&

@@ -118,12 +118,16 @@ describe("requests", () => {
 
   test("a Host that is none, or one that would change the path", async () => {
     const hosts = ["", "a b", "a/v1", "a/files/..", "a?", "a#", "a@b", "a:99999999", "a:b", "[::1", "é"];
+    // These have the form of one, and still no URL can.
+    hosts.push("a:99999", "1.2.3.4.5", "256.256.256.256", "[::::]", "xn--a");
     for (const host of hosts) {
-      const answer = await raw(
-        api.port,
-        `GET /healthz HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`,
-      );
-      expect(answer).toStartWith("HTTP/1.1 400");
+      for (const path of ["/healthz", "/files/a", "/files/a/../b", "/nothing"]) {
+        const answer = await raw(
+          api.port,
+          `GET ${path} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`,
+        );
+        expect([host, path, answer]).toEqual([host, path, expect.stringMatching(/^HTTP\/1\.1 400/)]);
+      }
     }
     expect(await raw(api.port, "GET /healthz HTTP/1.0\r\n\r\n")).toContain("Send one Host header");
     for (const host of [

@@ -87,6 +87,18 @@ describe("whether it is secure, and what it was called", () => {
 test("a host", () => {
   for (const host of ["localhost", "a_b.example.com:8080", "127.0.0.1", "[::1]:80"])
     expect(isHost(host)).toBe(true);
-  for (const host of ["", "a b", "a/b", "a@b", "a, b", "a:b", "a:999999", "[::1", "https://a"])
+  for (const host of [
+    "",
+    "a b",
+    "a/b",
+    "a@b",
+    "a, b",
+    "a:b",
+    "a:999999",
+    "[::1",
+    "https://a",
+    "1.2.3.4.5",
+    "a:99999",
+  ])
     expect(isHost(host)).toBe(false);
 });
