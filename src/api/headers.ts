@@ -6,11 +6,16 @@ const HSTS = `max-age=${365 * 24 * 3600}`;
 /** What every answer says, whoever made it. */
 export function addHeaders({ headers }: Response, { id, rate, secure }: RequestContext): void {
   headers.set("x-request-id", id);
+  setCautious(headers);
+  if (secure) headers.set("strict-transport-security", HSTS);
+  if (rate !== null) addRate(headers, rate);
+}
+
+/** That nothing is made of the answer but what it says it is, and that it is not kept. */
+export function setCautious(headers: Headers): void {
   headers.set("x-content-type-options", "nosniff");
   // Whatever it is, it is one caller's: an answer that may be kept says so itself.
   if (!headers.has("cache-control")) headers.set("cache-control", "no-store");
-  if (secure) headers.set("strict-transport-security", HSTS);
-  if (rate !== null) addRate(headers, rate);
 }
 
 /**

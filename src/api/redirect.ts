@@ -2,6 +2,7 @@ import { hostAndPort, type Endpoint } from "../config/listen.ts";
 import { AppError } from "../errors.ts";
 import { errorResponse } from "./errors.ts";
 import { isHost } from "./forwarded.ts";
+import { setCautious } from "./headers.ts";
 import { bind, type BunServer } from "./listener.ts";
 
 export interface RedirectParts {
@@ -18,7 +19,11 @@ export function openRedirect(parts: RedirectParts): BunServer {
   return bind(`the address ${hostAndPort(parts.endpoint)}`, () =>
     Bun.serve({
       ...parts.endpoint,
-      fetch: (request) => redirect(request, parts),
+      fetch(request) {
+        const response = redirect(request, parts);
+        setCautious(response.headers);
+        return response;
+      },
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,
       idleTimeout: IDLE_S,
       development: false,

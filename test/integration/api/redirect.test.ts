@@ -16,8 +16,21 @@ async function ask(head: string, host = "files.test") {
     status: Number(headers.split(" ")[1]),
     location: /^location: (.*)$/im.exec(headers)?.[1]?.trim() ?? null,
     body,
+    headers,
   };
 }
+
+test("no answer is kept, or taken for anything but what it is", async () => {
+  for (const [head, host] of [
+    ["GET / HTTP/1.1"],
+    ["POST / HTTP/1.1"],
+    ["GET / HTTP/1.1", "evil.test"],
+  ] as const) {
+    const { headers } = await ask(head, host);
+    expect(headers).toMatch(/^x-content-type-options: nosniff\r?$/im);
+    expect(headers).toMatch(/^cache-control: no-store\r?$/im);
+  }
+});
 
 test("a GET and a HEAD are sent to the same place over TLS", async () => {
   const to = "https://files.test:8443/v1/files?path=a%20b&x=%2e%2e";
@@ -25,7 +38,7 @@ test("a GET and a HEAD are sent to the same place over TLS", async () => {
     status: 308,
     location: to,
   });
-  expect(await ask("HEAD /v1/files?path=a%20b&x=%2e%2e HTTP/1.1")).toEqual({
+  expect(await ask("HEAD /v1/files?path=a%20b&x=%2e%2e HTTP/1.1")).toMatchObject({
     status: 308,
     location: to,
     body: "",
@@ -73,6 +86,7 @@ test("nobody is sent to a place that the certificate is not for", async () => {
     "evil.test/files.test",
     "",
     "a, b",
+    "files.test:99999",
   ]) {
     expect([host, await ask("GET / HTTP/1.1", host)]).toMatchObject([host, { status: 400, location: null }]);
   }
