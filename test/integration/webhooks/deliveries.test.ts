@@ -288,6 +288,44 @@ test("a range is replayed in parts, each event once", async () => {
   await w.close();
 });
 
+test("a range of more than one call goes on from the event that the answer names", async () => {
+  const w = await startTestWebhooks();
+  const { webhook } = await w.create("https://all/", { events: ["file.written"] });
+  await w.webhooks.disable(w.workspace, webhook.id, APPLIANCE);
+  for (let round = 0; round < 5; round++) await w.happen(2_060);
+  const range = { upTo: Number.MAX_SAFE_INTEGER, deadOnly: false };
+  const first = await w.webhooks.replayRange(webhook, { ...range, after: 0 });
+  expect(first.queued).toBeGreaterThan(9_990);
+  expect(first.cursor).toMatch(/^evt-/);
+  const after = await w.webhooks.eventAt(w.workspace, first.cursor ?? "");
+  const second = await w.webhooks.replayRange(webhook, { ...range, after });
+  expect(second.cursor).toBeNull();
+  expect(first.queued + second.queued).toBe(10_300);
+  const { rows } = await w.db.$client.execute("SELECT count(*) AS n FROM deliveries WHERE state = 'waiting'");
+  expect(rows[0]?.["n"]).toBe(10_300);
+  await w.close();
+});
+
+test("what the database did not take is stored later, and not sent again", async () => {
+  const w = await startTestWebhooks();
+  const { webhook } = await w.create("https://all/", { events: ["file.written"] });
+  const client = w.db.$client;
+  const batch = client.batch.bind(client);
+  w.behaviour.answer = () => {
+    client.batch = () => {
+      client.batch = batch;
+      return Promise.reject(new Error("SQLITE_FULL"));
+    };
+    return { status: 200 };
+  };
+  await w.happen(1);
+  await w.settled();
+  while ((await deliveries(w, webhook, "delivered")).length === 0) await Bun.sleep(20);
+  expect(w.logged.join("")).toContain("the database failed");
+  expect(w.posted).toHaveLength(1);
+  await w.close();
+});
+
 test("a test is sent at once, to its webhook alone, also while that is disabled", async () => {
   const w = await startTestWebhooks();
   const { webhook } = await w.create("https://one/");
