@@ -2,11 +2,11 @@ import { createHash } from "node:crypto";
 import { z } from "zod";
 import { parseInstant } from "../audit/instant.ts";
 import type { EventFilter } from "../audit/reader.ts";
+import { isKnownPattern, typesOf } from "../audit/types.ts";
 import { AppError } from "../errors.ts";
 
 const MAX_LIMIT = 1000;
 const DEFAULT_LIMIT = 100;
-const MAX_TYPES = 50;
 
 const since = z.string().transform((text, context) => {
   // Where a client left the + of a zone as it is, it arrives as a space.
@@ -17,11 +17,13 @@ const since = z.string().transform((text, context) => {
 });
 
 const types = z.string().transform((text, context) => {
-  const all = [...new Set(text.split(",").map((type) => type.trim()))].toSorted();
-  if (all.length <= MAX_TYPES && all.every((type) => /^[a-z_]+(\.[a-z_]+)+$/.test(type))) return all;
+  const patterns = text.split(",").map((pattern) => pattern.trim());
+  const slip = patterns.find((pattern) => !isKnownPattern(pattern));
+  if (slip === undefined) return [...new Set(patterns.flatMap(typesOf))].toSorted();
   context.addIssue(
-    `types has to be event types parted by commas, at most ${MAX_TYPES}, such as file.written,exec.completed; ` +
-      "leave it out for all.",
+    slip === ""
+      ? "types has to be event types parted by commas, such as file.written,exec.completed; leave it out for all."
+      : `There is no event type ${JSON.stringify(slip.slice(0, 80))}; there are ${typesOf("*").join(", ")}.`,
   );
   return z.NEVER;
 });

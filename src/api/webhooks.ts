@@ -28,7 +28,7 @@ const newWebhook = z.object({
       z
         .string()
         .refine(
-          (pattern) => pattern === "*" || isKnownPattern(pattern),
+          (pattern) => isKnownPattern(pattern),
           'expected "*", a type such as "file.written", or all of a kind, such as "file.*"',
         ),
     )

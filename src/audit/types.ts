@@ -1,5 +1,5 @@
-/** What can be in the log of a workspace, so that asking for a type that never happens is told apart from a slip. */
-const EVENT_TYPES: ReadonlySet<string> = new Set([
+/** What can be in the log, so that asking for a type that never happens is told apart from a slip. */
+const EVENT_TYPES: readonly string[] = [
   "audit.broken",
   "credential.created",
   "credential.deleted",
@@ -11,6 +11,7 @@ const EVENT_TYPES: ReadonlySet<string> = new Set([
   "login.approved",
   "login.denied",
   "namespace.deleted",
+  "request.refused",
   "run.created",
   "run.discarded",
   "run.finished",
@@ -27,10 +28,15 @@ const EVENT_TYPES: ReadonlySet<string> = new Set([
   "webhook.rotated",
   "webhook.test",
   "workspace.created",
-]);
+];
 
-/** A type, or with `.*` at its end all of a kind, of which there is one. */
+/** The types that a pattern stands for: itself, or with `.*` at its end all of a kind, or `*` for all. None for a slip. */
+export function typesOf(pattern: string): string[] {
+  if (pattern === "*") return [...EVENT_TYPES];
+  if (!pattern.endsWith(".*")) return EVENT_TYPES.filter((type) => type === pattern);
+  return EVENT_TYPES.filter((type) => type.startsWith(pattern.slice(0, -1)));
+}
+
 export function isKnownPattern(pattern: string): boolean {
-  if (!pattern.endsWith(".*")) return EVENT_TYPES.has(pattern);
-  return EVENT_TYPES.values().some((type) => type.startsWith(pattern.slice(0, -1)));
+  return typesOf(pattern).length > 0;
 }

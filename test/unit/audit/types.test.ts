@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { isKnownPattern } from "../../../src/audit/types.ts";
+import { isKnownPattern, typesOf } from "../../../src/audit/types.ts";
 
 const SOURCE = resolve(import.meta.dir, "../../../src");
 
@@ -20,8 +20,15 @@ test("all types that the source writes into the log are known", () => {
 });
 
 test("a slip is none of them", () => {
-  for (const known of ["file.written", "file.*", "run.*"])
+  for (const known of ["file.written", "file.*", "run.*", "*"])
     expect([known, isKnownPattern(known)]).toEqual([known, true]);
   for (const slip of ["file.writen", "fil.*", "*.*", ".*", "file", "file.written.*", ""])
     expect([slip, isKnownPattern(slip)]).toEqual([slip, false]);
+});
+
+test("what a pattern stands for", () => {
+  expect(typesOf("file.written")).toEqual(["file.written"]);
+  expect(typesOf("file.*")).toEqual(["file.deleted", "file.written"]);
+  expect(typesOf("*")).toContain("run.finished");
+  expect(typesOf("file.writen")).toEqual([]);
 });
