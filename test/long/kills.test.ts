@@ -1,84 +1,11 @@
-import { expect, test } from "bun:test";
-import { readdirSync } from "node:fs";
+import { test } from "bun:test";
 import { amount } from "../fixtures/amount.ts";
-import { startAppliance, type Appliance } from "../fixtures/appliance.ts";
-import { halves } from "../fixtures/halves.ts";
-import { hostState } from "../fixtures/host-state.ts";
-import { seededRandom } from "../fixtures/random.ts";
-import { startLoad } from "./load.ts";
+import { killAtRandom } from "./kill-loop.ts";
 
 const KILLS = amount("KILLS", 200);
-const CONFIG = "[exec]\npool = 1\n";
-const ROLES = ["api", "serve", "gateway"] as const;
-
-/** Commands run again: all that a kill broke is mended. */
-async function mended(appliance: Appliance): Promise<void> {
-  let last = "";
-  for (let tries = 0; tries < 600; tries++) {
-    const init = { namespace: "files-0", json: { command: "echo up" } };
-    last = await appliance
-      .call("/v1/exec", init)
-      .then(async (answer) => `${answer.status} ${await answer.text()}`, String);
-    if (last.startsWith("200") && last.includes('"up\\n"')) return;
-    await Bun.sleep(50);
-  }
-  throw new Error(`not mended within 30 s: ${last}\n${await appliance.log()}`);
-}
 
 test(
-  `${KILLS} kills of a role at random moments: nothing acknowledged is lost, no answer is wrong, nothing is left`,
-  async () => {
-    const seed = Number(process.env["SEED"] ?? Date.now() % 2 ** 32);
-    console.log(`seed ${seed}`);
-    const random = seededRandom(seed);
-    const killed = { api: 0, serve: 0, gateway: 0 };
-    const now = { appliance: await startAppliance({ config: CONFIG }) };
-    const load = startLoad(() => now.appliance);
-
-    async function kill(role: (typeof ROLES)[number]): Promise<void> {
-      killed[role] += 1;
-      if (role === "serve") {
-        await now.appliance.stop("SIGKILL");
-        now.appliance = await startAppliance({ config: CONFIG, data: now.appliance.data });
-      } else process.kill(await pidOf(role), "SIGKILL");
-    }
-
-    /** The role may be waiting for its next start: one that died often waits longer. */
-    async function pidOf(role: "api" | "gateway"): Promise<number> {
-      for (let tries = 0; tries < 600; tries++) {
-        try {
-          return now.appliance.pid(role);
-        } catch {
-          await Bun.sleep(50);
-        }
-      }
-      throw new Error(`${role} was not started again within 30 s`);
-    }
-
-    async function killAll(): Promise<void> {
-      for (let n = 1; n <= KILLS; n++) {
-        await mended(now.appliance);
-        await Bun.sleep(random.int(1000));
-        await kill(ROLES[random.int(ROLES.length)]!);
-        if (n % 10 !== 0 && n !== KILLS) continue;
-        await mended(now.appliance);
-        await load.audit();
-        // Those of the load, and those that wait or have just been left.
-        expect(readdirSync(`/run/cofferdam/${now.appliance.inst}/host/slots`).length).toBeLessThan(10);
-      }
-    }
-
-    await Promise.race([killAll(), load.ended]);
-    await load.stop();
-    const { stdout } = await now.appliance.cofferdam(["doctor", "--json"]);
-    const { checks } = JSON.parse(stdout) as { checks: { status: string }[] };
-    expect(checks.filter(({ status }) => status === "fail")).toEqual([]);
-    expect(await now.appliance.stop()).toBe(0);
-    expect(hostState(now.appliance.inst)).toEqual([]);
-    expect(halves(now.appliance.data)).toEqual([]);
-    console.log(JSON.stringify({ killed, ...load.counts }));
-    const { refused: _refused, cut: _cut, ...done } = load.counts;
-    expect(Object.entries(done).filter(([, count]) => count === 0)).toEqual([]);
-  },
+  `${KILLS} kills of api at random moments: nothing acknowledged is lost, no answer is wrong, each change has one event`,
+  async () => killAtRandom(KILLS),
   (60 + KILLS * 20) * 1000,
 );
