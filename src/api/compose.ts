@@ -92,7 +92,7 @@ export function composeApi(parts: ComposeParts) {
     namespaceRoutes({ access, namespaces, usage: parts.usage }),
     loginRoutes({ access, logins }),
     webhookRoutes({ access, webhooks: parts.webhooks }),
-    eventRoutes({ access, reader, streams }),
+    eventRoutes({ access, namespaces, reader, streams }),
     ...parts.namespaceRoutes(access),
   ];
   const { ready, page } = parts.watch;

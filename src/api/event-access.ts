@@ -6,16 +6,13 @@ import type { Caller } from "../keys/caller.ts";
  * The namespace whose events the caller may have and asked for; null for all of the workspace's. Nothing here depends
  * on what exists.
  */
-export function visibleNamespace(
-  caller: Caller,
-  named: string | null,
-): { readonly namespace: string | null; readonly locked: boolean } {
+export function visibleNamespace(caller: Caller, named: string | null): string | null {
   if (caller.scope === "workspace" && caller.lockedNamespace !== null) {
     const own = caller.lockedNamespace;
     if (named !== null && named !== own) {
       throw new AppError("forbidden", "This key is locked to one namespace, and ?namespace names another.");
     }
-    return { namespace: own, locked: true };
+    return own;
   }
   if (named === null) {
     if (caller.scope === "workspace") {
@@ -24,9 +21,9 @@ export function visibleNamespace(
         "Name the namespace, ?namespace=NAME; all events are for an admin key.",
       );
     }
-    return { namespace: null, locked: false };
+    return null;
   }
   const name = namespaceName.safeParse(named);
   if (!name.success) throw new AppError("bad_input", `namespace: ${name.error.issues[0]?.message ?? ""}`);
-  return { namespace: name.data, locked: false };
+  return name.data;
 }

@@ -4,6 +4,8 @@ import type { Start } from "../audit/follow.ts";
 import { ALL, type EventFilter, type EventReader } from "../audit/reader.ts";
 import { AppError } from "../errors.ts";
 import type { KeyId } from "../ids.ts";
+import type { Caller } from "../keys/caller.ts";
+import type { Namespaces } from "../keys/namespaces.ts";
 import type { Access, WorkspaceCall } from "./auth.ts";
 import { errorResponse } from "./errors.ts";
 import { visibleNamespace } from "./event-access.ts";
@@ -13,22 +15,28 @@ import type { EventStreams } from "./event-stream.ts";
 
 interface EventRoutesParts {
   readonly access: Access;
+  readonly namespaces: Pick<Namespaces, "madeAt">;
   readonly reader: EventReader;
   readonly streams: EventStreams;
 }
 
 /** Reading a workspace's audit log, and following it. */
-export function eventRoutes({ access, reader, streams }: EventRoutesParts) {
+export function eventRoutes({ access, namespaces, reader, streams }: EventRoutesParts) {
   const answers = createAnswers({ reader, streams });
+
+  async function lockedSinceOf(caller: Caller): Promise<number | null> {
+    if (caller.scope !== "workspace" || caller.lockedNamespace === null) return null;
+    const madeAt = await namespaces.madeAt(caller.workspaceId, caller.lockedNamespace);
+    // Without one, its deletion has begun and the key has ended with that.
+    return madeAt === null ? ALL.before : madeAt * 1000 - 1;
+  }
 
   async function eventsCall(request: Request, workspaceText: string): Promise<EventsCall> {
     const { caller, workspaceId, run } = await access.member(request, workspaceText);
-    const { namespace, locked } = visibleNamespace(
-      caller,
-      new URL(request.url).searchParams.get("namespace"),
-    );
+    const namespace = visibleNamespace(caller, new URL(request.url).searchParams.get("namespace"));
+    const lockedSince = await lockedSinceOf(caller);
     const keyId = caller.scope === "operator" ? null : caller.keyId;
-    return { scope: { chain: workspaceId, namespace, withoutSeq: locked }, keyId, run };
+    return { scope: { chain: workspaceId, namespace, lockedSince }, keyId, run };
   }
 
   return new Elysia({ prefix: "/v1/workspaces/:ws" })
@@ -41,12 +49,12 @@ export function eventRoutes({ access, reader, streams }: EventRoutesParts) {
 }
 
 /** The same of what belongs to no workspace, for the operator. */
-export function applianceEventRoutes({ access, reader, streams }: EventRoutesParts) {
+export function applianceEventRoutes({ access, reader, streams }: Omit<EventRoutesParts, "namespaces">) {
   const answers = createAnswers({ reader, streams });
 
   async function eventsCall(request: Request): Promise<EventsCall> {
     const { run } = await access.operatorCall(request);
-    return { scope: { chain: "appliance", namespace: null, withoutSeq: false }, keyId: null, run };
+    return { scope: { chain: "appliance", namespace: null, lockedSince: null }, keyId: null, run };
   }
 
   return new Elysia({ prefix: "/admin/events" })
@@ -62,7 +70,7 @@ interface EventsCall {
   readonly run: WorkspaceCall["run"];
 }
 
-function createAnswers({ reader, streams }: Omit<EventRoutesParts, "access">) {
+function createAnswers({ reader, streams }: Pick<EventRoutesParts, "reader" | "streams">) {
   async function startOf(request: Request, since: number | undefined, chain: Chain): Promise<Start> {
     const last = request.headers.get("last-event-id") ?? "";
     if (last === "") return since === undefined ? { kind: "now" } : { kind: "after", time: since };

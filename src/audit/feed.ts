@@ -48,7 +48,7 @@ export function createFeed({ ledger, encode, maxBytes }: FeedParts) {
       for (const inbox of inboxes.get(event.chain) ?? []) {
         if (!inbox.wants(event)) continue;
         inbox.put(
-          inbox.withoutSeq
+          inbox.isLocked
             ? (withoutSeq ??= itemOf(event, bodyWithoutSeq(event.body)))
             : (whole ??= itemOf(event, event.body)),
         );
@@ -93,7 +93,7 @@ function createInbox(filter: EventFilter, maxBytes: number, closed: () => void) 
   }
 
   return {
-    withoutSeq: filter.withoutSeq,
+    isLocked: filter.lockedSince !== null,
 
     wants: ({ namespace, type }: Pick<StoredEvent, "namespace" | "type">) =>
       (filter.namespace === null || filter.namespace === namespace) && (types === null || types.has(type)),

@@ -55,7 +55,7 @@ export async function* follow(
 
   /** What the log has, until the inbox is open and nothing is missed by it. Returns up to where all has been sent. */
   async function* stored(after: number | null): AsyncGenerator<Step, number> {
-    let sent = after;
+    let sent = after === null ? null : Math.max(after, filter.lockedSince ?? after);
     while (!signal.aborted) {
       const { rows, cutAt } = await reader.next(filter, sent ?? 0, SLICE);
       if (sent === null || (cutAt !== null && cutAt > sent)) {

@@ -11,8 +11,11 @@ export interface EventFilter {
   readonly namespace: string | null;
   /** null for all; never empty. */
   readonly types: readonly string[] | null;
-  /** For a key of one namespace: the numbers of its events would tell how much happens in the others. */
-  readonly withoutSeq: boolean;
+  /**
+   * For a key that is locked to the namespace, the time when that was made: what is older is another's, of the same
+   * name. Its events come without their numbers, which would tell how much happens elsewhere. null for others.
+   */
+  readonly lockedSince: number | null;
 }
 
 /** Neither end belongs to it. Both are microseconds, as `created_at` is. */
@@ -47,13 +50,13 @@ export type EventReader = ReturnType<typeof createEventReader>;
 
 /** The audit log as it may be shown: nothing of it can be taken back by a power cut. */
 export function createEventReader({ db, ledger }: EventReaderParts) {
-  function rowsOf({ rows }: ResultSet, { withoutSeq }: EventFilter): EventRow[] {
+  function rowsOf({ rows }: ResultSet, { lockedSince }: EventFilter): EventRow[] {
     return rows.map((row) => {
       const body = row[2] as string;
       return {
         createdAt: Number(row[0]),
         id: row[1] as EventId,
-        body: withoutSeq ? bodyWithoutSeq(body) : body,
+        body: lockedSince === null ? body : bodyWithoutSeq(body),
       };
     });
   }
@@ -110,11 +113,13 @@ const COLUMNS = "created_at, id, body";
 
 /** Each form is answered from one of the table's indexes, whatever is common or rare in it. */
 function selection(
-  { chain, namespace, types }: EventFilter,
-  { after, before }: Span,
+  { chain, namespace, types, lockedSince }: EventFilter,
+  span: Span,
   order: "ASC" | "DESC",
   limit: number,
 ) {
+  const { before } = span;
+  const after = Math.max(span.after, lockedSince ?? span.after);
   const ending = `created_at > ? AND created_at < ? ORDER BY created_at ${order} LIMIT ?`;
   if (namespace !== null) {
     // The index holds the type, so that other rows are not even looked at.

@@ -126,6 +126,14 @@ export function createNamespaces(parts: NamespacesParts) {
   return {
     find,
     ensure,
+    /** Milliseconds since 1970; null when there is none of that name. */
+    async madeAt(workspaceId: WorkspaceId, name: string): Promise<number | null> {
+      const [row] = await db
+        .select({ createdAt: table.createdAt })
+        .from(table)
+        .where(and(live(workspaceId), eq(table.name, name)));
+      return row?.createdAt ?? null;
+    },
     isEnding: (id: NamespaceId) => ending.has(id),
 
     async list(workspaceId: WorkspaceId): Promise<Namespace[]> {

@@ -411,7 +411,7 @@ test("heartbeats keep a silent stream alive", async () => {
     log: createLog("test", () => {}),
     limits,
   });
-  const filter = { chain: "appliance", namespace: null, types: null, withoutSeq: false } as const;
+  const filter = { chain: "appliance", namespace: null, types: null, lockedSince: null } as const;
   const { response } = streams.open(null, filter, { kind: "now" }, new AbortController().signal);
   const stream = readEvents(response);
   await stream.until(() => stream.comments.length >= 3);

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { APPLIANCE } from "../../../src/audit/event.ts";
 import { startApi, type TestApi } from "../../fixtures/api.ts";
 import { draftOf, startTenant, type Page, type Shown } from "../../fixtures/log.ts";
+import { readEvents } from "../../fixtures/sse.ts";
 
 type Tenant = Awaited<ReturnType<typeof startTenant>>;
 
@@ -325,6 +326,38 @@ describe("who may read what", () => {
     const all = (await tenant.page({}, admin.apiKey)).events;
     expect(new Set(all.map(({ namespace }) => namespace))).toEqual(new Set(["own", "existing", null]));
     expect(all.every(({ seq }) => seq !== undefined)).toBe(true);
+  });
+
+  test("a locked key reads nothing of a namespace that had its name before", async () => {
+    const { ws, page } = await startTenant(api);
+    await api.ledger.append([draftOf(ws, 1)]);
+    await Bun.sleep(2);
+    await api.namespaces.remove(ws, "own", APPLIANCE);
+    await Bun.sleep(2);
+    const id = await api.namespaces.ensure(ws, "own");
+    const namespace = { id, name: "own" };
+    const key = await api.keys.create(
+      { workspaceId: ws, name: "k", scope: "workspace", namespace },
+      APPLIANCE,
+    );
+    await api.ledger.append([draftOf(ws, 2)]);
+    const files = async (query: Record<string, string>, apiKey?: string) =>
+      numbers((await page({ types: "file.written", ...query }, apiKey)).events);
+    expect(await files({}, key.apiKey)).toEqual([2]);
+    expect(await files({ since: "2020-01-01" }, key.apiKey)).toEqual([2]);
+    // Who manages the workspace sees both.
+    expect(await files({ namespace: "own" })).toEqual([2, 1]);
+    for (const [query, headers] of [
+      ["?since=2020-01-01", {}],
+      ["", { "last-event-id": "unknown" }],
+    ] as const) {
+      const stream = readEvents(
+        await api.call(`/v1/workspaces/${ws}/webhooks/stream${query}`, { key: key.apiKey, headers }),
+      );
+      await stream.until(() => stream.events().some(({ data }) => data.n === 2));
+      expect(stream.text).not.toContain('"n":1}');
+      await stream.close();
+    }
   });
 
   test("for a locked key another namespace is the same 403, whether it exists or not", async () => {
