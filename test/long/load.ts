@@ -28,7 +28,12 @@ export function startLoad(appliance: () => Appliance) {
   const counts = { writes: 0, removed: 0, execs: 0, keys: 0, revoked: 0, deleted: 0, refused: 0, cut: 0 };
   const changes = createChanges();
   const files = new Map<string, Versions & { readonly namespace: string }>();
-  const keys = { made: new Set<string>(), revoking: new Set<string>(), revoked: new Set<string>() };
+  const keys = {
+    made: new Set<string>(),
+    revoking: new Set<string>(),
+    revoked: new Set<string>(),
+    ended: new Set<string>(),
+  };
   const deleted = new Set<string>();
   const removed = new Map<string, string>();
   const state = { working: true, inFlight: 0, gate: Promise.withResolvers<void>() };
@@ -120,6 +125,7 @@ export function startLoad(appliance: () => Appliance) {
       const ended = await call(`${path}/${id}`, { ...admin, method: "DELETE" }, `key.revoked ${name}`);
       if (ended === null) continue;
       keys.revoked.add(apiKey);
+      keys.ended.add(id);
       counts.revoked += 1;
     }
   }
@@ -183,11 +189,17 @@ export function startLoad(appliance: () => Appliance) {
   }
 
   async function checkAccounts(): Promise<void> {
+    // Of those that don't work any more only a few are tried: calls without a valid key are limited.
+    const tried = new Set([...keys.revoking].slice(-5));
     for (const apiKey of keys.made) {
+      if (keys.revoking.has(apiKey) && !tried.has(apiKey)) continue;
       const { status } = await appliance().call("/v1/me", { key: apiKey, namespace: null });
       const revoking = keys.revoking.has(apiKey) ? [200, 401] : [200];
       expect(keys.revoked.has(apiKey) ? [401] : revoking).toContain(status);
     }
+    const listing = await appliance().call(`/v1/workspaces/${workspace}/keys`, admin);
+    const { keys: listed } = (await listing.json()) as { keys: { key_id: string }[] };
+    expect(listed.filter(({ key_id }) => keys.ended.has(key_id))).toEqual([]);
     const response = await appliance().call(`/v1/workspaces/${workspace}/namespaces`, admin);
     const { namespaces } = (await response.json()) as { namespaces: { namespace: string }[] };
     expect(namespaces.filter(({ namespace }) => deleted.has(namespace))).toEqual([]);
