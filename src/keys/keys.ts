@@ -1,5 +1,5 @@
 import { timingSafeEqual } from "node:crypto";
-import { and, asc, eq, isNull, type SQL } from "drizzle-orm";
+import { and, asc, eq, isNull, sql, type SQL } from "drizzle-orm";
 import type { EventDraft, Origin } from "../audit/event.ts";
 import type { Ledger, Statement } from "../audit/ledger.ts";
 import type { Database } from "../db/open.ts";
@@ -115,7 +115,7 @@ export function createKeys({ db, ledger, calls }: KeysParts) {
       .from(table)
       .leftJoin(namespaces, eq(namespaces.id, table.namespaceId))
       .where(and(eq(table.workspaceId, workspaceId), isNull(table.revokedAt), which))
-      .orderBy(asc(table.createdAt), asc(table.id));
+      .orderBy(asc(table.createdAt), sql`${table}.rowid`);
     return rows.map(({ key, namespace }) => ({
       ...key,
       namespace,

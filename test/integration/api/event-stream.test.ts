@@ -322,15 +322,19 @@ describe("ends", () => {
 
 describe("a reader that stops reading", () => {
   /** A client that reads nothing until it is told to. */
-  async function stuck(key: string, query = "") {
-    const socket = connect(api.port, "127.0.0.1");
+  async function stuck(
+    key: string,
+    query = "",
+    { port, ws }: { port: number; ws: string } = { port: api.port, ws: tenant.ws },
+  ) {
+    const socket = connect(port, "127.0.0.1");
     let text = "";
     let ended = false;
     socket.on("data", (data) => void (text += data.toString()));
     socket.on("close", () => void (ended = true));
     socket.on("error", () => {});
     socket.write(
-      `GET /v1/workspaces/${tenant.ws}/webhooks/stream${query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${key}\r\n\r\n`,
+      `GET /v1/workspaces/${ws}/webhooks/stream${query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${key}\r\n\r\n`,
     );
     while (!text.includes("connected")) await Bun.sleep(5);
     socket.pause();
@@ -383,6 +387,20 @@ describe("a reader that stops reading", () => {
     client.destroy();
     await healthy.close();
   }, 60_000);
+
+  test("is hung up on when it takes nothing for as long as a connection may be idle", async () => {
+    const brief = await startApi({ idleS: 2 });
+    const { ws, keys } = await startTenant(brief);
+    const client = await stuck(keys.admin.apiKey, "", { port: brief.port, ws });
+    expect(brief.streams.size).toBe(1);
+    const data = { n: 0, text: "x".repeat(20_000) };
+    for (let n = 0; n < 10; n++) await brief.ledger.append(range(0, 100).map(() => draftOf(ws, 0, { data })));
+    for (let wait = 0; wait < 200 && brief.streams.size > 0; wait++) await Bun.sleep(100);
+    expect(brief.streams.size).toBe(0);
+    client.destroy();
+    await brief.stop();
+    brief.remove();
+  }, 30_000);
 
   test("twenty of them cost no more memory than a few buffers", async () => {
     const clients = await Promise.all(
