@@ -1,8 +1,13 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { announcedCommand, completedCommand } from "../src/api/exec-event.ts";
+import { APPLIANCE } from "../src/audit/event.ts";
 import type { Ledger } from "../src/audit/ledger.ts";
-import { eventId, namespaceId } from "../src/ids.ts";
+import { eventId, namespaceId, workspaceId } from "../src/ids.ts";
+import type { ExecEnd } from "../src/sandbox/exec.ts";
 import { fileClient, startFileApi } from "../test/fixtures/file-api.ts";
+import { startLedger } from "../test/fixtures/ledger.ts";
+import { realLibrary, stageExec } from "../test/privileged/sandbox/stage.ts";
 import { interleaved, summary, type Summary } from "./stats.ts";
 
 const SMALL = "x".repeat(1024);
@@ -46,6 +51,36 @@ export async function auditCost(work: string, rounds: number): Promise<Summary[]
   );
   await recorded.api.stop();
   await bare.api.stop();
+  return rows;
+}
+
+/** A warm command as api runs it, with what is recorded of it and without; HTTP is the same for both. */
+export async function execCost(work: string, rounds: number): Promise<Summary[]> {
+  const stage = await stageExec(realLibrary());
+  const dir = join(work, "exec-log");
+  mkdirSync(dir);
+  const started = await startLedger({ dir });
+  const namespace = stage.namespace();
+  const [command, chain] = ["echo hi", workspaceId.make()];
+  const recorded = async () => {
+    const data = announcedCommand(command);
+    const draft = { chain, type: "exec.completed", namespace: "n", data, origin: APPLIANCE };
+    const announced = started.ledger.begin({ ...draft, namespaceId: namespace });
+    const ends: ExecEnd[] = [];
+    await stage.exec.exec({ namespace, command, announced, onEnd: (end) => void ends.push(end) });
+    const [end] = ends;
+    if (end === undefined) throw new Error("no end of the command was told");
+    await (await announced).complete(completedCommand(data, end, null));
+  };
+  const rows = await interleaved(
+    {
+      "echo hi: warm, with its event": recorded,
+      "echo hi: warm, without": async () => void (await stage.exec.exec({ namespace, command })),
+    },
+    { rounds, pauseMs: 100, warmups: 5 },
+  );
+  await stage.end();
+  await started.close();
   return rows;
 }
 

@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import { startAppliance, type Appliance } from "../test/fixtures/appliance.ts";
 import { events, fillLog } from "./events.ts";
 import { backToBack, crowd, firstExec, warmExec } from "./exec.ts";
-import { auditCost } from "./audit.ts";
+import { auditCost, execCost } from "./audit.ts";
 import { files } from "./files.ts";
 import { memory } from "./memory.ts";
 import { startPeers } from "./peers.ts";
@@ -58,6 +58,8 @@ await Bun.sleep(1000);
 const crowded = memory(appliance);
 await peers.close();
 await appliance.stop();
+note("audit of commands");
+rows.push(...(await execCost(work, quick ? 20 : 100)));
 note("events");
 await fillLog(appliance);
 const logged = await startAppliance({ data: appliance.data, config: '[rate]\nper_key = "0"\n' });
@@ -80,7 +82,8 @@ const ratios = {
     "write 1 KiB, durable: plain calls",
   ),
   "1 KiB write with its event / without": ratio("write 1 KiB: with its event", "write 1 KiB: without"),
-  "the same 16 at a time": ratio(
+  "echo hi with its event / without": ratio("echo hi: warm, with its event", "echo hi: warm, without"),
+  "16 writes at a time with events / without": ratio(
     "write 1 KiB, 16 at a time: with its event",
     "write 1 KiB, 16 at a time: without",
   ),
