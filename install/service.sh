@@ -75,8 +75,8 @@ start_detached() {
   ensure_directory "$data/log"
   chmod 700 "$data/log"
   rm -f "$ready" # or what the last one said would be read
-  env -i PATH="$PATH" LC_ALL=C.UTF-8 setsid "$program" serve --data "$data" --keys-file "$first_keys" \
-    </dev/null >"$ready" 2>>"$log" 9<&- &
+  env -i PATH="$PATH" LC_ALL=C.UTF-8 setsid "$program" serve --data "$data" --log "$log" \
+    --keys-file "$first_keys" </dev/null >"$ready" 2>>"$log" 9<&- &
   echo $! >"$(pid_file)"
   disown
   until grep -qs 'is ready' "$ready"; do
@@ -86,7 +86,7 @@ start_detached() {
   done
   note "\"cofferdam serve\" runs detached, as process $(<"$(pid_file)"); its log is $log"
   note 'systemd does not run this machine, so after a reboot it has to be started again:'
-  note "  setsid $program serve --data $data </dev/null >>$log 2>&1 &"
+  note "  setsid $program serve --data $data --log $log </dev/null >>$log 2>&1 &"
 }
 
 is_running() { [ -n "$(api_pid)" ]; }

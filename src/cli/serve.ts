@@ -5,6 +5,7 @@ import { environment } from "../config/environment.ts";
 import { listeningOf } from "../config/listen.ts";
 import { loadConfig } from "../config/load.ts";
 import { AppError } from "../errors.ts";
+import { openLogFile } from "../kernel/log-file.ts";
 import { openStderr } from "../kernel/stderr.ts";
 import { lockInstance } from "../lock.ts";
 import { createLog } from "../log.ts";
@@ -29,6 +30,11 @@ export const serve = defineCommand({
       valueHint: "HOST:PORT",
     },
     config: { type: "string", description: "Used instead of the instance's config.toml", valueHint: "FILE" },
+    log: {
+      type: "string",
+      description: "Where the log goes, two files of 64 MiB at most; without it, stderr",
+      valueHint: "FILE",
+    },
     "keys-file": {
       type: "string",
       description: "Where the first keys are written; without it they are shown",
@@ -43,7 +49,7 @@ export const serve = defineCommand({
       );
     }
     const env = environment();
-    const stderr = openStderr();
+    const stderr = openStderr(args.log === undefined ? undefined : openLogFile(resolve(args.log)));
     const log = createLog("serve", stderr.write);
     const end = Promise.withResolvers<{ why: string; failed: boolean }>();
     const fail = (why: string) => end.resolve({ why, failed: true });

@@ -10,8 +10,11 @@ export interface LineWriter {
   readonly lost: () => number;
 }
 
+/** Takes bytes, as many as it can without waiting, and returns how many. Throws when it will never take these. */
+export type Sink = (bytes: Uint8Array) => number;
+
 export interface LineWriterOptions {
-  readonly fd: number;
+  readonly sink: Sink;
   /** The line that tells a reader who comes back that so many are missing. */
   readonly gap: (lost: number) => string;
   /** What may wait for a reader, in characters. */
@@ -27,12 +30,10 @@ const GATHER_CHARACTERS = 32 * 1024;
 const RETRY_MS = 50;
 
 /**
- * Lines on a descriptor that may be slow, full or closed: they wait, then they are lost and counted, and whoever writes
- * is never held up. The descriptor stays blocking, since that is a property of the open file, which others share: a
- * terminal or a file of whoever started us.
+ * Lines for a sink that may be slow, full or closed: they wait, then they are lost and counted, and whoever writes is
+ * never held up.
  */
-export function createLineWriter({ fd, gap, capacity = CAPACITY }: LineWriterOptions): LineWriter {
-  const writeSome = writerOf(fd);
+export function createLineWriter({ sink, gap, capacity = CAPACITY }: LineWriterOptions): LineWriter {
   let waiting: string[] = [];
   let characters = 0;
   /** Taken from `waiting`, and not all written. */
@@ -81,7 +82,7 @@ export function createLineWriter({ fd, gap, capacity = CAPACITY }: LineWriterOpt
   /** What is left of it. */
   function put(bytes: Uint8Array): Uint8Array {
     try {
-      return bytes.subarray(bytes.length === 0 ? 0 : writeSome(fd, bytes));
+      return bytes.subarray(bytes.length === 0 ? 0 : sink(bytes));
     } catch {
       // Closed, or its disk is full: nobody will read these.
       lost += bytes.reduce((count, byte) => (byte === NEWLINE ? count + 1 : count), 0);
@@ -95,10 +96,13 @@ export function createLineWriter({ fd, gap, capacity = CAPACITY }: LineWriterOpt
 
 const STDERR = 2;
 
-/** The process's stderr; a process has one of these, since two would mix their lines. What waits at its end is written. */
-export function openStderr(): LineWriter {
+/**
+ * Where the process logs to, its stderr unless told otherwise. A process has one of these, since two would mix their
+ * lines. What waits at its end is written.
+ */
+export function openStderr(sink: Sink = descriptor(STDERR)): LineWriter {
   const writer = createLineWriter({
-    fd: STDERR,
+    sink,
     gap: (lost) =>
       `${JSON.stringify({ time: new Date().toISOString(), level: "warn", message: "log lines were lost", lost })}\n`,
   });
@@ -111,16 +115,19 @@ const POLLOUT = 4;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 
-type WriteSome = (fd: number, bytes: Uint8Array) => number;
-
-function writerOf(fd: number): WriteSome {
+/**
+ * It stays blocking, since that is a property of the open file, which others share: a terminal or a file of whoever
+ * started us.
+ */
+export function descriptor(fd: number): Sink {
   try {
     const is = fstatSync(fd);
-    return is.isSocket() ? sendToSocket : is.isFile() ? writeSync : writeToPipe;
+    if (is.isSocket()) return (bytes) => sendToSocket(fd, bytes);
+    if (!is.isFile()) return (bytes) => writeToPipe(fd, bytes);
   } catch {
     // It is closed, as writing will say.
-    return writeSync;
   }
+  return (bytes) => writeSync(fd, bytes);
 }
 
 /** How many bytes it took without waiting. */

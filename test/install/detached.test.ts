@@ -33,6 +33,8 @@ test("the first install starts it, says that it will not come back by itself, an
   expect(out).toContain("These keys are shown this once");
   expect(await ok(host.sh("stat -c %a /root/keys.json /var/lib/cofferdam/log"))).toBe("600\n700");
   await ok(host.sh(`cofferdam exec alice -- 'echo kept >workspace/note'`));
+  const logged = 'grep --count \'"message":"request"\' /var/lib/cofferdam/log/serve.log';
+  expect(Number(await ok(host.sh(logged)))).toBeGreaterThan(0);
 });
 
 test("again: one supervisor, the same keys, the data", async () => {

@@ -3,7 +3,7 @@ import { closeSync, constants, mkdtempSync, openSync, readFileSync, readSync, rm
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { NR, syscall } from "../../../src/kernel/libc.ts";
-import { createLineWriter } from "../../../src/kernel/stderr.ts";
+import { createLineWriter, descriptor } from "../../../src/kernel/stderr.ts";
 import { socketPair } from "../../../src/kernel/unixsocket.ts";
 
 const open = new Set<number>();
@@ -62,7 +62,7 @@ describe.each([
 ])("a %s that nobody reads", (_name, make) => {
   test("holds nobody up; what does not fit is lost, counted, and told of to whoever reads again", async () => {
     const { reader, writer } = make();
-    const lines = createLineWriter({ fd: writer, gap, capacity: 100_000 });
+    const lines = createLineWriter({ sink: descriptor(writer), gap, capacity: 100_000 });
     for (let n = 0; n < 20_000; n += 1) lines.write(line(n), n % 10 === 0);
     const lost = lines.lost();
     expect(lost).toBeGreaterThan(10_000);
@@ -86,7 +86,7 @@ describe.each([
 
 test("what is written is whole and in order, urgent or not", async () => {
   const { reader, writer } = pipe();
-  const lines = createLineWriter({ fd: writer, gap });
+  const lines = createLineWriter({ sink: descriptor(writer), gap });
   lines.write("one\n", false);
   lines.write("two\nthree\n", true);
   expect(take(reader)).toBe("one\ntwo\nthree\n");
@@ -97,7 +97,7 @@ test("what is written is whole and in order, urgent or not", async () => {
 
 test("a reader that is gone costs the lines, and no more", () => {
   const { reader, writer } = pipe();
-  const lines = createLineWriter({ fd: writer, gap });
+  const lines = createLineWriter({ sink: descriptor(writer), gap });
   closeSync(reader);
   open.delete(reader);
   lines.write("into nothing\n", true);
@@ -113,7 +113,7 @@ test("a file takes all at once", () => {
   dirs.push(dir);
   const fd = openSync(join(dir, "log"), "a");
   open.add(fd);
-  const lines = createLineWriter({ fd, gap });
+  const lines = createLineWriter({ sink: descriptor(fd), gap });
   const texts = Array.from({ length: 1000 }, (_, n) => line(n));
   for (const text of texts) lines.write(text, false);
   lines.flush();
