@@ -2,7 +2,7 @@ import { Elysia, type AnyElysia } from "elysia";
 import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { Contexts } from "./context.ts";
-import { diskFull, errorResponse, hungUp, isDiskFull, isHangUp, unforeseen } from "./errors.ts";
+import { errorResponse, exhaustion, hungUp, isHangUp, unforeseen } from "./errors.ts";
 
 export interface AppParts {
   /** One plugin per resource; together they are the table of contents. */
@@ -30,7 +30,7 @@ export function createApp({ routes, log, contexts, encrypted = false }: AppParts
       route,
       cause: error,
     });
-    return errorResponse(isDiskFull(error) ? diskFull() : unforeseen(requestId));
+    return errorResponse(exhaustion(error) ?? unforeseen(requestId));
   });
   // Before any hook of a plugin: what those refuse has a route as well.
   app.onTransform(({ request, route }) => {

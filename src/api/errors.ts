@@ -37,16 +37,26 @@ export function unforeseen(requestId: string): AppError {
   );
 }
 
-const FULL: ReadonlySet<unknown> = new Set(["SQLITE_FULL", "ENOSPC", "EDQUOT"]);
+const DISK_FULL: ReadonlySet<unknown> = new Set(["SQLITE_FULL", "ENOSPC", "EDQUOT"]);
+const NO_DESCRIPTOR: ReadonlySet<unknown> = new Set(["EMFILE", "ENFILE"]);
 
-/** Also when the database says it, in whatever its layers have wrapped it. */
-export function isDiskFull(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  return ("code" in error && FULL.has(error.code)) || isDiskFull(error.cause);
+/** What the caller may know of an error that nobody foresaw where it was thrown; null for nothing. */
+export function exhaustion(error: unknown): AppError | null {
+  if (isOf(error, DISK_FULL)) return new AppError("no_space", "The disk is full; free space and try again.");
+  if (!isOf(error, NO_DESCRIPTOR)) return null;
+  return new AppError(
+    "unavailable",
+    "The appliance has too many files and connections open; try again soon.",
+    {
+      retryAfterS: 5,
+    },
+  );
 }
 
-export function diskFull(): AppError {
-  return new AppError("no_space", "The disk is full; free space and try again.");
+/** Also when the database says it, in whatever its layers have wrapped it. */
+function isOf(error: unknown, codes: ReadonlySet<unknown>): boolean {
+  if (!(error instanceof Error)) return false;
+  return ("code" in error && codes.has(error.code)) || isOf(error.cause, codes);
 }
 
 /** The end of a connection, or of what could be read of it, while its body was on its way: nobody hears the answer. */

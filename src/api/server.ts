@@ -13,6 +13,7 @@ import { isHost, originOf } from "./forwarded.ts";
 import { addHeaders } from "./headers.ts";
 import type { Limits } from "./limits.ts";
 import { bind, openListener, type BunServer, type Generation, type Handlers } from "./listener.ts";
+import { startCrowd } from "./crowd.ts";
 import { fileRouteTable, isFolded } from "./rawpath.ts";
 
 export interface App {
@@ -72,6 +73,7 @@ export function startServer(parts: ServerParts) {
   const lifecycle = { draining: false };
   const proxies = networksOf(listening.proxies);
   const encrypted = parts.pair !== null;
+  const crowd = startCrowd({ log });
 
   async function finish(
     request: Request,
@@ -161,6 +163,7 @@ export function startServer(parts: ServerParts) {
     replacePair: tcp.replace,
     async stop(patienceMs: number): Promise<void> {
       lifecycle.draining = true;
+      crowd.stop();
       const deadline = Date.now() + patienceMs;
       while (tcp.pendingRequests() + admin.pendingRequests > 0 && Date.now() < deadline)
         await Bun.sleep(POLL_MS);

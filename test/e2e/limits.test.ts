@@ -1,5 +1,6 @@
 import { afterAll, expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
+import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { startAppliance } from "../fixtures/appliance.ts";
 import { raw } from "../fixtures/raw.ts";
@@ -81,4 +82,31 @@ test("keys that a client puts where none belongs are not in the log", async () =
   expect(ids.filter((id) => !log().includes(id))).toEqual([]);
   for (const secret of [key, admin]) expect(log()).not.toContain(secret.slice(-30));
   // And `stop` looks for all that resembles a secret.
+});
+
+test("more connections than api has descriptors for keep nobody else out, the operator least", async () => {
+  const descriptors = 4096;
+  const crowded = await startAppliance({ descriptors });
+  const crowd: Socket[] = [];
+  const ended = { count: 0 };
+  while (crowd.length < 2 * descriptors) {
+    for (let n = 0; n < 100; n++) {
+      const target = {
+        port: Number(new URL(crowded.keys.base_url).port),
+        host: "127.0.0.1",
+        localAddress: "127.0.0.9",
+      };
+      const socket = connect(target, () => socket.write("G"));
+      socket.on("error", () => {});
+      socket.on("close", () => void ended.count++);
+      crowd.push(socket);
+    }
+    await Bun.sleep(20);
+  }
+  expect(ended.count).toBeGreaterThan(0);
+  expect((await crowded.cofferdam(["workspace", "list"])).stdout).toContain(crowded.keys.workspace_id);
+  expect((await crowded.call("/write", { json: { path: "a", content: "b" } })).status).toBe(200);
+  expect(readFileSync(`${crowded.data}.log`, "utf8")).toContain('"most":"127.0.0.9"');
+  for (const socket of crowd) socket.destroy();
+  await crowded.stop();
 });

@@ -24,11 +24,11 @@ interface Held {
 }
 
 /** A connection that sends `start`, and then `drip` again and again. */
-async function hold(port: number, start: string, drip = ""): Promise<Held> {
+async function hold(port: number, start: string, drip = "", localAddress = "127.0.0.1"): Promise<Held> {
   const closed = Promise.withResolvers<void>();
   const answered = Promise.withResolvers<void>();
   const connected = Promise.withResolvers<void>();
-  const socket = connect({ port, host: "127.0.0.1" }, connected.resolve);
+  const socket = connect({ port, host: "127.0.0.1", localAddress }, connected.resolve);
   const held = { socket, closed: closed.promise, answered: answered.promise, answer: "" };
   const timer = setInterval(() => drip !== "" && socket.write(drip), DRIP_MS);
   socket.on("data", (data) => {
@@ -134,6 +134,59 @@ describe("idle and slow connections", () => {
     PATIENCE_MS,
   );
 });
+
+test(
+  "more connections than there are descriptors for: who has the most loses some, others go on, and so does the operator",
+  async () => {
+    const dir = mkdtempSync(join(tmpdir(), "cofferdam-crowd-"));
+    const namespace = namespaceId.make();
+    const descriptors = 4096;
+    const server = await startFileProcess(dir, {}, { descriptors });
+    const { port } = server;
+    const client = fileClient(port, namespace);
+    expect((await client.write("kept", "kept")).status).toBe(200);
+    const get = `GET /files/kept HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${KEY}\r\nX-Namespace: ${namespace}\r\n\r\n`;
+    const others = await Promise.all([1, 2, 3].map(() => hold(port, get, "", "127.0.0.2")));
+    await Promise.all(others.map(({ answered }) => answered));
+
+    const crowd: Socket[] = [];
+    const ended = { count: 0 };
+    let most = 0;
+    // As many again, once it has begun to lose some.
+    while (crowd.length < 3 * descriptors) {
+      for (let n = 0; n < 100; n++) {
+        // The kernel hands a connection on with its first byte.
+        const socket = connect({ port, host: "127.0.0.1" }, () => socket.write("G"));
+        socket.on("error", () => {});
+        socket.on("close", () => void ended.count++);
+        crowd.push(socket);
+      }
+      await Bun.sleep(20);
+      most = Math.max(most, server.descriptors());
+    }
+    expect(most).toBeGreaterThan(descriptors / 2);
+    expect(most).toBeLessThan(descriptors);
+    expect(ended.count).toBeGreaterThan(descriptors);
+
+    // Who was there goes on, who comes now comes in, files open, and the operator is answered.
+    for (const { socket } of others) socket.write(get.replace("HTTP/1.1", "HTTP/1.1\r\nConnection: close"));
+    await Promise.all(others.map(({ closed }) => closed));
+    for (const { answer } of others) expect(answer.match(/HTTP\/1\.1 200/g)).toHaveLength(2);
+    const late = await hold(port, get, "", "127.0.0.3");
+    await late.answered;
+    expect(late.answer).toStartWith("HTTP/1.1 200");
+    const operator = await fetch("http://admin/files/kept", {
+      unix: join(dir, "admin.sock"),
+      headers: client.headers,
+    });
+    expect(await operator.text()).toBe("kept");
+
+    for (const socket of [...crowd, late.socket]) socket.destroy();
+    await server.kill();
+    rmSync(dir, { recursive: true });
+  },
+  PATIENCE_MS,
+);
 
 test(
   "what a call waits for is no idleness, with a body or without",
