@@ -12,7 +12,7 @@ import type { Access } from "./auth.ts";
 export interface AuditRoutesParts {
   readonly access: Access;
   readonly db: Database;
-  readonly ledger: Pick<Ledger, "head" | "durable">;
+  readonly ledger: Pick<Ledger, "head" | "chains" | "durable">;
   readonly headKey: Uint8Array;
   readonly signer: Signer;
 }
@@ -27,7 +27,7 @@ export function auditRoutes({ access, db, ledger, headKey, signer }: AuditRoutes
     .get("/verify", async ({ query }): Promise<AuditReport> => {
       const only = query["chain"] === undefined ? undefined : chainOf(query["chain"]);
       await ledger.durable();
-      return verifyAudit({ db, headKey, signer, remembered: ledger.head, only });
+      return verifyAudit({ db, headKey, signer, remembered: ledger.head, chains: ledger.chains, only });
     })
     .get("/export", async ({ query }) => {
       const chain = chainOf(query["chain"]);

@@ -176,6 +176,7 @@ export async function startApi(parts: ApiRoleParts) {
   void webhooks.resume().catch(failed("webhook deliveries did not begin again"));
   const retention = createRetention({
     db,
+    ledger,
     signer: auditKeys(secrets).signer,
     limits: () => settings.current.config.events,
   });

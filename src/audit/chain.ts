@@ -33,7 +33,26 @@ export function headMac(key: Uint8Array, head: Head): string {
 }
 
 export function isHeadMac(key: Uint8Array, head: Head, mac: string): boolean {
-  const expected = Buffer.from(headMac(key, head));
-  const given = Buffer.from(mac);
-  return given.length === expected.length && timingSafeEqual(given, expected);
+  return isSame(headMac(key, head), mac);
+}
+
+/** What a start makes an event of. */
+export interface AnnouncedRow {
+  readonly id: string;
+  readonly namespaceId: string;
+  readonly draft: string;
+}
+
+/** Without it, who can write to the database could have a start tell of what never was. */
+export function intentMac(key: Uint8Array, { id, namespaceId, draft }: AnnouncedRow): string {
+  return new Bun.CryptoHasher("sha256", key).update(JSON.stringify([id, namespaceId, draft])).digest("hex");
+}
+
+export function isIntentMac(key: Uint8Array, row: AnnouncedRow, mac: string): boolean {
+  return isSame(intentMac(key, row), mac);
+}
+
+function isSame(expected: string, given: string): boolean {
+  const [a, b] = [Buffer.from(expected), Buffer.from(given)];
+  return a.length === b.length && timingSafeEqual(a, b);
 }

@@ -6,7 +6,16 @@ import { eventId, type EventId, type NamespaceId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import type { Secrets } from "../secrets.ts";
 import { auditKeys } from "./keys.ts";
-import { GENESIS, headMac, isHeadMac, linkHash, type Head } from "./chain.ts";
+import {
+  GENESIS,
+  headMac,
+  intentMac,
+  isHeadMac,
+  isIntentMac,
+  linkHash,
+  type AnnouncedRow,
+  type Head,
+} from "./chain.ts";
 import {
   APPLIANCE,
   bodyOf,
@@ -61,7 +70,7 @@ const INSERT_EVENT =
   "INSERT INTO events (chain, created_at, seq, id, type, namespace, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
 const PUT_HEAD = `INSERT INTO heads (chain, seq, created_at, hash, mac) VALUES (?, ?, ?, ?, ?)
   ON CONFLICT (chain) DO UPDATE SET seq = excluded.seq, created_at = excluded.created_at, hash = excluded.hash, mac = excluded.mac`;
-const PUT_INTENT = "INSERT INTO intents (id, begun_at, namespace_id, draft) VALUES (?, ?, ?, ?)";
+const PUT_INTENT = "INSERT INTO intents (id, begun_at, namespace_id, draft, mac) VALUES (?, ?, ?, ?, ?)";
 const DROP_INTENT = "DELETE FROM intents WHERE id = ?";
 
 interface Outcome<T> {
@@ -84,8 +93,8 @@ interface Waiting {
  * together share a commit, and those that wait for the disk share a flush of it.
  */
 export async function openLedger({ db, secrets, log, now = Date.now }: LedgerParts) {
-  const { headKey: key } = auditKeys(secrets);
-  const { heads, breaks } = await loadHeads(db, key);
+  const { headKey: key, intentKey } = auditKeys(secrets);
+  const { heads, breaks, unbegun } = await loadHeads(db, key);
   const listeners = new Set<(events: readonly StoredEvent[]) => void>();
   const queue: Waiting[] = [];
   const stats = { events: 0, commits: 0 };
@@ -260,7 +269,8 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     async begin({ namespaceId, ...draft }: IntentDraft): Promise<Intent> {
       const id = eventId.make();
       const record = canonicalJson({ ...draft, origin: { ...draft.origin } });
-      const put = { sql: PUT_INTENT, args: [id, now(), namespaceId, record] };
+      const mac = intentMac(intentKey, { id, namespaceId, draft: record });
+      const put = { sql: PUT_INTENT, args: [id, now(), namespaceId, record, mac] };
       await enqueue({ statements: [put], events: [], result: undefined }, { durable: true });
       return {
         id,
@@ -275,7 +285,10 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
       await enqueue({ statements: [drop], events: [event], result: undefined }, { durable: false });
     },
 
-    async drop(id: EventId): Promise<void> {
+    /** Whether an intent is one that this appliance announced. */
+    isOwn: (row: AnnouncedRow & { readonly mac: string }): boolean => isIntentMac(intentKey, row, row.mac),
+
+    async drop(id: string): Promise<void> {
       const statements = [{ sql: DROP_INTENT, args: [id] }];
       await enqueue({ statements, events: [], result: undefined }, { durable: false });
     },
@@ -291,6 +304,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     /** What the start found changed from outside. */
     breaks,
     head: (chain: Chain): Head | null => heads.get(chain) ?? null,
+    chains: (): Iterable<Chain> => heads.keys(),
     /** `events` and `commits` since the start, `total` of all time; `newestAt` in microseconds, 0 before the first. */
     stats: () => ({
       ...stats,
@@ -309,6 +323,10 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     },
   };
 
+  // All of them or none, so that a start that finds only some missing knows that they are gone.
+  await ledger.append(
+    unbegun.map((chain) => ({ chain, type: "audit.begun", namespace: null, data: {}, origin: APPLIANCE })),
+  );
   // Said in the chain itself: what is appended next would otherwise make a new head over what somebody changed.
   for (const { chain, reason } of breaks) {
     log.error("the audit log was changed from outside", { chain, reason });
@@ -358,7 +376,11 @@ async function loadHeads(db: Database, key: Uint8Array) {
     breaks.push({ chain, reason: "the head is missing" });
     heads.set(chain, newest);
   }
-  return { heads, breaks };
+  const gone = all.filter((chain) => !heads.has(chain));
+  // A new database has nothing yet, and one from before the audit log has no chain.
+  if (heads.size === 0) return { heads, breaks, unbegun: gone };
+  breaks.push(...gone.map((chain) => ({ chain, reason: "all of its events are gone" })));
+  return { heads, breaks, unbegun: [] };
 }
 
 async function newestOf(db: Database, chain: Chain): Promise<Head | null> {

@@ -1,12 +1,15 @@
 import { and, asc, desc, eq, lte, sql } from "drizzle-orm";
 import type { Database } from "../db/open.ts";
 import { checkpoints, events, heads } from "../db/schema.ts";
-import { checkpointText } from "./chain.ts";
-import type { Chain } from "./event.ts";
+import { checkpointText, GENESIS } from "./chain.ts";
+import { APPLIANCE, type Chain } from "./event.ts";
+import type { Ledger } from "./ledger.ts";
 import type { Signer } from "./signer.ts";
+import { faultOf } from "./verify.ts";
 
 export interface RetentionParts {
   readonly db: Database;
+  readonly ledger: Pick<Ledger, "append">;
   readonly signer: Pick<Signer, "sign">;
   readonly limits: () => { readonly retention_days: number; readonly max_events: number };
   /** Milliseconds since 1970. */
@@ -19,9 +22,10 @@ const BATCH = 500;
 
 /**
  * Removes the oldest events of each chain, by age and by count, and leaves a signed checkpoint in their place, from
- * which the rest can still be proved. The newest event of a chain always stays.
+ * which the rest can still be proved. The newest event of a chain always stays. What goes is verified before, or the
+ * signature would hide what somebody changed.
  */
-export function createRetention({ db, signer, limits, now = Date.now }: RetentionParts) {
+export function createRetention({ db, ledger, signer, limits, now = Date.now }: RetentionParts) {
   /** The last event that has to go, or null. */
   async function boundary(chain: Chain): Promise<number | null> {
     const { retention_days: days, max_events: most } = limits();
@@ -44,15 +48,20 @@ export function createRetention({ db, signer, limits, now = Date.now }: Retentio
   /** At most one batch; how many went. */
   async function cut(chain: Chain, upTo: number): Promise<number> {
     const old = await db
-      .select({ seq: events.seq, createdAt: events.createdAt, hash: events.hash })
+      .select()
       .from(events)
       .where(and(eq(events.chain, chain), lte(events.createdAt, upTo)))
       .orderBy(asc(events.createdAt))
       .limit(BATCH);
     const last = old.at(-1);
     if (last === undefined) return 0;
-    const cutAt = now() * 1000;
-    const checkpoint = { chain, ...last, cutAt };
+    const fault = await firstFault(chain, old);
+    if (fault !== null) {
+      const data = { reason: `of the events that retention removed, ${fault}` };
+      await ledger.append([{ chain, type: "audit.broken", namespace: null, data, origin: APPLIANCE }]);
+    }
+    const { seq, createdAt, hash } = last;
+    const checkpoint = { chain, seq, createdAt, hash, cutAt: now() * 1000 };
     const signature = signer.sign(checkpointText(checkpoint));
     await db.batch([
       db.delete(events).where(and(eq(events.chain, chain), lte(events.createdAt, last.createdAt))),
@@ -71,6 +80,20 @@ export function createRetention({ db, signer, limits, now = Date.now }: Retentio
         }),
     ]);
     return old.length;
+  }
+
+  async function firstFault(
+    chain: Chain,
+    rows: readonly (typeof events.$inferSelect)[],
+  ): Promise<string | null> {
+    const [checkpoint] = await db.select().from(checkpoints).where(eq(checkpoints.chain, chain));
+    let before: Parameters<typeof faultOf>[1] = checkpoint ?? { seq: 0, createdAt: 0, hash: GENESIS };
+    for (const row of rows) {
+      const fault = faultOf(row, before);
+      if (fault !== null) return `${row.id}: ${fault}`;
+      before = row;
+    }
+    return null;
   }
 
   return {

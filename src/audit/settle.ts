@@ -4,7 +4,7 @@ import type { Database } from "../db/open.ts";
 import { intents as table } from "../db/schema.ts";
 import { keyId, workspaceId, type NamespaceId } from "../ids.ts";
 import type { Log } from "../log.ts";
-import type { EventData, EventDraft } from "./event.ts";
+import { APPLIANCE, type EventData, type EventDraft } from "./event.ts";
 import type { Ledger } from "./ledger.ts";
 
 /** What the disk shows of a change that was announced. */
@@ -18,7 +18,7 @@ export type Judge = (
 
 export interface SettleParts {
   readonly db: Database;
-  readonly ledger: Pick<Ledger, "settle" | "drop" | "durable">;
+  readonly ledger: Pick<Ledger, "settle" | "drop" | "durable" | "append" | "isOwn">;
   /** By the event's type. */
   readonly judges: Readonly<Record<string, Judge>>;
   readonly log: Log;
@@ -45,12 +45,20 @@ const draftSchema = z.object({
  * all else becomes its event, marked as settled, with `outcome` "done", or "unknown" when the disk does not tell.
  */
 export async function settleIntents({ db, ledger, judges, log }: SettleParts): Promise<void> {
-  const settled = { done: 0, unknown: 0, not_made: 0 };
+  const settled = { done: 0, unknown: 0, not_made: 0, forged: false };
   for (;;) {
     const rows = await db.select().from(table).orderBy(asc(table.begunAt), asc(table.id)).limit(BATCH);
     if (rows.length === 0) break;
     const ends: Promise<void>[] = [];
-    for (const { id, namespaceId, draft } of rows) {
+    for (const row of rows) {
+      const { id, namespaceId, draft } = row;
+      if (!ledger.isOwn(row)) {
+        // One event for all of them: somebody else decides how many there are.
+        if (!settled.forged) await ledger.append([forgedEvent()]);
+        settled.forged = true;
+        await ledger.drop(id);
+        continue;
+      }
       const announced: EventDraft = draftSchema.parse(JSON.parse(draft));
       const judge = judges[announced.type] ?? cannotTell;
       const { fate, data } = await judge(announced.data, namespaceId);
@@ -65,9 +73,16 @@ export async function settleIntents({ db, ledger, judges, log }: SettleParts): P
     }
     await Promise.all(ends);
   }
+  if (settled.forged)
+    log.error("changes were announced in the database that this appliance did not announce");
   if (settled.done + settled.unknown + settled.not_made === 0) return;
   await ledger.durable();
   log.warn("changes that an earlier run left halfway were settled", settled);
 }
 
 const cannotTell: Judge = async (data) => ({ fate: "unknown", data });
+
+function forgedEvent(): EventDraft {
+  const data = { reason: "a change was announced in the database that this appliance did not announce" };
+  return { chain: "appliance", type: "audit.broken", namespace: null, data, origin: APPLIANCE };
+}

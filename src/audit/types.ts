@@ -1,5 +1,6 @@
 /** What can be in the log, so that asking for a type that never happens is told apart from a slip. */
 const EVENT_TYPES: readonly string[] = [
+  "audit.begun",
   "audit.broken",
   "credential.created",
   "credential.deleted",

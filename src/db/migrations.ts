@@ -149,4 +149,8 @@ export const migrations: readonly (readonly string[])[] = [
        event_at INTEGER NOT NULL
      ) STRICT, WITHOUT ROWID`,
   ],
+  [
+    // What a start makes events of. One that was announced before this is settled as nobody's.
+    `ALTER TABLE intents ADD COLUMN mac TEXT NOT NULL DEFAULT ''`,
+  ],
 ];

@@ -77,6 +77,7 @@ export const intents = sqliteTable("intents", {
   begunAt: integer("begun_at").notNull(),
   namespaceId: text("namespace_id").$type<NamespaceId>().notNull(),
   draft: text("draft").notNull(),
+  mac: text("mac").notNull().default(""),
 });
 
 /** Sign-ins under way; src/signin. */

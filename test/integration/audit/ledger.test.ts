@@ -1,8 +1,15 @@
 import { expect, test } from "bun:test";
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createClient } from "@libsql/client/sqlite3";
 import { asc, eq, sql } from "drizzle-orm";
 import { GENESIS, linkHash } from "../../../src/audit/chain.ts";
 import { APPLIANCE, type Chain, type EventDraft } from "../../../src/audit/event.ts";
-import { events, intents, workspaces } from "../../../src/db/schema.ts";
+import { auditKeys } from "../../../src/audit/keys.ts";
+import { verifyAudit } from "../../../src/audit/verify.ts";
+import { migrations } from "../../../src/db/migrations.ts";
+import { events, heads, intents, workspaces } from "../../../src/db/schema.ts";
 import { namespaceId, workspaceId } from "../../../src/ids.ts";
 import { startLedger } from "../../fixtures/ledger.ts";
 
@@ -35,7 +42,7 @@ test("concurrent writers: each chain is whole, in order, and its times strictly 
   // A clock that stands still and then goes back.
   let calls = 0;
   const started = await startLedger({ now: () => 1_800_000_000_000 - (calls++ > 50 ? 5_000 : 0) });
-  const chains: Chain[] = [workspaceId.make(), workspaceId.make(), "appliance"];
+  const chains: Chain[] = [workspaceId.make(), workspaceId.make(), workspaceId.make()];
   const published = new Map<Chain, number[]>();
   started.ledger.onPublished((fresh) => {
     for (const { chain, seq } of fresh) published.set(chain, [...(published.get(chain) ?? []), seq]);
@@ -53,12 +60,13 @@ test("concurrent writers: each chain is whole, in order, and its times strictly 
 });
 
 test("a chain goes on where it was after a restart", async () => {
+  const chain = workspaceId.make();
   const first = await startLedger();
-  await first.ledger.append([draft("appliance", 1), draft("appliance", 2)]);
+  await first.ledger.append([draft(chain, 1), draft(chain, 2)]);
   await first.close();
   const second = await startLedger({ dir: first.dir });
-  await second.ledger.append([draft("appliance", 3)]);
-  await expectWhole(second, "appliance", 3);
+  await second.ledger.append([draft(chain, 3)]);
+  await expectWhole(second, chain, 3);
   expect(second.logged).toEqual([]);
   await second.close();
 });
@@ -100,11 +108,12 @@ test("a change that the database refuses leaves no event, and takes nobody down 
 
 test("one bad member of a group fails alone", async () => {
   const started = await startLedger();
-  const fraction = started.ledger.append([draft("appliance", 0.5)]);
-  const good = Array.from({ length: 20 }, (_, n) => started.ledger.append([draft("appliance", n)]));
+  const chain = workspaceId.make();
+  const fraction = started.ledger.append([draft(chain, 0.5)]);
+  const good = Array.from({ length: 20 }, (_, n) => started.ledger.append([draft(chain, n)]));
   expect(fraction).rejects.toThrow(/whole numbers/);
   await Promise.all(good);
-  await expectWhole(started, "appliance", 20);
+  await expectWhole(started, chain, 20);
   await started.close();
 });
 
@@ -163,3 +172,40 @@ for (const [what, statement] of Object.entries(TAMPERING)) {
     await third.close();
   });
 }
+
+for (const which of ["a workspace's", "the appliance's"]) {
+  test(`a start says that ${which} whole chain is gone`, async () => {
+    const first = await startLedger();
+    const workspace = workspaceId.make();
+    await first.db.insert(workspaces).values({ id: workspace, name: "w", createdAt: 1 });
+    await first.ledger.append([draft(workspace, 1), draft("appliance", 2)]);
+    const chain = which === "the appliance's" ? "appliance" : workspace;
+    for (const table of [events, heads]) await first.db.delete(table).where(eq(table.chain, chain));
+    await first.close();
+    const second = await startLedger({ dir: first.dir });
+    expect((await rowsOf(second, chain)).map(({ type }) => type)).toEqual(["audit.broken"]);
+    await second.close();
+  });
+}
+
+test("the chains of a database from before the audit log begin at the first start with it", async () => {
+  const dir = mkdtempSync(join(tmpdir(), "cofferdam-ledger-"));
+  const client = createClient({ url: `file:${join(dir, "cofferdam.db")}` });
+  const workspace = workspaceId.make();
+  await client.batch([
+    ...migrations[0]!,
+    "CREATE TABLE migrations (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT",
+    "INSERT INTO migrations VALUES (1, 1)",
+    { sql: "INSERT INTO workspaces VALUES (?, 'w', 1)", args: [workspace] },
+  ]);
+  client.close();
+  for (let start = 1; start <= 2; start++) {
+    const started = await startLedger({ dir });
+    for (const chain of [workspace, "appliance"] as const) {
+      expect((await rowsOf(started, chain)).map(({ type }) => type)).toEqual(["audit.begun"]);
+    }
+    expect(started.logged).toEqual([]);
+    expect(await verifyAudit({ db: started.db, ...auditKeys(started.secrets) })).toMatchObject({ ok: true });
+    await started.close();
+  }
+});

@@ -21,7 +21,7 @@ const random = seededRandom(seed);
 const int = (below: number) => random.int(below);
 const pick = <T>(all: readonly T[]): T => all[int(all.length)]!;
 const chance = (percent: number) => int(100) < percent;
-const chains: Chain[] = [workspaceId.make(), workspaceId.make(), "appliance"];
+const chains: Chain[] = [workspaceId.make(), workspaceId.make(), workspaceId.make()];
 let started: Awaited<ReturnType<typeof startLedger>>;
 let reader: EventReader;
 /** All of them, in order of each chain. */

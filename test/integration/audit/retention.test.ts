@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { asc, eq } from "drizzle-orm";
+import { asc, eq, sql } from "drizzle-orm";
 import { auditKeys } from "../../../src/audit/keys.ts";
 import { createRetention } from "../../../src/audit/retention.ts";
 import { events, checkpoints } from "../../../src/db/schema.ts";
@@ -10,11 +10,17 @@ const DAY_MS = 24 * 60 * 60_000;
 type Audit = Awaited<ReturnType<typeof startAudit>>;
 
 function retention(
-  { db, secrets }: Audit,
+  { db, ledger, secrets }: Audit,
   limits: { retention_days: number; max_events: number },
   now = Date.now(),
 ) {
-  return createRetention({ db, signer: auditKeys(secrets).signer, limits: () => limits, now: () => now });
+  return createRetention({
+    db,
+    ledger,
+    signer: auditKeys(secrets).signer,
+    limits: () => limits,
+    now: () => now,
+  });
 }
 
 const kept = async ({ db, chain }: Audit) =>
@@ -70,5 +76,24 @@ test("a checkpoint that was changed is found", async () => {
   expect((await verified(audit)).ok).toBe(true);
   await audit.db.update(checkpoints).set({ cutAt: 1 });
   expect(await verified(audit)).toMatchObject({ ok: false });
+  await audit.close();
+});
+
+test("events that were made older for it to remove leave word of that, once", async () => {
+  const audit = await startAudit(10);
+  await audit.db.run(sql`UPDATE events SET created_at = seq WHERE seq < 10 AND chain = ${audit.chain}`);
+  await retention(audit, { retention_days: 7, max_events: 0 }).apply();
+  expect(await kept(audit)).toEqual([10, 11]);
+  const [, last] = await audit.db
+    .select()
+    .from(events)
+    .where(eq(events.chain, audit.chain))
+    .orderBy(asc(events.seq));
+  expect(JSON.parse(last!.body)).toMatchObject({ type: "audit.broken" });
+  expect(await verified(audit)).toMatchObject({ ok: false });
+  // The word of it goes as all do.
+  await append(audit, audit.chain, 12);
+  await retention(audit, { retention_days: 7, max_events: 1 }).apply();
+  expect(await kept(audit)).toEqual([12]);
   await audit.close();
 });

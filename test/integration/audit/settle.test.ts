@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { closeSync, openSync, renameSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { sql } from "drizzle-orm";
 import { execJudges } from "../../../src/api/exec-event.ts";
 import { APPLIANCE, type EventDraft } from "../../../src/audit/event.ts";
 import type { Announce } from "../../../src/audit/announce.ts";
@@ -255,5 +256,15 @@ test("thousands of them are settled, and what would take long to read is not com
   console.log(`3002 changes settled in ${Math.round(performance.now() - start)} ms`);
   expect(events.length).toBe(3002);
   expect(new Set(events.map(([, , , outcome]) => outcome))).toEqual(new Set(["unknown"]));
+  await it.end();
+});
+
+test("what somebody else announced in the database is no event, but is told of", async () => {
+  const it = await stage();
+  await it.write("a", "text", "announced");
+  await it.db.run(sql`UPDATE intents SET draft = replace(draft, 'workspace/a', 'workspace/b')`);
+  await it.db.run(sql`INSERT INTO intents SELECT 'evt-x', 1, namespace_id, 'no JSON', mac FROM intents`);
+  await it.restart();
+  expect((await allEvents(it.db)).map(({ type }) => type)).toEqual(["audit.broken"]);
   await it.end();
 });

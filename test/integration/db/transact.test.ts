@@ -4,7 +4,10 @@ import { openDatabase } from "../../../src/db/open.ts";
 import { intents } from "../../../src/db/schema.ts";
 import { scratchDirectory } from "../../fixtures/scratch.ts";
 
-const put = (id: string) => ({ sql: "INSERT INTO intents VALUES (?, ?, ?, ?)", args: [id, 1, "n", "{}"] });
+const put = (id: string) => ({
+  sql: "INSERT INTO intents (id, begun_at, namespace_id, draft) VALUES (?, ?, ?, ?)",
+  args: [id, 1, "n", "{}"],
+});
 const refusal = (work: () => void): string => {
   try {
     work();
