@@ -14,7 +14,8 @@ interface LoginRoutesParts {
   readonly logins: Logins;
 }
 
-const answer = z.object({ binding: z.string() });
+/** Strict, since a "namespace" that was misspelt would grant the whole workspace. */
+const answer = z.strictObject({ binding: z.string() });
 
 /** A program's sign-in, looked at and answered by the code that it shows. */
 export function loginRoutes({ access, logins }: LoginRoutesParts) {

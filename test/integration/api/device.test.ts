@@ -99,6 +99,7 @@ describe("the calls of a program", () => {
     expect((await approve({ binding: "0".repeat(64) })).status).toBe(409);
     expect((await approve({})).status).toBe(422);
     expect((await approve({ binding: login["binding"], namespace: "../up" })).status).toBe(422);
+    expect((await approve({ binding: login["binding"], Namespace: "alice" })).status).toBe(422);
     const approved = await approve({ binding: login["binding"], namespace: "alice" });
     expect(await approved.json()).toEqual({
       approved: login["login_id"],
