@@ -11,7 +11,8 @@ export function createResults() {
     add: (result: Recorded) => void finished.push(result),
     /** What its webhook is shown with from now on. */
     show: (delivery: LastDelivery) => void last.set(delivery.webhookId, delivery),
-    isEmpty: () => finished.length === 0 && last.size === 0,
+    /** Somebody who waits is told by a transaction, though nothing may be in it for him. */
+    isEmpty: () => finished.length === 0 && last.size === 0 && waiting.length === 0,
     /** Resolves when the database has what is here now. */
     stored: () => new Promise<void>((resolve) => void waiting.push(resolve)),
 

@@ -345,6 +345,24 @@ test("a test is sent at once, to its webhook alone, also while that is disabled"
   await w.close();
 });
 
+test("a test that the end of its webhook breaks off is answered, also when that takes a while", async () => {
+  const w = await startTestWebhooks({
+    // As long as a look-up may take that nothing breaks off.
+    post: async ({ signal }) => {
+      while (!signal.aborted) await Bun.sleep(5);
+      await Bun.sleep(200);
+      throw new Error("broken off");
+    },
+  });
+  const { webhook } = await w.create("https://slow/", { events: ["file.written"] });
+  const testing = w.webhooks.test(w.workspace, webhook.id, APPLIANCE);
+  while (w.webhooks.stats().inFlight === 0) await Bun.sleep(5);
+  await w.webhooks.remove(w.workspace, webhook.id, APPLIANCE);
+  const { outcome } = await testing;
+  expect(outcome.ok).toBe(false);
+  await w.close();
+});
+
 test("secrets are sealed in the database, and nowhere in the log", async () => {
   const w = await startTestWebhooks();
   const { webhook, signingSecret } = await w.create("https://h/hook?token=swordfish");
