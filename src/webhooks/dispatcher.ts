@@ -9,7 +9,7 @@ import type { DeliveryMeter } from "./meter.ts";
 import { fanOut } from "./outbox.ts";
 import { createResults } from "./results.ts";
 import { nextDelay } from "./schedule.ts";
-import { share } from "./share.ts";
+import { share, type Free } from "./share.ts";
 import { EVENT_GONE } from "./sweep.ts";
 
 export interface DispatcherParts {
@@ -25,8 +25,9 @@ export interface DispatcherParts {
 }
 
 /** Attempts under way in all. Those to slow endpoints have half of it, so that the others never wait for them. */
-const MOST_IN_FLIGHT = 512;
-const MOST_SLOW = MOST_IN_FLIGHT / 2;
+const MOST: Free = { all: 512, slow: 256 };
+/** The same of one workspace: its endpoints may be quick until they have all there is, and then hang together. */
+const MOST_OF_ONE: Free = { all: 128, slow: 64 };
 /** Longer than any attempt. */
 const LEASE_MS = 60_000;
 /** Transactions are so far apart at least: what comes meanwhile shares the next. */
@@ -151,16 +152,21 @@ export function createDispatcher(parts: DispatcherParts) {
   /** Who may take how many now, of those that have something due, or may have once their chain's events are made into it. */
   function choose(now: number, fresh: ReadonlySet<WorkspaceId> = new Set()): [Endpoint, number][] {
     const applicants = [];
-    let freeSlow = MOST_SLOW;
+    const free = { ...MOST, all: MOST.all - inFlight };
+    const freeOf = new Map<string, Free>();
     for (const endpoint of endpoints.values()) {
       const { state, pace } = endpoint;
+      const owner = state.target.workspaceId;
       const busy = endpoint.inFlight.size;
       const isSlow = pace.isSlow();
-      if (isSlow) freeSlow -= busy;
-      if (state.dueAt > now && !fresh.has(state.target.workspaceId)) continue;
-      applicants.push({ endpoint, room: pace.room(busy, now), inFlight: busy, isSlow });
+      const owned = freeOf.getOrInsertComputed(owner, () => ({ ...MOST_OF_ONE }));
+      owned.all -= busy;
+      if (isSlow) for (const space of [free, owned]) space.slow -= busy;
+      if (state.dueAt > now && !fresh.has(owner)) continue;
+      const lastAt = state.lastAt ?? 0;
+      applicants.push({ endpoint, owner, room: pace.room(busy, now), inFlight: busy, lastAt, isSlow });
     }
-    const given = share(applicants, { free: MOST_IN_FLIGHT - inFlight, freeSlow });
+    const given = share(applicants, free, (owner) => freeOf.get(owner) ?? MOST_OF_ONE);
     return [...given].map(([{ endpoint }, count]) => [endpoint, count]);
   }
 

@@ -1,6 +1,9 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { APPLIANCE } from "../../../src/audit/event.ts";
+import { workspaces } from "../../../src/db/schema.ts";
 import { AppError } from "../../../src/errors.ts";
-import { startTestWebhooks } from "../../fixtures/webhooks.ts";
+import { workspaceId } from "../../../src/ids.ts";
+import { startTestWebhooks, type TestWebhooks } from "../../fixtures/webhooks.ts";
 
 setDefaultTimeout(60_000);
 
@@ -67,6 +70,77 @@ test("endpoints that answered at first and then hang, or are slow, hold at most 
   expect(got.toSorted()).toEqual(ids.toSorted());
   expect(open).toBeGreaterThan(40);
   expect(open).toBeLessThanOrEqual(256);
+  await w.stopNow();
+});
+
+/** Another workspace, with endpoints that take files. */
+async function neighbour(w: TestWebhooks, urls: readonly string[]) {
+  const chain = workspaceId.make();
+  await w.db.insert(workspaces).values({ id: chain, name: chain, createdAt: 1 });
+  for (const url of urls) {
+    const wanted = { url, events: FILES.events, namespace: null, description: null };
+    await w.webhooks.create(chain, wanted, APPLIANCE);
+  }
+  return chain;
+}
+
+test("one that is new waits for a part of the attempts to end, and not for others' thousand that never answer", async () => {
+  const attemptMs = 15_000;
+  const asked: string[] = [];
+  const w = await startTestWebhooks({
+    post: async ({ url, signal }) => {
+      asked.push(url);
+      if (url === "https://good/") return { status: 200, retryAfter: null };
+      await new Promise<void>((resolve) => {
+        w.clock.after(attemptMs, resolve);
+        signal.addEventListener("abort", () => resolve());
+      });
+      throw new AppError("unavailable", "dead did not answer.");
+    },
+  });
+  for (let tenant = 0; tenant < 20; tenant++) {
+    const urls = Array.from({ length: 50 }, (_, n) => `https://dead/${tenant}/${n}`);
+    await w.happen(5, { chain: await neighbour(w, urls) });
+  }
+  while (w.webhooks.stats().inFlight < 256) await Bun.sleep(5);
+  await w.create("https://good/", FILES);
+  await w.happen(1);
+  for (let waited = 0; waited < attemptMs && !asked.includes("https://good/"); waited += attemptMs / 5) {
+    w.clock.advance(attemptMs / 5);
+    await Bun.sleep(100);
+  }
+  expect(asked).toContain("https://good/");
+  await w.stopNow();
+});
+
+test("a workspace whose many endpoints were quick and then all hang has no more than its part", async () => {
+  const phase = { hang: false, open: 0 };
+  const got: string[] = [];
+  const w = await startTestWebhooks({
+    post: async ({ url, headers, signal }) => {
+      if (url === "https://good/") got.push(headers["webhook-id"] ?? "");
+      else if (phase.hang) {
+        phase.open++;
+        await new Promise<void>((_, reject) =>
+          signal.addEventListener("abort", () => reject(new Error("stop"))),
+        );
+      }
+      return { status: 200, retryAfter: null };
+    },
+  });
+  const urls = Array.from({ length: 40 }, (_, n) => `https://turns/${n}`);
+  const chain = await neighbour(w, urls);
+  await w.create("https://good/", FILES);
+  await w.happen(40, { chain });
+  await w.happen(1);
+  await w.settled();
+  phase.hang = true;
+  await w.happen(40, { chain });
+  while (phase.open < 128) await Bun.sleep(5);
+  got.length = 0;
+  const ids = await w.happen(50);
+  while (got.length < ids.length) await Bun.sleep(5);
+  expect(phase.open).toBe(128);
   await w.stopNow();
 });
 
