@@ -24,7 +24,7 @@ const LABEL = /^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$/;
 
 /** Throws an AppError that says what about the URL won't do. */
 export function parseTarget(text: string, { allowHttp }: { readonly allowHttp: boolean }): Target {
-  if (text.length > MAX_URL) throw refused(`is longer than ${MAX_URL} characters`);
+  if (text.length > MAX_URL) throw tooLong();
   // The URL parser drops some of these and takes "\" for "/": others who read the URL may not.
   // oxlint-disable-next-line no-control-regex
   if (/[\u0000-\u0020\u007f\\]/.test(text)) {
@@ -49,7 +49,10 @@ export function parseTarget(text: string, { allowHttp }: { readonly allowHttp: b
   const shown = host.includes(":") ? `[${host}]` : host;
   const authority = url.port === "" ? shown : `${shown}:${port}`;
   const pathAndQuery = url.pathname + url.search;
-  return { href: `${scheme}://${authority}${pathAndQuery}`, secure, host, port, authority, pathAndQuery };
+  const href = `${scheme}://${authority}${pathAndQuery}`;
+  // It is what is kept, and read again at every call.
+  if (href.length > MAX_URL) throw tooLong();
+  return { href, secure, host, port, authority, pathAndQuery };
 }
 
 function hostOf(url: URL): string {
@@ -86,6 +89,12 @@ export async function vet(
   const [first, ...others] = passed.toSorted((a, b) => Number(a.includes(":")) - Number(b.includes(":")));
   if (first === undefined) throw refused(`has a host, ${target.host}, that has no address in DNS`);
   return [first, ...others];
+}
+
+function tooLong(): AppError {
+  return refused(
+    `is longer than ${MAX_URL} characters, each of another alphabet being counted as it is sent`,
+  );
 }
 
 function refused(why: string): AppError {

@@ -66,6 +66,13 @@ describe("URLs that are taken", () => {
     expect(await outcome(url, ["2.2.2.2"])).toBe(vetted);
   });
 
+  test("are taken again in the spelling that is kept, or not at all: other alphabets become longer", () => {
+    const url = (letters: number) => `https://hooks.example/${"é".repeat(letters)}`;
+    const { href } = parseTarget(url(300), { allowHttp: false });
+    expect(parseTarget(href, { allowHttp: false }).href).toBe(href);
+    expect(() => parseTarget(url(400), { allowHttp: false })).toThrow("longer than 2048 characters");
+  });
+
   test("with what a call needs", () => {
     expect(parseTarget("https://Hooks.Example.:8443/a?b", { allowHttp: false })).toEqual({
       href: "https://hooks.example:8443/a?b",
