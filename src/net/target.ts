@@ -92,9 +92,7 @@ export async function vet(
 }
 
 function tooLong(): AppError {
-  return refused(
-    `is longer than ${MAX_URL} characters, each of another alphabet being counted as it is sent`,
-  );
+  return refused(`is longer than ${MAX_URL} characters`);
 }
 
 function refused(why: string): AppError {
