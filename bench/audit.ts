@@ -14,7 +14,12 @@ const SMALL = "x".repeat(1024);
 
 /** As if nothing were recorded. */
 const unrecorded: Pick<Ledger, "begin"> = {
-  begin: async () => ({ id: eventId.make(), complete: async () => {}, abandon: async () => {} }),
+  begin: async () => ({
+    id: eventId.make(),
+    onDisk: Promise.resolve(),
+    complete: async () => {},
+    abandon: async () => {},
+  }),
 };
 
 /** A small durable write over HTTP as it is, beside the same without its event, in one process and on one disk. */
@@ -65,12 +70,13 @@ export async function execCost(work: string, rounds: number): Promise<Summary[]>
   const recorded = async () => {
     const data = announcedCommand(command);
     const draft = { chain, type: "exec.completed", namespace: "n", data, origin: APPLIANCE };
-    const announced = started.ledger.begin({ ...draft, namespaceId: namespace });
+    const announced = started.ledger.announce({ ...draft, namespaceId: namespace });
     const ends: ExecEnd[] = [];
     await stage.exec.exec({ namespace, command, announced, onEnd: (end) => void ends.push(end) });
     const [end] = ends;
     if (end === undefined) throw new Error("no end of the command was told");
-    await (await announced).complete(completedCommand(data, end, null));
+    const announcement = await announced;
+    await Promise.all([announcement.onDisk, announcement.complete(completedCommand(data, end, null))]);
   };
   const rows = await interleaved(
     {

@@ -1,8 +1,7 @@
 import { Elysia } from "elysia";
 import { z } from "zod";
-import type { Announcement } from "../audit/announce.ts";
 import type { EventData } from "../audit/event.ts";
-import type { Ledger } from "../audit/ledger.ts";
+import type { Intent, Ledger } from "../audit/ledger.ts";
 import { AppError } from "../errors.ts";
 import type { Exec, ExecEnd, ExecResult } from "../sandbox/exec.ts";
 import { namespaceCalls, type Access, type NamespaceCall } from "./auth.ts";
@@ -27,7 +26,7 @@ const OUTGOING_BYTES = 384 * 1024 * 1024;
 export interface ExecRoutesParts {
   readonly access: Access;
   readonly exec: Pick<Exec, "check" | "turn" | "exec">;
-  readonly ledger: Pick<Ledger, "begin">;
+  readonly ledger: Pick<Ledger, "announce">;
 }
 
 /** `POST /v1/exec` answers in JSON, `POST /exec` in plain text. */
@@ -74,7 +73,7 @@ export async function execInTurn(
   return await exec.turn(namespace.owner, request.signal, () =>
     namespace.write(async ({ id, signal }) => {
       const data = announcedCommand(what.command);
-      const announcing = ledger.begin({ ...namespace.event("exec.completed", data), namespaceId: id });
+      const announcing = ledger.announce({ ...namespace.event("exec.completed", data), namespaceId: id });
       return await makeRecorded(announcing, data, signal, async (onEnd) =>
         exec.exec({ namespace: id, ...what, signal, announced: announcing, onEnd }),
       );
@@ -82,9 +81,13 @@ export async function execInTurn(
   );
 }
 
-/** A command that was sent has its event however it ends; its caller's error is in it. One that was not sent has none. */
+/**
+ * A command that was sent has its event however it ends; its caller's error is in it. One that was not sent has none.
+ * It is sent once its announcement has outlived this process, and while that goes to the disk: a power cut takes what an
+ * unanswered command has written along with it. Nobody is answered before it is there.
+ */
 async function makeRecorded(
-  announcing: Promise<Announcement>,
+  announcing: Promise<Intent>,
   data: EventData,
   signal: AbortSignal,
   run: (onEnd: (end: ExecEnd) => void) => Promise<ExecResult>,
@@ -97,10 +100,12 @@ async function makeRecorded(
   if (announced.status === "fulfilled") {
     const { value: announcement } = announced;
     const [end] = ends;
-    const recording =
+    const recording = Promise.all([
+      announcement.onDisk,
       end === undefined
         ? announcement.abandon()
-        : announcement.complete(completedCommand(data, end, sentence(error)));
+        : announcement.complete(completedCommand(data, end, sentence(error))),
+    ]);
     // It stays announced, for the next start; a call that failed has a reason of its own.
     if (failed) await recording.catch(() => {});
     else await recording;

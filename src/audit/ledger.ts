@@ -42,6 +42,7 @@ export type IntentDraft = Omit<EventDraft, "id" | "settled"> & { readonly namesp
 /** A change on disk that has been announced. It ends by one of the two; a crash before is settled at the next start. */
 export interface Intent {
   readonly id: EventId;
+  readonly onDisk: Promise<void>;
   /**
    * The change happened. When this resolves the event survives the death of this process; a power cut may bring the
    * intent back instead, which is on the disk already.
@@ -76,14 +77,14 @@ const DROP_INTENT = "DELETE FROM intents WHERE id = ?";
 interface Outcome<T> {
   readonly result: T;
   readonly stored: StoredEvent[];
+  /** Resolves when it is on the disk too. Members of one commit share one flush. */
+  readonly flush: () => Promise<void>;
 }
 
 /** Waits its turn to be committed. A plan is made when that has come, and commits alone. */
 interface Waiting {
   readonly plan: (() => Promise<Planned<unknown>>) | null;
   readonly ready: Planned<unknown>;
-  /** Whether to wait for the disk too. */
-  readonly durable: boolean;
   readonly done: (outcome: Outcome<unknown>) => void;
   readonly failed: (error: unknown) => void;
 }
@@ -105,10 +106,10 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
 
   function enqueue<T>(
     ready: Planned<T>,
-    { durable, plan = null }: { durable: boolean; plan?: (() => Promise<Planned<T>>) | null },
+    plan: (() => Promise<Planned<T>>) | null = null,
   ): Promise<Outcome<T>> {
     const { promise, resolve, reject } = Promise.withResolvers<Outcome<unknown>>();
-    queue.push({ plan, ready, durable, done: resolve, failed: reject });
+    queue.push({ plan, ready, done: resolve, failed: reject });
     draining ??= drain();
     return promise as Promise<Outcome<T>>;
   }
@@ -135,7 +136,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     try {
       const ready = await plan();
       const [stored = []] = await commit([ready]);
-      finish([{ waiting, outcome: { result: ready.result, stored } }]);
+      waiting.done({ result: ready.result, stored, flush: sharedFlush() });
     } catch (error) {
       waiting.failed(error);
     }
@@ -144,12 +145,10 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
   async function commitTogether(group: readonly Waiting[]): Promise<void> {
     try {
       const stored = await commit(group.map(({ ready }) => ready));
-      finish(
-        group.map((waiting, index) => {
-          const outcome = { result: waiting.ready.result, stored: stored[index] ?? [] };
-          return { waiting, outcome };
-        }),
-      );
+      const flush = sharedFlush();
+      for (const [index, { ready, done }] of group.entries()) {
+        done({ result: ready.result, stored: stored[index] ?? [], flush });
+      }
     } catch (error) {
       if (group.length === 1) group[0]?.failed(error);
       // One of them is at fault; the others must not go down with it.
@@ -157,13 +156,10 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     }
   }
 
-  /** After their commit: those that wait for the disk share one flush of it. */
-  function finish(group: readonly { waiting: Waiting; outcome: Outcome<unknown> }[]): void {
-    const flushed = group.some(({ waiting }) => waiting.durable) ? durable() : Promise.resolve();
-    for (const { waiting, outcome } of group) {
-      if (waiting.durable) void flushed.then(() => waiting.done(outcome), waiting.failed);
-      else waiting.done(outcome);
-    }
+  /** Of what has just been committed, begun by the first who asks for it. */
+  function sharedFlush(): () => Promise<void> {
+    let flushed: Promise<void> | null = null;
+    return () => (flushed ??= durable());
   }
 
   /** One transaction. The heads move only when it has been committed. */
@@ -251,7 +247,8 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
   const ledger = {
     /** Durable when it resolves. */
     async append(events: readonly EventDraft[]): Promise<StoredEvent[]> {
-      const { stored } = await enqueue({ statements: [], events, result: undefined }, { durable: true });
+      const { stored, flush } = await enqueue({ statements: [], events, result: undefined });
+      await flush();
       return stored;
     },
 
@@ -261,19 +258,28 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
      */
     async change<T>(plan: () => Promise<Planned<T>>): Promise<T> {
       const nothing = { statements: [], events: [], result: undefined as T };
-      const { result } = await enqueue(nothing, { durable: true, plan });
+      const { result, flush } = await enqueue(nothing, plan);
+      await flush();
       return result;
     },
 
     /** Announces a change on disk; begin it when this resolves, since only then a crash can't hide it. */
-    async begin({ namespaceId, ...draft }: IntentDraft): Promise<Intent> {
+    async begin(draft: IntentDraft): Promise<Intent> {
+      const intent = await ledger.announce(draft);
+      await intent.onDisk;
+      return intent;
+    },
+
+    /** As begin, but when this resolves only the end of this process can't hide it; a power cut can't from `onDisk` on. */
+    async announce({ namespaceId, ...draft }: IntentDraft): Promise<Intent> {
       const id = eventId.make();
       const record = canonicalJson({ ...draft, origin: { ...draft.origin } });
       const mac = intentMac(intentKey, { id, namespaceId, draft: record });
       const put = { sql: PUT_INTENT, args: [id, now(), namespaceId, record, mac] };
-      await enqueue({ statements: [put], events: [], result: undefined }, { durable: true });
+      const { flush } = await enqueue({ statements: [put], events: [], result: undefined });
       return {
         id,
+        onDisk: flush(),
         complete: (data) => ledger.settle({ ...draft, id, data }),
         abandon: () => ledger.drop(id),
       };
@@ -282,7 +288,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     /** Turns the intent of this id into its event. */
     async settle(event: EventDraft & { readonly id: EventId }): Promise<void> {
       const drop = { sql: DROP_INTENT, args: [event.id] };
-      await enqueue({ statements: [drop], events: [event], result: undefined }, { durable: false });
+      await enqueue({ statements: [drop], events: [event], result: undefined });
     },
 
     /** Whether an intent is one that this appliance announced. */
@@ -290,7 +296,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
 
     async drop(id: string): Promise<void> {
       const statements = [{ sql: DROP_INTENT, args: [id] }];
-      await enqueue({ statements, events: [], result: undefined }, { durable: false });
+      await enqueue({ statements, events: [], result: undefined });
     },
 
     durable,
