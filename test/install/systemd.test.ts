@@ -159,6 +159,32 @@ test("a reload takes a new configuration, and keeps the old one when the new one
   expect(await timeout()).toMatch(/timeout_s +30 /);
 });
 
+test("a journal that has stopped reading holds nothing up, and learns later what it missed", async () => {
+  const before = await mainPid("api");
+  await ok(host.sh("kill -STOP $(pidof systemd-journald)"));
+  try {
+    // Each is a line in the log, whatever the answer: more than the 16 MiB that its socket takes, and less than
+    // the rate at which the journal itself would drop them.
+    const answers = await ok(
+      host.sh(`python3 - <<'PY'
+import http.client
+connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=20)
+for n in range(95000):
+    connection.request("GET", "/v1/me")
+    connection.getresponse().read()
+print(n + 1)
+PY`),
+    );
+    expect(answers).toBe("95000");
+    expect(await exec("/root/keys.json", "echo goes on")).toBe("goes on");
+  } finally {
+    await ok(host.sh("kill -CONT $(pidof systemd-journald)"));
+  }
+  const told = `journalctl --quiet --unit cofferdam-api --output cat | grep 'log lines were lost'`;
+  await ok(host.sh(`for try in $(seq 200); do ${told} && exit; sleep 0.1; done; exit 1`));
+  expect(await mainPid("api")).toBe(before);
+});
+
 test("sandboxd's mounts are the host's own", async () => {
   const pid = await mainPid("sandboxd");
   expect(await ok(host.sh(`readlink /proc/${pid}/ns/mnt`))).toBe(

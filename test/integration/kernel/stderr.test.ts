@@ -60,6 +60,13 @@ describe.each([
   ["pipe", pipe],
   ["socket", sockets],
 ])("a %s that nobody reads", (_name, make) => {
+  test("holds up who writes to it as usual", async () => {
+    const { writer } = make();
+    const command = ["timeout", "1", "head", "--bytes=1000000", "/dev/zero"];
+    const child = Bun.spawn(command, { stdin: "ignore", stdout: writer, stderr: "ignore" });
+    expect(await child.exited).toBe(124);
+  });
+
   test("holds nobody up; what does not fit is lost, counted, and told of to whoever reads again", async () => {
     const { reader, writer } = make();
     const lines = createLineWriter({ sink: descriptor(writer), gap, capacity: 100_000 });
