@@ -1,6 +1,6 @@
 /**
  * The one error type that a caller may see. `detail` is a sentence a person can act on and holds no secret;
- * src/api/errors.ts maps `code` to an HTTP status, src/cli maps it to an exit code. Any other throw is a 500.
+ * src/api/http/errors.ts maps `code` to an HTTP status, src/cli maps it to an exit code. Any other throw is a 500.
  */
 export type ErrorCode =
   | "bad_input" // 400

@@ -5,8 +5,8 @@ import { namespaceName, workspaceId, type KeyId, type NamespaceId, type Workspac
 import type { Caller, KeyHolder } from "../keys/caller.ts";
 import type { Calls, Lease } from "../keys/calls.ts";
 import { LOCAL_USER_HEADER } from "../protocol/local-user.ts";
-import type { Contexts } from "./context.ts";
-import type { Limits } from "./limits.ts";
+import type { Contexts } from "./http/context.ts";
+import type { Limits } from "./http/limits.ts";
 
 export interface AccessParts {
   readonly keys: {

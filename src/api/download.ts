@@ -2,8 +2,8 @@ import { AppError } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
 import type { Lease } from "../keys/calls.ts";
 import type { OpenFile } from "../volumes/read.ts";
-import { errorResponse } from "./errors.ts";
-import { namesTag, rangeOf } from "./range.ts";
+import { errorResponse } from "./http/errors.ts";
+import { namesTag, rangeOf } from "./http/range.ts";
 
 /** The most that one answer carries; Range reaches what is behind. */
 const MAX_BYTES = 100 * 1024 * 1024;

@@ -5,10 +5,10 @@ import type { Intent, Ledger } from "../audit/ledger.ts";
 import { AppError } from "../errors.ts";
 import type { Exec, ExecEnd, ExecResult } from "../sandbox/exec.ts";
 import { namespaceCalls, type Access, type NamespaceCall } from "./auth.ts";
-import { readJson, text } from "./body.ts";
+import { readJson, text } from "./http/body.ts";
 import { announcedCommand, completedCommand } from "./exec-event.ts";
-import { createLargeBodies } from "./large-bodies.ts";
-import { createOutgoing, type Outgoing } from "./outgoing.ts";
+import { createLargeBodies } from "./http/large-bodies.ts";
+import { createOutgoing, type Outgoing } from "./http/outgoing.ts";
 
 const execBody = z.object({ command: text, stdin: text.nullish() });
 

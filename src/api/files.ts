@@ -9,10 +9,10 @@ import { parsePath, parseUrlPath, refusedPath, type WorkspacePath } from "../vol
 import type { Volumes } from "../volumes/volumes.ts";
 import type { WriteSource, Written } from "../volumes/write.ts";
 import { namespaceCalls, type Access, type NamespaceCall } from "./auth.ts";
-import { errorResponse } from "./errors.ts";
-import { readJson, text } from "./body.ts";
+import { errorResponse } from "./http/errors.ts";
+import { readJson, text } from "./http/body.ts";
 import { download } from "./download.ts";
-import { createLargeBodies } from "./large-bodies.ts";
+import { createLargeBodies } from "./http/large-bodies.ts";
 
 /** Listings at once: they share api's one thread with everybody's calls, and a tree of links is slow to walk. */
 const WALKS = { concurrency: 4, perNamespace: 2, queue: 1000, maxWaitMs: 30_000 };

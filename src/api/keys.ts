@@ -5,8 +5,8 @@ import { keyId, namespaceName } from "../ids.ts";
 import type { Key, Keys } from "../keys/keys.ts";
 import type { Namespaces } from "../keys/namespaces.ts";
 import type { Access } from "./auth.ts";
-import { label, readJson } from "./body.ts";
-import { timestamp } from "./time.ts";
+import { label, readJson } from "./http/body.ts";
+import { timestamp } from "./http/time.ts";
 
 const newKey = z.object({
   name: label,

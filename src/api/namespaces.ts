@@ -3,7 +3,7 @@ import { AppError } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
 import type { Namespaces } from "../keys/namespaces.ts";
 import type { Access } from "./auth.ts";
-import { timestamp } from "./time.ts";
+import { timestamp } from "./http/time.ts";
 
 interface NamespaceRoutesParts {
   readonly access: Access;

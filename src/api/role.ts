@@ -21,18 +21,18 @@ import { createSecrets } from "../secrets.ts";
 import { createVolumes, type Volumes } from "../volumes/volumes.ts";
 import { openPoster } from "../webhooks/post.ts";
 import { startWebhooks } from "../webhooks/start.ts";
-import { createCertificate } from "./certificate.ts";
+import { createCertificate } from "./appliance/certificate.ts";
 import { composeApi } from "./compose.ts";
-import { createContexts } from "./context.ts";
+import { createContexts } from "./http/context.ts";
 import { execRoutes } from "./exec.ts";
 import { execJudges } from "./exec-event.ts";
 import { fileRoutes } from "./files.ts";
-import { openMetricsPort } from "./metrics.ts";
-import { operatorExecRoutes } from "./operator-exec.ts";
-import { openRedirect } from "./redirect.ts";
-import { startServer } from "./server.ts";
-import { createStatus } from "./status.ts";
-import { createWatch } from "./watch.ts";
+import { openMetricsPort } from "./appliance/metrics.ts";
+import { operatorExecRoutes } from "./appliance/exec.ts";
+import { openRedirect } from "./http/redirect.ts";
+import { startServer } from "./http/server.ts";
+import { createStatus } from "./appliance/status.ts";
+import { createWatch } from "./appliance/watch.ts";
 
 export interface ApiRoleParts {
   readonly instance: Instance;

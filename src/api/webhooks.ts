@@ -10,8 +10,8 @@ import type { StartedWebhooks } from "../webhooks/start.ts";
 import type { Webhook } from "../webhooks/webhook.ts";
 import { OVERLAP_MS } from "../webhooks/webhooks.ts";
 import type { Access } from "./auth.ts";
-import { label, readJson, text } from "./body.ts";
-import { timestamp } from "./time.ts";
+import { label, readJson, text } from "./http/body.ts";
+import { timestamp } from "./http/time.ts";
 
 interface WebhookRoutesParts {
   readonly access: Access;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { jsonAnswer, textAnswer } from "../../../src/api/exec.ts";
-import { createOutgoing } from "../../../src/api/outgoing.ts";
+import { createOutgoing } from "../../../src/api/http/outgoing.ts";
 import type { ExecResult } from "../../../src/sandbox/exec.ts";
 import { seededRandom } from "../../fixtures/random.ts";
 

@@ -124,7 +124,7 @@ describe("the same sentence refuses", () => {
     "workspace/..",
     "workspace/../../etc/passwd",
     "/workspace/../x",
-    "./..",
+    "..",
     "a/./../b",
     "%2e%2e/a",
     "%2E%2e/a",

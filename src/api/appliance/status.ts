@@ -1,0 +1,148 @@
+import type { Ledger } from "../../audit/ledger.ts";
+import type { Database } from "../../db/open.ts";
+import { AppError } from "../../errors.ts";
+import type { Check, OperationResult } from "../../protocol/sandboxd.ts";
+import type { Reading } from "../../metrics/readings.ts";
+import type { SandboxdClient } from "../../sandbox/sandboxd-client.ts";
+import type { Readiness } from "./readiness.ts";
+
+export interface Status {
+  readonly instance: string;
+  readonly listen: string;
+  readonly url: string;
+  readonly uptime_s: number;
+  readonly memory_bytes: number;
+  /** Sentences that say why not; none when it is. */
+  readonly not_ready: readonly string[];
+  readonly exec: { readonly running: number; readonly waiting: number; readonly warm: number };
+  readonly disk: { readonly free_bytes: number; readonly total_bytes: number };
+  readonly events: { readonly total: number; readonly chains: number };
+  readonly webhooks: {
+    readonly enabled: number;
+    readonly in_flight: number;
+    /** Of the delivery that is longest overdue. */
+    readonly overdue_s: number;
+  };
+  /** A sentence when sandboxd does not answer. */
+  readonly sandboxes: OperationResult<"status"> | string;
+}
+
+export interface StatusParts {
+  readonly inst: string;
+  readonly listen: () => string;
+  readonly url: () => string;
+  readonly startedAt: number;
+  readonly ready: Readiness;
+  readonly webhookStats: () => Reading["webhooks"];
+  readonly execStats: () => Status["exec"];
+  readonly disk: () => { readonly availableBytes: number; readonly totalBytes: number };
+  readonly sandboxd: Pick<SandboxdClient, "call">;
+  readonly db: Pick<Database, "faults">;
+  readonly ledger: Pick<Ledger, "breaks" | "stats">;
+  /** Throws when it does not answer. */
+  readonly checkGateway: () => Promise<void>;
+  /** What holds this process, as the kernel part sees it. */
+  readonly confinement: () => Check[];
+  /** Nothing without TLS. */
+  readonly certificate: () => Check[];
+}
+
+/** What runs now, and what is wrong with the host, put together from this role's view and sandboxd's. */
+export function createStatus(parts: StatusParts) {
+  return {
+    async status(): Promise<Status> {
+      const { availableBytes, totalBytes } = parts.disk();
+      const { running, waiting, warm } = parts.execStats();
+      const { total, chains } = parts.ledger.stats();
+      const { endpoints, inFlight, overdueMs } = parts.webhookStats();
+      const [reasons, sandboxes] = await Promise.all([
+        parts.ready(),
+        parts.sandboxd.call("status", {}).catch(sentence),
+      ]);
+      return {
+        instance: parts.inst,
+        listen: parts.listen(),
+        url: parts.url(),
+        uptime_s: Math.floor((Date.now() - parts.startedAt) / 1000),
+        memory_bytes: process.memoryUsage.rss(),
+        not_ready: reasons.map(({ name, detail }) => `${name}: ${detail}`),
+        exec: { running, waiting, warm },
+        disk: { free_bytes: availableBytes, total_bytes: totalBytes },
+        events: { total, chains },
+        webhooks: { enabled: endpoints, in_flight: inFlight, overdue_s: Math.round(overdueMs / 1000) },
+        sandboxes,
+      };
+    },
+
+    async doctor(): Promise<Check[]> {
+      const host = await parts.sandboxd.call("doctor", {}).catch(sentence);
+      return [
+        ...parts.confinement(),
+        ...parts.certificate(),
+        await databaseCheck(parts.db),
+        auditCheck(parts.ledger),
+        await gatewayCheck(parts.checkGateway),
+        ...(typeof host === "string" ? [sandboxdAway(host)] : host.checks),
+      ];
+    },
+  };
+}
+
+function sentence(error: unknown): string {
+  if (error instanceof AppError) return error.message;
+  throw error;
+}
+
+async function databaseCheck(db: Pick<Database, "faults">): Promise<Check> {
+  const faults = await db.faults().catch((error: unknown) => [String(error)]);
+  if (faults.length === 0) return { name: "database", status: "ok", detail: "its pages are well", fix: null };
+  return {
+    name: "database",
+    status: "fail",
+    detail: faults.join("; "),
+    fix: "Stop the appliance and restore api/cofferdam.db from a backup.",
+  };
+}
+
+function auditCheck(ledger: StatusParts["ledger"]): Check {
+  const [broken] = ledger.breaks;
+  if (broken === undefined) {
+    const detail = `${ledger.stats().chains} chains go on where they ended`;
+    return { name: "audit log", status: "ok", detail, fix: null };
+  }
+  return {
+    name: "audit log",
+    status: "fail",
+    detail: `${broken.chain}: ${broken.reason}`,
+    fix: "See cofferdam event verify; keep a copy of the data directory, and compare with backups and exports.",
+  };
+}
+
+async function gatewayCheck(check: StatusParts["checkGateway"]): Promise<Check> {
+  try {
+    await check();
+    return { name: "gateway", status: "ok", detail: "it answers", fix: null };
+  } catch (error) {
+    return {
+      name: "gateway",
+      status: "fail",
+      detail: `it does not answer (${reason(error)})`,
+      fix: "Its log says why: journalctl -u cofferdam-gateway, or what cofferdam serve writes.",
+    };
+  }
+}
+
+function sandboxdAway(why: string): Check {
+  return {
+    name: "sandboxd",
+    status: "fail",
+    detail: why,
+    fix: "Start it: systemctl restart cofferdam.target, or cofferdam serve; its log says why it stopped.",
+  };
+}
+
+/** The errno's name: what fetch says beside it asks for a typo in a URL. */
+function reason(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return "code" in error && typeof error.code === "string" ? error.code : error.message;
+}

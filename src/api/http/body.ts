@@ -1,0 +1,81 @@
+import { z } from "zod";
+import { AppError } from "../../errors.ts";
+import { parseJson } from "./json.ts";
+
+/** For every JSON body but a file's content. */
+const SMALL_BODY_BYTES = 4 * 1024 * 1024;
+
+/**
+ * A string that UTF-8 can carry. JSON can spell half of a surrogate pair, which would silently become U+FFFD on disk
+ * or in a command.
+ */
+export const text = z
+  .string()
+  .refine((value) => value.isWellFormed(), "has half of a surrogate pair, which UTF-8 cannot hold");
+
+/** A name that people give to something and read in lists. */
+export const label = text
+  .trim()
+  .min(1, "must not be empty")
+  .max(200, "has more than 200 characters")
+  .regex(/^\P{Cc}*$/u, "has a control character");
+
+/** Reads at most `maxBytes` of JSON and checks its shape. Nothing of a body that announces more is read. */
+export async function readJson<S extends z.ZodType>(
+  request: Request,
+  schema: S,
+  maxBytes: number = SMALL_BODY_BYTES,
+): Promise<z.infer<S>> {
+  const result = schema.safeParse(parseJson(await readBounded(request, maxBytes)), { reportInput: true });
+  if (!result.success) throw new AppError("invalid", shapeDetail(result.error));
+  return result.data;
+}
+
+/** The fields of a form that a browser sent, each once. */
+export async function readForm(request: Request, maxBytes: number): Promise<ReadonlyMap<string, string>> {
+  const type = request.headers.get("content-type") ?? "";
+  if (!/^application\/x-www-form-urlencoded\s*(;|$)/i.test(type)) {
+    throw new AppError("not_text", "The body has to be application/x-www-form-urlencoded.");
+  }
+  const fields = [...new URLSearchParams(new TextDecoder().decode(await readBounded(request, maxBytes)))];
+  const form = new Map(fields);
+  if (form.size !== fields.length) throw new AppError("bad_input", "The form has a field twice.");
+  return form;
+}
+
+/** 413 when Content-Length tells that the body is too large; what it does not tell is found out while reading. */
+function checkLength(request: Request, maxBytes: number): void {
+  const announced = request.headers.get("content-length");
+  if (announced !== null && Number(announced) > maxBytes) throw tooLarge(maxBytes);
+}
+
+async function readBounded(request: Request, maxBytes: number): Promise<Uint8Array> {
+  checkLength(request, maxBytes);
+  // Bun has counted an announced length already, so that only a chunked body needs counting here.
+  if (request.headers.has("content-length")) return request.bytes();
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of request.body ?? []) {
+    size += chunk.byteLength;
+    if (size > maxBytes) throw tooLarge(maxBytes);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks, size);
+}
+
+function tooLarge(maxBytes: number): AppError {
+  return new AppError("too_large", `The body is larger than the ${maxBytes} bytes allowed here.`);
+}
+
+function shapeDetail(error: z.ZodError): string {
+  const issue = error.issues[0];
+  if (issue === undefined) return "The body does not have the expected fields.";
+  const field = issue.path.length === 0 ? "The body" : `The field "${issue.path.join(".")}"`;
+  return `${field}: ${wanted(issue)}.`.replace(/\.\.$/, ".");
+}
+
+function wanted(issue: z.core.$ZodIssue): string {
+  if (issue.code !== "invalid_type") return issue.message;
+  if (issue.input === undefined) return "is missing";
+  return `expected ${/^[aeio]/.test(issue.expected) ? "an" : "a"} ${issue.expected}`;
+}

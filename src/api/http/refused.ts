@@ -1,0 +1,19 @@
+import type { Refusals } from "../../audit/refusals.ts";
+import { sourceOf } from "../../net/source.ts";
+import type { Refusal } from "./server.ts";
+
+/** What the audit log is told of an answer that refused a request. */
+export function recordRefusals(refusals: Pick<Refusals, "note">) {
+  return ({ status, context }: Refusal): void => {
+    const { id, address, keyId, workspaceId, route } = context;
+    const source = address === null ? null : sourceOf(address).source;
+    const reason = reasonOf({ status, context });
+    refusals.note({ status, reason, address, source, keyId, workspaceId, route, requestId: id });
+  };
+}
+
+function reasonOf({ status, context }: Refusal): string {
+  if (status === 401) return "no valid key";
+  if (status === 403) return "not allowed";
+  return context.rate?.taken.allowed === false ? `rate of the ${context.rate.name}` : "busy";
+}
