@@ -166,9 +166,7 @@ export function webhookRoutes({ access, webhooks }: WebhookRoutesParts) {
       async ({ request, params: { ws, id: text, event } }) => {
         const { workspaceId, id } = await named(request, { ws, id: text });
         const webhook = await webhooks.get(workspaceId, id);
-        if (!(await webhooks.replayOne(webhook, event))) {
-          throw new AppError("invalid", "This webhook doesn't want events of that type or namespace.");
-        }
+        await webhooks.replayOne(webhook, event, access.origin(request));
         return { event_id: event, state: "waiting" };
       },
       { parse: "none" },
@@ -184,7 +182,11 @@ export function webhookRoutes({ access, webhooks }: WebhookRoutesParts) {
           throw new AppError("invalid", "Say from where: since, a time, or cursor, an event's id.");
         }
         const upTo = until ?? Number.MAX_SAFE_INTEGER;
-        return webhooks.replayRange(webhook, { after: from, upTo, deadOnly: dead_only === true });
+        return webhooks.replayRange(
+          webhook,
+          { after: from, upTo, deadOnly: dead_only === true },
+          access.origin(request),
+        );
       },
       { parse: "none" },
     );

@@ -26,6 +26,7 @@ const EVENT_TYPES: readonly string[] = [
   "webhook.deleted",
   "webhook.disabled",
   "webhook.enabled",
+  "webhook.replayed",
   "webhook.rotated",
   "webhook.test",
   "workspace.created",

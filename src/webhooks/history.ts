@@ -1,9 +1,10 @@
+import { microTimestamp, type EventData, type Origin } from "../audit/event.ts";
 import type { Database } from "../db/open.ts";
 import { AppError } from "../errors.ts";
 import type { WorkspaceId } from "../ids.ts";
 import type { Clock } from "./clock.ts";
 import type { Dispatcher } from "./dispatcher.ts";
-import { replay } from "./outbox.ts";
+import { replay, wanted, type Range } from "./outbox.ts";
 import type { Webhook } from "./webhook.ts";
 
 export type DeliveryState = "waiting" | "delivered" | "dead";
@@ -32,10 +33,13 @@ export function createHistory({
   db,
   clock,
   dispatcher,
+  record,
 }: {
   readonly db: Database;
   readonly clock: Clock;
   readonly dispatcher: Pick<Dispatcher, "poke">;
+  /** Tells the audit log what is sent once more, before it is. */
+  readonly record: (webhook: Webhook, origin: Origin, data: EventData) => Promise<void>;
 }) {
   async function eventAt(workspaceId: WorkspaceId, eventId: string): Promise<number> {
     const { rows } = await db.$client.execute({
@@ -78,16 +82,17 @@ export function createHistory({
       }));
     },
 
-    /** Of one event, whether it was delivered before or not. False when the webhook doesn't want such events. */
-    async replayOne(webhook: Webhook, eventId: string): Promise<boolean> {
+    /** Of one event, whether it was delivered before or not. */
+    async replayOne(webhook: Webhook, eventId: string, origin: Origin): Promise<void> {
       const at = await eventAt(webhook.workspaceId, eventId);
+      const { rows } = await db.$client.execute(wanted(webhook, at));
+      if (rows.length === 0) {
+        throw new AppError("invalid", "This webhook doesn't want events of that type or namespace.");
+      }
+      await record(webhook, origin, { event_id: eventId });
       const range = { after: at - 1, upTo: at, deadOnly: false };
-      const [queued] = await db.$client.batch(
-        replay(webhook, range, { limit: 1, now: clock.now() }),
-        "write",
-      );
+      await db.$client.batch(replay(webhook, range, { limit: 1, now: clock.now() }), "write");
       dispatcher.poke(webhook.id);
-      return queued?.rowsAffected === 1;
     },
 
     /**
@@ -96,8 +101,14 @@ export function createHistory({
      */
     async replayRange(
       webhook: Webhook,
-      { after, upTo, deadOnly }: { after: number; upTo: number; deadOnly: boolean },
+      { after, upTo, deadOnly }: Range,
+      origin: Origin,
     ): Promise<{ queued: number; cursor: string | null }> {
+      await record(webhook, origin, {
+        after: microTimestamp(after),
+        until: upTo === Number.MAX_SAFE_INTEGER ? null : microTimestamp(upTo),
+        dead_only: deadOnly,
+      });
       let queued = 0;
       let from = after;
       let cursor: string | null = null;

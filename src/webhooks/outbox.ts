@@ -56,6 +56,18 @@ export function fanOut(
   ];
 }
 
+/** One row when the webhook wants the event of this place in its workspace's log. */
+export function wanted(
+  webhook: { readonly id: WebhookId; readonly workspaceId: WorkspaceId },
+  at: number,
+): InStatement {
+  return {
+    sql: `SELECT 1 FROM events AS e JOIN webhooks AS w ON w.id = :id
+          WHERE e.chain = :chain AND e.created_at = :at AND ${WANTED}`,
+    args: { id: webhook.id, chain: webhook.workspaceId, at },
+  };
+}
+
 /** Events after one time and up to another, both in microseconds. */
 export interface Range {
   readonly after: number;

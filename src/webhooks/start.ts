@@ -45,7 +45,12 @@ export function startWebhooks(parts: WebhooksStart) {
     ...(random === undefined ? {} : { random }),
   });
   const webhooks = createWebhooks({ db, ledger, secrets, clock, dispatcher, check });
-  const history = createHistory({ db, clock, dispatcher });
+  const history = createHistory({
+    db,
+    clock,
+    dispatcher,
+    record: async (webhook, origin, data) => webhooks.recordReplay(webhook, origin, data),
+  });
   const sweeping = { current: Promise.resolve(), timer: null as Timer | null };
 
   const sweepNow = () => {

@@ -1,5 +1,5 @@
 import { and, asc, count, eq, ne } from "drizzle-orm";
-import type { EventDraft, Json, Origin, StoredEvent } from "../audit/event.ts";
+import type { EventDraft, EventData, Origin, StoredEvent } from "../audit/event.ts";
 import { APPLIANCE } from "../audit/event.ts";
 import type { Ledger } from "../audit/ledger.ts";
 import type { Database } from "../db/open.ts";
@@ -238,6 +238,11 @@ export function createWebhooks({ db, ledger, secrets, clock, dispatcher, check }
       }
     },
 
+    /** `data` says what is sent once more. */
+    async recordReplay(webhook: Webhook, origin: Origin, data: EventData): Promise<void> {
+      await ledger.append([eventOf("webhook.replayed", webhook, origin, data)]);
+    },
+
     /** Goes on where the last process was. */
     async resume(): Promise<void> {
       const rows = await db.select().from(table).where(eq(table.state, "enabled"));
@@ -253,9 +258,9 @@ export function createWebhooks({ db, ledger, secrets, clock, dispatcher, check }
 /** Of the workspace, whatever namespace the webhook is for: that is the account's business. */
 function eventOf(
   type: string,
-  row: WebhookRow,
+  row: Pick<WebhookRow, "id" | "workspaceId" | "url" | "namespace">,
   origin: Origin,
-  data: Readonly<Record<string, Json>>,
+  data: EventData,
 ): EventDraft {
   const about = { webhook_id: row.id, url: maskedUrl(row.url), namespace: row.namespace };
   return { chain: row.workspaceId, type, namespace: null, data: { ...about, ...data }, origin };

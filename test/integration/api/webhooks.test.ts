@@ -215,6 +215,13 @@ test("deliveries, their list by state and page, and replays", async () => {
     queued: 0,
     cursor: null,
   });
+  const told = await ask(`/v1/workspaces/${workspace}/events?types=webhook.replayed`);
+  expect((told.body["events"] as { data: object }[]).map(({ data }) => data)).toMatchObject([
+    { webhook_id: id, after: since, until: null, dead_only: true },
+    { after: since, until },
+    { after: since, until: null, dead_only: false },
+    { webhook_id: id, event_id: first?.id },
+  ]);
   for (const json of [{}, { since: "yesterday" }, { cursor: "evt-x" }])
     expect([json, (await ask(at(`/${id}/replay`), { json })).status]).toEqual([json, 422]);
   expect(

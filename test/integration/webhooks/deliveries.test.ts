@@ -78,7 +78,7 @@ test("the schedule: ten attempts over three days, then it is dead; a replay begi
   ]);
 
   w.behaviour.answer = () => ({ status: 204 });
-  expect(await w.webhooks.replayOne(webhook, id)).toBe(true);
+  await w.webhooks.replayOne(webhook, id, APPLIANCE);
   await w.settled();
   expect(new Set(w.posted.map((call) => call.id))).toEqual(new Set([id]));
   expect(await deliveries(w, webhook)).toMatchObject([{ state: "delivered", attempts: 1, status: 204 }]);
@@ -159,7 +159,11 @@ test("410 disables it, with an event; enabled again, it gets what waited and wha
   await w.pass(MINUTE);
   expect(idsAt(w, "https://gone/").toSorted()).toEqual([first, first, fresh].toSorted());
   expect(
-    await w.webhooks.replayRange(webhook, { after: 0, upTo: Number.MAX_SAFE_INTEGER, deadOnly: false }),
+    await w.webhooks.replayRange(
+      webhook,
+      { after: 0, upTo: Number.MAX_SAFE_INTEGER, deadOnly: false },
+      APPLIANCE,
+    ),
   ).toEqual({
     queued: 4,
     cursor: null,
@@ -275,11 +279,11 @@ test("a range is replayed in parts, each event once", async () => {
   w.posted.length = 0;
   const after = await w.webhooks.eventAt(w.workspace, ids[99] ?? "");
   const upTo = await w.webhooks.eventAt(w.workspace, ids[1_099] ?? "");
-  expect(await w.webhooks.replayRange(webhook, { after, upTo, deadOnly: true })).toEqual({
+  expect(await w.webhooks.replayRange(webhook, { after, upTo, deadOnly: true }, APPLIANCE)).toEqual({
     queued: 0,
     cursor: null,
   });
-  expect(await w.webhooks.replayRange(webhook, { after, upTo, deadOnly: false })).toEqual({
+  expect(await w.webhooks.replayRange(webhook, { after, upTo, deadOnly: false }, APPLIANCE)).toEqual({
     queued: 1_000,
     cursor: null,
   });
@@ -294,11 +298,11 @@ test("a range of more than one call goes on from the event that the answer names
   await w.webhooks.disable(w.workspace, webhook.id, APPLIANCE);
   for (let round = 0; round < 5; round++) await w.happen(2_060);
   const range = { upTo: Number.MAX_SAFE_INTEGER, deadOnly: false };
-  const first = await w.webhooks.replayRange(webhook, { ...range, after: 0 });
+  const first = await w.webhooks.replayRange(webhook, { ...range, after: 0 }, APPLIANCE);
   expect(first.queued).toBeGreaterThan(9_990);
   expect(first.cursor).toMatch(/^evt-/);
   const after = await w.webhooks.eventAt(w.workspace, first.cursor ?? "");
-  const second = await w.webhooks.replayRange(webhook, { ...range, after });
+  const second = await w.webhooks.replayRange(webhook, { ...range, after }, APPLIANCE);
   expect(second.cursor).toBeNull();
   expect(first.queued + second.queued).toBe(10_300);
   const { rows } = await w.db.$client.execute("SELECT count(*) AS n FROM deliveries WHERE state = 'waiting'");
