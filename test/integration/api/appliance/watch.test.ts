@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { join } from "node:path";
 import { openMetricsPort } from "../../../../src/api/appliance/metrics.ts";
 import { APPLIANCE } from "../../../../src/audit/event.ts";
 import { AppError } from "../../../../src/errors.ts";
@@ -134,6 +135,13 @@ describe("/metrics", () => {
     const series = (text: string) =>
       text.split("\n").filter((line) => line.includes("_requests_total{")).length;
     expect(series(after) - series(before)).toBe(3);
+  });
+
+  test("are all in the documents", async () => {
+    const documented = await Bun.file(join(import.meta.dir, "../../../../docs/operations.md")).text();
+    const names = [...(await scrape()).keys()].map((name) => name.replace("cofferdam_", ""));
+    expect(names.length).toBeGreaterThan(30);
+    expect(names.filter((name) => !documented.includes(`\`${name}\``))).toEqual([]);
   });
 
   test("is the operator's", async () => {
