@@ -73,6 +73,7 @@ test("the schedule: ten attempts over three days, then it is dead; a replay begi
   expect(times.map((time) => time.toFixed(3))).toEqual(MINUTES_AFTER.map((gap) => (sum += gap).toFixed(3)));
   expect(w.posted).toHaveLength(MAX_ATTEMPTS);
   expect(w.clock.next()).toBeNull();
+  expect(w.metered.map(({ result }) => result)).toEqual([...MINUTES_AFTER.map(() => "failed"), "dead"]);
   expect(await deliveries(w, webhook, "dead")).toMatchObject([
     { eventId: id, attempts: MAX_ATTEMPTS, status: 500 },
   ]);
@@ -82,6 +83,36 @@ test("the schedule: ten attempts over three days, then it is dead; a replay begi
   await w.settled();
   expect(new Set(w.posted.map((call) => call.id))).toEqual(new Set([id]));
   expect(await deliveries(w, webhook)).toMatchObject([{ state: "delivered", attempts: 1, status: 204 }]);
+  await w.close();
+});
+
+test("the meter is told what each attempt came to, and stats of what is overdue", async () => {
+  const w = await startTestWebhooks();
+  await w.create("https://down/", { events: ["file.written"] });
+  expect(w.webhooks.stats().overdueMs).toBe(0);
+  const answered = Promise.withResolvers<void>();
+  w.behaviour.answer = async () => {
+    await answered.promise;
+    return { status: 500 };
+  };
+  // More than may be under way to one endpoint: the others are due, and wait.
+  await w.happen(100);
+  while (w.posted.length === 0) await Bun.sleep(1);
+  w.clock.advance(7 * SECOND);
+  expect(w.webhooks.stats().overdueMs).toBeGreaterThanOrEqual(7 * SECOND);
+  w.behaviour.answer = () => ({ status: 500 });
+  answered.resolve();
+  await w.settled();
+  expect(new Set(w.metered.map(({ result }) => result))).toEqual(new Set(["failed"]));
+  w.behaviour.answer = () => ({ status: 200 });
+  await passAll(w);
+  const results = w.metered.map(({ result }) => result);
+  expect(results.filter((result) => result === "delivered")).toHaveLength(100);
+  expect(results).toHaveLength(w.posted.length);
+  for (const { result, sinceEventMs } of w.metered) {
+    if (result === "delivered") expect(sinceEventMs).toBeGreaterThanOrEqual(7 * SECOND);
+  }
+  expect(w.webhooks.stats().overdueMs).toBe(0);
   await w.close();
 });
 
