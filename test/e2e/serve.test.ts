@@ -3,6 +3,7 @@ import { readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from
 import { binary, startAppliance, type Appliance } from "../fixtures/appliance.ts";
 import { hostState } from "../fixtures/host-state.ts";
 import { ensureUsers } from "../fixtures/users.ts";
+import { until } from "../fixtures/until.ts";
 
 const CONFIG = "[exec]\npool = 1\n";
 const running: Appliance[] = [];
@@ -28,17 +29,9 @@ async function serve(args: string[], prefix: string[] = []) {
   return { stdout, lastLine: stderr.trim().split("\n").at(-1) ?? "", code };
 }
 
-async function until(what: string, look: () => Promise<boolean> | boolean): Promise<void> {
-  for (let tries = 0; tries < 400; tries++) {
-    if (await look()) return;
-    await Bun.sleep(25);
-  }
-  throw new Error(`not within 10 s: ${what}`);
-}
-
 /** The API answers before the others do. */
-function allReady(appliance: Appliance): Promise<void> {
-  return until("the ready line", () => readFileSync(`${appliance.data}.out`, "utf8") !== "");
+function allReady(appliance: Appliance): Promise<true> {
+  return until(() => readFileSync(`${appliance.data}.out`, "utf8") !== "");
 }
 
 describe("the first start", () => {
@@ -128,16 +121,16 @@ describe("SIGHUP", () => {
       process.kill(appliance.pid("serve"), "SIGHUP");
     };
     await replace(`${CONFIG}command_kb = 1\n`);
-    await until("the new limit", async () => (await status()) === 413);
+    await until(async () => (await status()) === 413);
 
     await replace(`${CONFIG}command_kb = "many"\n`);
     const log = () => readFileSync(`${appliance.data}.log`, "utf8");
-    await until("the complaint", () => log().includes("the one before stays in force"));
+    await until(() => log().includes("the one before stays in force"));
     expect(log()).toContain(`${file}:3`);
     expect(await status()).toBe(413);
 
     await replace(CONFIG);
-    await until("the first limit again", async () => (await status()) === 200);
+    await until(async () => (await status()) === 200);
   });
 });
 

@@ -5,9 +5,12 @@ import { connect } from "node:tls";
 import { binary, type Keys } from "../fixtures/appliance.ts";
 import { makeCertificate } from "../fixtures/certificate.ts";
 import { ensureUsers } from "../fixtures/users.ts";
+import { until } from "../fixtures/until.ts";
 
 /* The built program beyond loopback: the machine's copy has addresses of its own for that, and all its ports. */
 setDefaultTimeout(90_000);
+/** A new certificate is taken within half a minute. */
+const PATIENCE_MS = 30_000;
 const dir = mkdtempSync("/scratch/tls-");
 // As certbot keeps them: nobody but root may look.
 const letsencrypt = join(dir, "letsencrypt");
@@ -35,15 +38,6 @@ async function run(command: string[]) {
   return { stdout, stderr, code };
 }
 
-async function until<T>(what: string, look: () => Promise<T | null>): Promise<T> {
-  for (let tries = 0; tries < 600; tries++) {
-    const found = await look();
-    if (found !== null) return found;
-    await Bun.sleep(50);
-  }
-  throw new Error(`not within 30 s: ${what}`);
-}
-
 const state = { count: 0 };
 
 /** `serve`, up to its line that it is ready. */
@@ -67,11 +61,11 @@ async function serve(http: string) {
     },
   });
   const log = () => readFileSync(`${data}.log`, "utf8");
-  const line = await until("the ready line", async () => {
+  const line = await until(async () => {
     if (child.exitCode !== null) throw new Error(log());
     const text = readFileSync(`${data}.out`, "utf8");
     return text === "" ? null : text;
-  });
+  }, PATIENCE_MS);
   const keys = JSON.parse(readFileSync(`${data}.json`, "utf8")) as Keys;
   return { data, pid: child.pid, line, keys, log, doctor: () => run([binary(), "doctor", "--data", data]) };
 }
@@ -86,8 +80,7 @@ function nameNow(): Promise<string | null> {
   socket.on("error", () => resolve(null));
   return promise;
 }
-const meets = (name: string) =>
-  until(`the certificate ${name}`, async () => ((await nameNow()) === name ? name : null));
+const meets = (name: string) => until(async () => (await nameNow()) === name, PATIENCE_MS);
 
 function place(cert: typeof one, key = cert): void {
   copyFileSync(cert.files.cert, files.cert);
@@ -171,16 +164,12 @@ describe("TLS", () => {
     // One that does not fit is not taken, by a reload neither; an api that dies comes back with the one before.
     copyFileSync(one.files.key, files.key);
     process.kill(appliance.pid, "SIGHUP");
-    await until("the complaint", async () =>
-      appliance.log().includes("the one before stays in force") ? true : null,
-    );
+    await until(() => appliance.log().includes("the one before stays in force"), PATIENCE_MS);
     expect(await nameNow()).toBe("two");
-    await until("doctor's complaint", async () => {
+    await until(async () => {
       const { code, stdout } = await appliance.doctor();
-      return code === 1 && /^fail +certificate .*privkey\.pem.* The one before is in use/m.test(stdout)
-        ? true
-        : null;
-    });
+      return code === 1 && /^fail +certificate .*privkey\.pem.* The one before is in use/m.test(stdout);
+    }, PATIENCE_MS);
     const pids = readFileSync(`/proc/${appliance.pid}/task/${appliance.pid}/children`, "utf8")
       .trim()
       .split(" ");

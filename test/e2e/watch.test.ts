@@ -34,18 +34,16 @@ function curl(...args: string[]): { status: number; body: string } {
 const socketOf = ({ inst }: Appliance) => `/run/cofferdam/${inst}/api/admin.sock`;
 
 const readyz = (appliance: Appliance) => fetch(`${appliance.keys.base_url}/readyz`);
-const untilReady = (appliance: Appliance) =>
-  until("the appliance is ready", async () => (await readyz(appliance)).ok, {
-    withinMs: 20_000,
-    everyMs: 50,
-  });
+const untilReady = (appliance: Appliance) => until(async () => (await readyz(appliance)).ok, 20_000);
 
 describe("metrics", () => {
   test("of a busy appliance are well-formed, tell what happened, and name no tenant", async () => {
     const appliance = await start({
       config: `${CONFIG}[http]\nmetrics_listen = "127.0.0.1:${METRICS_PORT}"\n`,
     });
+    const metrics = () => curl("--unix-socket", socketOf(appliance), "http://x/metrics");
     await untilReady(appliance);
+    await until(() => valueOf(parseExposition(metrics().body), "cofferdam_sandbox_pool_ready") === 1);
     const names = ["okapi-1", "okapi-2"];
     for (const namespace of names) {
       for (const command of ["true", "exit 3"]) {
@@ -57,7 +55,7 @@ describe("metrics", () => {
 
     // What sandboxd says is kept for a second.
     await Bun.sleep(1100);
-    const { status, body } = curl("--unix-socket", socketOf(appliance), "http://x/metrics");
+    const { status, body } = metrics();
     expect(status).toBe(200);
     expect(body).not.toMatch(/okapi|ws-|ns-|key-|trove/);
     const families = parseExposition(body);
@@ -105,7 +103,7 @@ describe("/readyz", () => {
     const pid = appliance.pid(role);
     process.kill(pid, "SIGSTOP");
     try {
-      await until("it is noticed", async () => !(await readyz(appliance)).ok, { everyMs: 50 });
+      await until(async () => !(await readyz(appliance)).ok);
       const answer = await readyz(appliance);
       expect(answer.status).toBe(503);
       expect(await answer.json()).toMatchObject({ ready: false, reasons: [name] });
@@ -121,7 +119,7 @@ describe("/readyz", () => {
     }
     await untilReady(appliance);
     const log = () => readFileSync(`${appliance.data}.log`, "utf8");
-    await until("the log says so", () => log().includes(`"message":"is ready again"`));
+    await until(() => log().includes(`"message":"is ready again"`));
   });
 });
 
@@ -135,7 +133,7 @@ describe("the log", () => {
         .split("\n")
         .filter((line) => line.includes('"message":"request"'))
         .map((line) => JSON.parse(line) as Record<string, unknown>);
-    await until("the line is written", () => lines().some(({ route }) => route === "/files/*"));
+    await until(() => lines().some(({ route }) => route === "/files/*"));
     expect(lines().at(-1)).toMatchObject({
       role: "api",
       route: "/files/*",
@@ -180,10 +178,10 @@ describe("the log", () => {
       }
     };
     const missing = '"message":"log lines were lost"';
-    await until("it is told what is missing", () => (readOn(), text.includes(missing)));
+    await until(() => (readOn(), text.includes(missing)));
     // There is room again, and so nothing more is lost.
     await appliance.call("/files/marker");
-    await until("all is read", () => (readOn(), text.includes('"route":"/files/*"')));
+    await until(() => (readOn(), text.includes('"route":"/files/*"')));
     const lines = text.split("\n").slice(0, -1);
     const parsed = lines.map(
       (line) => JSON.parse(line) as { message: string; route?: string; lost?: number },

@@ -18,6 +18,7 @@ import { createSandboxdClient, type SandboxdClient } from "../../../src/sandbox/
 import { allEvents, openIntents } from "../../fixtures/chain.ts";
 import { FakeSandboxd } from "../../fixtures/fake-sandboxd.ts";
 import { startLedger } from "../../fixtures/ledger.ts";
+import { until } from "../../fixtures/until.ts";
 
 const log = createLog("test", () => {});
 const KEY = "trove-sk-test";
@@ -111,14 +112,6 @@ function post(
 }
 
 const command = (text: string, more: object = {}): string => JSON.stringify({ command: text, ...more });
-
-async function until(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 5_000;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error("it did not come to pass in 5 s");
-    await Bun.sleep(2);
-  }
-}
 
 describe("POST /v1/exec", () => {
   test("runs a command, with and without stdin, and makes its namespace", async () => {

@@ -6,6 +6,7 @@ import { sandboxId } from "../../../src/ids.ts";
 import { createLog } from "../../../src/log.ts";
 import { listenForSandboxes, type Connections } from "../../../src/sandbox/connections.ts";
 import { FakeInit, readyFrame } from "../../fixtures/fake-init.ts";
+import { until } from "../../fixtures/until.ts";
 
 const log = createLog("test", () => {});
 const nonce = "0123456789abcdef".repeat(4);
@@ -37,14 +38,6 @@ afterEach(() => {
   connections.close();
   rmSync(dir, { recursive: true });
 });
-
-async function until(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 2_000;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error("it did not come to pass in 2 s");
-    await Bun.sleep(2);
-  }
-}
 
 const hello = (sandbox: string, withNonce = nonce): string =>
   `${JSON.stringify({ sandbox, nonce: withNonce })}\n`;

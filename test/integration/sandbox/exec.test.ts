@@ -10,6 +10,7 @@ import { createExec, type Exec } from "../../../src/sandbox/exec.ts";
 import type { ExecMeter } from "../../../src/sandbox/meter.ts";
 import { createSandboxdClient, type SandboxdClient } from "../../../src/sandbox/sandboxd-client.ts";
 import { FakeSandboxd } from "../../fixtures/fake-sandboxd.ts";
+import { until } from "../../fixtures/until.ts";
 
 const log = createLog("test", () => {});
 const [a, b] = [namespaceId.make(), namespaceId.make()];
@@ -56,14 +57,6 @@ const errorOf = (promise: Promise<unknown>): Promise<unknown> =>
     (error: unknown) => error,
   );
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString();
-
-async function until(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 5_000;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error("it did not come to pass in 5 s");
-    await Bun.sleep(2);
-  }
-}
 
 describe("a command", () => {
   test("its output, its errors and its exit code", async () => {

@@ -8,6 +8,7 @@ import { MAX_LINE_BYTES } from "../../../src/protocol/sandboxd.ts";
 import { listenForSandboxes, type Connections } from "../../../src/sandbox/connections.ts";
 import { createSandboxdClient, type SandboxdClient } from "../../../src/sandbox/sandboxd-client.ts";
 import { FakeSandboxd } from "../../fixtures/fake-sandboxd.ts";
+import { until } from "../../fixtures/until.ts";
 
 const log = createLog("test", () => {});
 let dir: string;
@@ -29,14 +30,6 @@ afterEach(() => {
   connections.close();
   rmSync(dir, { recursive: true });
 });
-
-async function until(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 5_000;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error("it did not come to pass in 5 s");
-    await Bun.sleep(2);
-  }
-}
 
 describe("sandboxd client", () => {
   test("answers reach the requests that they belong to, many at once", async () => {

@@ -5,6 +5,7 @@ import { AppError } from "../../../src/errors.ts";
 import type { NamespaceId } from "../../../src/ids.ts";
 import { TENANT } from "../../../src/kernel/users.ts";
 import { realLibrary, stageExec, type ExecStage } from "./stage.ts";
+import { until } from "../../fixtures/until.ts";
 
 const MIB = 1024 * 1024;
 let lib: string;
@@ -27,14 +28,6 @@ const errorOf = (promise: Promise<unknown>): Promise<unknown> =>
     (value) => ({ value }),
     (error: unknown) => error,
   );
-
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 15_000;
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error("it did not come to pass in 15 s");
-    await Bun.sleep(20);
-  }
-}
 
 describe("a command", () => {
   test("runs as uid 10000 in a directory that has workspace/, and its files are the API's", async () => {

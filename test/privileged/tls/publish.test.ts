@@ -7,6 +7,7 @@ import { readPublished } from "../../../src/tls/published.ts";
 import { makeCertificate } from "../../fixtures/certificate.ts";
 import { scratchDirectory } from "../../fixtures/scratch.ts";
 import { ensureUsers } from "../../fixtures/users.ts";
+import { until } from "../../fixtures/until.ts";
 
 const scratch = scratchDirectory();
 const dir = scratch.path;
@@ -23,13 +24,6 @@ afterAll(() => scratch[Symbol.dispose]());
 function place(cert: typeof one, key = cert): void {
   copyFileSync(cert.files.cert, files.cert);
   copyFileSync(key.files.key, files.key);
-}
-
-async function until(look: () => boolean): Promise<void> {
-  for (let tries = 0; !look(); tries++) {
-    if (tries > 1000) throw new Error("not within 10 s");
-    await Bun.sleep(10);
-  }
 }
 
 test("for root and api's group alone, whole, and nothing beside it", async () => {

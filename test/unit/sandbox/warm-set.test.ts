@@ -2,6 +2,7 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { namespaceId, sandboxId, type NamespaceId } from "../../../src/ids.ts";
 import { createLog } from "../../../src/log.ts";
 import { createWarmSet, type WarmSession, type WarmSet } from "../../../src/sandbox/warm-set.ts";
+import { until } from "../../fixtures/until.ts";
 
 const log = createLog("test", () => {});
 const GIB = 1024 * 1024 * 1024;
@@ -50,14 +51,6 @@ function start(settings: { idleMs?: number; max?: number; open?: () => Promise<F
 }
 
 afterEach(() => warm.close());
-
-async function until(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 2_000;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error("it did not come to pass in 2 s");
-    await Bun.sleep(1);
-  }
-}
 
 async function use(namespace: NamespaceId): Promise<FakeSession> {
   const { session, release } = await warm.acquire(namespace);
