@@ -6,23 +6,25 @@ import { join } from "node:path";
 import { amount } from "../../fixtures/amount.ts";
 
 /**
- * The init's own code, driven without a sandbox under the address and undefined-behaviour sanitizers: see driver.c. Each run
+ * The init's own code, driven without a sandbox under the address and undefined-behaviour sanitizers: see driver/driver.c. Each run
  * plays other rounds; SEED=N starts from the one that a failure names.
  */
 const init = join(import.meta.dir, "../../../rootfs/init");
 const long = process.env["COFFERDAM_TEST_LONG"] === "1";
 const seconds = long ? amount("FUZZ_S", 300) : 4;
 const timeoutMs = (seconds + 60) * 1000;
-const sources = ["frames.c", "session.c", "calls.c", "spares.c", "streams.c", "shell.c"].map((name) =>
-  join(init, name),
-);
+const driver = join(import.meta.dir, "driver");
+const sources = [
+  ...["driver.c", "api.c", "answers.c", "shells.c", "dice.c"].map((name) => join(driver, name)),
+  ...["frames.c", "session.c", "calls.c", "spares.c", "streams.c", "shell.c"].map((name) => join(init, name)),
+];
 const common = [
   "-std=gnu17",
   "-g",
   "-O1",
   "-fno-sanitize-recover=all",
   "-include",
-  join(import.meta.dir, "driver.h"),
+  join(driver, "fakes.h"),
   "-I",
   init,
 ];
@@ -47,15 +49,7 @@ async function run(command: string[]) {
 }
 
 const build = (compiler: string, name: string, ...flags: string[]) =>
-  run([
-    compiler,
-    ...common,
-    ...flags,
-    "-o",
-    join(directory, name),
-    join(import.meta.dir, "driver.c"),
-    ...sources,
-  ]);
+  run([compiler, ...common, ...flags, "-o", join(directory, name), ...sources]);
 
 test(
   "right calls are served, wrong frames and noise end it, whatever the pieces",
