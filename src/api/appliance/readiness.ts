@@ -1,5 +1,5 @@
-import { AppError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
+import { reasonOf } from "./reason.ts";
 import { createRecent } from "./recent.ts";
 
 /** What has to work for calls to be answered well. */
@@ -57,9 +57,7 @@ async function faultOf({ look }: ReadyCheck, patienceMs: number): Promise<string
   try {
     return await Promise.race([look().then(() => null), late.promise]);
   } catch (error) {
-    if (error instanceof AppError) return error.message;
-    if (!(error instanceof Error)) return String(error);
-    return "code" in error && typeof error.code === "string" ? error.code : error.message;
+    return reasonOf(error);
   } finally {
     clearTimeout(timer);
   }

@@ -4,6 +4,7 @@ import { AppError } from "../../errors.ts";
 import type { Check, OperationResult } from "../../protocol/sandboxd.ts";
 import type { Reading } from "../../metrics/readings.ts";
 import type { SandboxdClient } from "../../sandbox/sandboxd-client.ts";
+import { reasonOf } from "./reason.ts";
 import type { Readiness } from "./readiness.ts";
 
 export interface Status {
@@ -126,7 +127,7 @@ async function gatewayCheck(check: StatusParts["checkGateway"]): Promise<Check> 
     return {
       name: "gateway",
       status: "fail",
-      detail: `it does not answer (${reason(error)})`,
+      detail: `it does not answer (${reasonOf(error)})`,
       fix: "Its log says why: journalctl -u cofferdam-gateway, or what cofferdam serve writes.",
     };
   }
@@ -139,10 +140,4 @@ function sandboxdAway(why: string): Check {
     detail: why,
     fix: "Start it: systemctl restart cofferdam.target, or cofferdam serve; its log says why it stopped.",
   };
-}
-
-/** The errno's name: what fetch says beside it asks for a typo in a URL. */
-function reason(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  return "code" in error && typeof error.code === "string" ? error.code : error.message;
 }
