@@ -78,7 +78,7 @@ export function certificateCheck({ x509, fault, hostname, now }: Judged): Check 
     fix,
   });
   const renew =
-    "Renew it: new files under the names in [http] tls_cert and tls_key are taken within half a minute.";
+    "Renew it: new files under the names in [http] tls_cert and tls_key are taken within some 10 seconds.";
   if (now >= until) return found("fail", `${what}; it expired on ${day(until)}`, renew);
   if (now < from)
     return found("fail", `${what}; it is not valid before ${day(from)}`, "Set the clock, or take another.");
