@@ -2,7 +2,9 @@ import { defineCommand } from "citty";
 import { z } from "zod";
 import { AppError } from "../errors.ts";
 import { print, shortTime, table } from "./output.ts";
+import { sinceOf } from "./since.ts";
 import { strict } from "./strict.ts";
+import { terminal } from "./terminal.ts";
 import { idArgument, webhookArguments, webhooksOf } from "./webhook-option.ts";
 
 const deliveryList = z.object({
@@ -29,12 +31,14 @@ export const deliveries = defineCommand({
     ...idArgument,
     state: { type: "string", description: "waiting, delivered or dead", valueHint: "STATE" },
     limit: { type: "string", description: "So many, the newest first", default: "20", valueHint: "N" },
+    cursor: { type: "string", description: "Go on where an earlier list ended", valueHint: "CURSOR" },
     ...webhookArguments,
   },
   async run({ args }) {
     const { appliance, path } = await webhooksOf(args, args.id);
     const query = new URLSearchParams({ limit: args.limit });
     if (args.state !== undefined) query.set("state", args.state);
+    if (args.cursor !== undefined) query.set("cursor", args.cursor);
     const answer = await appliance.ask(deliveryList, `${path}/deliveries?${query.toString()}`);
     print(args.json, answer, () =>
       table(
@@ -50,6 +54,9 @@ export const deliveries = defineCommand({
         "There is none.",
       ),
     );
+    if (answer.next_cursor !== null && args.json !== true) {
+      terminal.info(`there are older ones: repeat this with --cursor ${answer.next_cursor}`);
+    }
   },
 });
 
@@ -59,8 +66,12 @@ export const replay = defineCommand({
   args: {
     ...idArgument,
     event: { type: "positional", description: "Only this one, evt-…", required: false },
-    since: { type: "string", description: "Those after this time", valueHint: "TIME" },
-    until: { type: "string", description: "Those up to this time", valueHint: "TIME" },
+    since: {
+      type: "string",
+      description: "Those that came after: a time ago, as 5m or 1h30m, or a time in ISO 8601",
+      valueHint: "WHEN",
+    },
+    until: { type: "string", description: "Those up to then", valueHint: "WHEN" },
     after: { type: "string", description: "Those after this event", valueHint: "EVENT" },
     dead: { type: "boolean", description: "Of those, only what was given up" },
     ...webhookArguments,
@@ -77,8 +88,20 @@ export const replay = defineCommand({
       });
       return print(args.json, answer, () => `${answer.event_id} is sent again.`);
     }
+    if (args.since === undefined && args.after === undefined) {
+      throw new AppError(
+        "bad_input",
+        "Say what to send again: an event's id, or from where by --since or --after.",
+      );
+    }
+    const now = Date.now();
+    const time = (option: "since" | "until") => {
+      const text = args[option];
+      return text === undefined ? undefined : sinceOf(text, now, `--${option}`);
+    };
+    const until = time("until");
     let queued = 0;
-    let range: Record<string, unknown> = { since: args.since, until: args.until, cursor: args.after };
+    let range: Record<string, unknown> = { since: time("since"), until, cursor: args.after };
     for (;;) {
       const answer = await appliance.ask(
         z.object({ queued: z.number(), cursor: z.string().nullable() }),
@@ -87,7 +110,7 @@ export const replay = defineCommand({
       );
       queued += answer.queued;
       if (answer.cursor === null) break;
-      range = { until: args.until, cursor: answer.cursor };
+      range = { until, cursor: answer.cursor };
     }
     print(args.json, { queued }, () => `${queued} ${queued === 1 ? "event is" : "events are"} sent again.`);
   },

@@ -140,7 +140,9 @@ const rotate = defineCommand({
     print(args.json, made, () => made.signing_secret);
     if (args.json !== true)
       terminal.info(
-        `the one before is good until ${shortTime(made.previous_valid_until)}; this one is not shown again.`,
+        overlap !== undefined && Number(overlap) === 0
+          ? "the one before signs no more; this one is not shown again."
+          : `the one before is good until ${shortTime(made.previous_valid_until)} UTC; this one is not shown again.`,
       );
   },
 });

@@ -32,7 +32,12 @@ test("create, list, test, rotate, disable, enable, delete", async () => {
     stdout: "It failed: It answered 503.\n",
   });
   expect((await cofferdam(["webhook", "list"])).stdout).toContain("failed (503)");
-  expect((await cofferdam(["webhook", "rotate", id, "--overlap-s", "0"])).stdout).toMatch(/^whsec_\S+\n$/);
+  const rotated = await cofferdam(["webhook", "rotate", id]);
+  expect(rotated.stdout).toMatch(/^whsec_\S+\n$/);
+  expect(rotated.stderr).toMatch(/the one before is good until \S+ \S+ UTC;/);
+  const leaked = await cofferdam(["webhook", "rotate", id, "--overlap-s", "0"]);
+  expect(leaked.stdout).toMatch(/^whsec_\S+\n$/);
+  expect(leaked.stderr).toContain("the one before signs no more;");
   expect((await cofferdam(["webhook", "disable", id])).stdout).toBe(`${id} is disabled.\n`);
   expect(await json(["webhook", "enable", id])).toMatchObject({ webhook_id: id, enabled: true });
   expect(await cofferdam(["webhook", "delete", id])).toMatchObject({ code: 2, stdout: "" });
@@ -59,7 +64,17 @@ test("what was sent, and sending it again", async () => {
   );
   expect(await json(["webhook", "replay", id, "--since", "2026-01-01"])).toEqual({ queued: 2 });
   await receiver.until((received) => received.length === 6);
+  expect(await json(["webhook", "replay", id, "--since", "1h", "--until", "30m"])).toEqual({ queued: 0 });
+  expect((await cofferdam(["webhook", "replay", id, "--since", "1h", "--until", "noon"])).stderr).toContain(
+    "--until wants",
+  );
+  const newest = await cofferdam(["webhook", "deliveries", id, "--limit", "1"]);
+  const cursor = /--cursor (\S+)/.exec(newest.stderr)?.[1] ?? "";
+  const older = await cofferdam(["webhook", "deliveries", id, "--limit", "1", "--cursor", cursor]);
+  expect(newest.stdout).toContain("evt-");
+  expect(older.stdout).toContain("evt-");
+  expect(older.stdout).not.toBe(newest.stdout);
   const wrong = await cofferdam(["webhook", "replay", id]);
   expect(wrong).toMatchObject({ code: 2, stdout: "" });
-  expect(wrong.stderr).toContain("Say from where");
+  expect(wrong.stderr).toContain("Say what to send again");
 });
