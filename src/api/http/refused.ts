@@ -15,5 +15,8 @@ export function recordRefusals(refusals: Pick<Refusals, "note">) {
 function reasonOf({ status, context }: Refusal): string {
   if (status === 401) return "no valid key";
   if (status === 403) return "not allowed";
-  return context.rate?.taken.allowed === false ? `rate of the ${context.rate.name}` : "busy";
+  if (context.rate?.taken.allowed !== false) return "busy";
+  return context.rate.name === "failures"
+    ? "too many without a valid key"
+    : `rate of the ${context.rate.name}`;
 }
