@@ -7,6 +7,7 @@ import { watchLink } from "../kernel/link.ts";
 import { createNotifier, type Notifier } from "../kernel/notify.ts";
 import { openStderr, type LineWriter } from "../kernel/stderr.ts";
 import { createLog, type Log } from "../log.ts";
+import { catchHangUps } from "./hang-up.ts";
 
 export interface RunningRole {
   /** Where it answers, for who waits for it. */
@@ -72,6 +73,7 @@ export async function live(
   { log, notify, link }: LifeParts,
   start: () => Promise<RunningRole>,
 ): Promise<void> {
+  const onHangUp = catchHangUps();
   const end = Promise.withResolvers<{ why: string; patienceMs: number }>();
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     process.on(signal, () => end.resolve({ why: signal, patienceMs: PATIENCE_MS }));
@@ -91,7 +93,7 @@ export async function live(
     });
 
   const running = await start();
-  process.on("SIGHUP", () => void reload(running, notify, log));
+  onHangUp(() => void reload(running, notify, log));
   const pulse =
     notify.aliveEveryMs === null
       ? null

@@ -13,6 +13,7 @@ import { createInstance, ensureRunDirectories, publishConfig } from "../setup.ts
 import { ensureFirstKeys, keepKeys } from "../supervisor/firstkeys.ts";
 import { startSupervisor } from "../supervisor/supervisor.ts";
 import { dataArgument, libraryArgument, libraryOf } from "./arguments.ts";
+import { catchHangUps } from "./hang-up.ts";
 import { strict } from "./strict.ts";
 import { readPair } from "../tls/pair.ts";
 import { followPair, publishPair } from "../tls/publish.ts";
@@ -51,6 +52,7 @@ export const serve = defineCommand({
     const env = environment();
     const stderr = openStderr(args.log === undefined ? undefined : openLogFile(resolve(args.log)));
     const log = createLog("serve", stderr.write);
+    const onHangUp = catchHangUps();
     const end = Promise.withResolvers<{ why: string; failed: boolean }>();
     const fail = (why: string) => end.resolve({ why, failed: true });
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
@@ -92,7 +94,7 @@ export const serve = defineCommand({
       onReady: (role, notices) => ready[role].resolve(notices.get("X_URL") ?? ""),
       onGivenUp: fail,
     });
-    process.on("SIGHUP", () => {
+    onHangUp(() => {
       readConfig().then(
         () => supervisor.reload(),
         (error: unknown) => log.error("configuration not reloaded; the one before stays in force", { error }),

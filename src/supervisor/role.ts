@@ -16,7 +16,8 @@ export interface SupervisedRoleOptions {
 export interface SupervisedRole {
   /** Of the process of the moment; null between two. */
   pid(): number | null;
-  signal(signal: NodeJS.Signals): void;
+  /** SIGHUP, once it is ready: what is still starting has no handler yet, and would end. */
+  reload(): void;
   /** SIGTERM, and SIGKILL when that took too long. Resolves when it is gone for good. */
   stop(patienceMs: number): Promise<void>;
 }
@@ -34,7 +35,7 @@ const DEATHS_WINDOW_MS = 60_000;
 export function superviseRole(options: SupervisedRoleOptions): SupervisedRole {
   const { name, log, watchdogMs = WATCHDOG_MS } = options;
   const stopping = Promise.withResolvers<void>();
-  const state = { stopped: false, child: null as Child | null };
+  const state = { stopped: false, child: null as Child | null, ready: false, reload: false };
   const over = run();
 
   async function run(): Promise<void> {
@@ -72,16 +73,24 @@ export function superviseRole(options: SupervisedRoleOptions): SupervisedRole {
         clearTimeout(watchdog);
         watchdog = setTimeout(silent, watchdogMs);
         notices.set(notice, value);
-        if (notice === "READY") options.onReady(notices);
+        if (notice !== "READY") return;
+        state.ready = true;
+        if (state.reload) reload();
+        options.onReady(notices);
       },
     });
     state.child = child;
     // Asked to stop while it was being started.
     if (state.stopped) child.kill("SIGTERM");
     const ended = await child.ended;
-    state.child = null;
+    Object.assign(state, { child: null, ready: false, reload: false });
     clearTimeout(watchdog);
     return { ready: notices.has("READY"), ended };
+  }
+
+  function reload(): void {
+    state.reload = !state.ready;
+    if (state.ready) state.child?.kill("SIGHUP");
   }
 
   function giveUp(why: string): void {
@@ -91,7 +100,7 @@ export function superviseRole(options: SupervisedRoleOptions): SupervisedRole {
 
   return {
     pid: () => state.child?.pid ?? null,
-    signal: (signal) => state.child?.kill(signal),
+    reload,
     async stop(patienceMs) {
       state.stopped = true;
       stopping.resolve();

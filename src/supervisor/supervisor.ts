@@ -56,7 +56,7 @@ export function startSupervisor(options: SupervisorOptions): Supervisor {
   supervise("api", readFileSync(instance.masterKeyFile), options.apiArgs);
   return {
     reload() {
-      for (const role of roles.values()) role.signal("SIGHUP");
+      for (const role of roles.values()) role.reload();
     },
     async stop() {
       await roles.get("api")?.stop(API_PATIENCE_MS);

@@ -140,6 +140,19 @@ test("kill -9 of gateway: it comes back, and nothing else notices", async () => 
   expect(appliance.pid("api")).toBe(before.api);
 });
 
+test("SIGHUP while the roles start ends none of them, and is heard by each", async () => {
+  const appliance = await start();
+  // gateway is started when api is ready.
+  const hangUps = setInterval(() => process.kill(appliance.pid("serve"), "SIGHUP"), 5);
+  await eventually("both heard of it", async () => {
+    const log = await appliance.log();
+    return log.includes("configuration reloaded") && log.includes("only when it is started anew");
+  });
+  clearInterval(hangUps);
+  await execWorks(appliance);
+  expect(await appliance.log()).not.toContain("a role died");
+});
+
 test("a graceful stop lets calls in flight finish and leaves nothing", async () => {
   const appliance = await start();
   const inFlight = appliance.call("/v1/exec", { json: { command: "sleep 3; echo finished" } });

@@ -67,7 +67,7 @@ test("a role that dies is started again, with its secret", async () => {
   for (let times = 1; times <= 3; times++) {
     await readyTimes(times);
     pids.add(role.pid());
-    role.signal("SIGKILL");
+    process.kill(role.pid() ?? 0, "SIGKILL");
   }
   await readyTimes(4);
   pids.add(role.pid());
@@ -99,6 +99,24 @@ test("a role that falls silent is killed and started again; one that shows life 
   await silent.readyTimes(4);
   expect(lively.role.pid()).toBe(pid);
   expect(lively.logged).toEqual([]);
+});
+
+test("a reload reaches a role that is still starting when it is ready, and a later one at once", async () => {
+  const script = `
+    touch $TOP.started; sleep 0.3
+    trap 'echo reloaded >&2' HUP
+    printf 'READY=1\\n' >&3
+    while :; do sleep 0.05; done`;
+  const { role, output, ready } = supervise(script);
+  while (!existsSync(`${top}.started`)) await Bun.sleep(5);
+  role.reload();
+  role.reload();
+  while (output.length < 1) await Bun.sleep(5);
+  role.reload();
+  while (output.length < 2) await Bun.sleep(5);
+  await role.stop(0);
+  expect(output).toEqual(["reloaded\n", "reloaded\n"]);
+  expect(ready.length).toBe(1);
 });
 
 test("stop ends a role gently, and for good", async () => {
