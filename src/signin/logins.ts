@@ -1,10 +1,10 @@
-import { and, asc, eq, gt, isNull } from "drizzle-orm";
+import { and, asc, eq, gt } from "drizzle-orm";
 import type { Origin } from "../audit/event.ts";
 import type { Ledger } from "../audit/ledger.ts";
 import type { Database } from "../db/open.ts";
 import { deviceLogins as table, keys as keyTable, namespaces as namespaceTable } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
-import { loginId, type LoginId, type NamespaceId, type WorkspaceId } from "../ids.ts";
+import { loginId, type LoginId, type WorkspaceId } from "../ids.ts";
 import type { Keys } from "../keys/keys.ts";
 import type { Namespaces } from "../keys/namespaces.ts";
 import type { Secrets } from "../secrets.ts";
@@ -185,13 +185,10 @@ export function createLogins(parts: LoginsParts) {
     async approve(answer: Answer, namespace: string | null): Promise<LoginId> {
       const { workspaceId, origin } = answer;
       await checkAnswer(answer);
-      // Here, so that the approver hears why it can't be made.
-      const namespaceId = namespace === null ? null : await namespaces.ensure(workspaceId, namespace);
       return ledger.change(async () => {
         const row = await toAnswer(answer);
-        if (namespaceId !== null && !(await isLive(namespaceId))) {
-          throw new AppError("conflict", `The namespace "${namespace}" was just deleted; try again.`);
-        }
+        // Now that nobody else can answer or delete it, and here, so that the approver hears why it can't be made.
+        const namespaceId = namespace === null ? null : await namespaces.ensure(workspaceId, namespace);
         const granted = {
           state: "approved",
           workspaceId,
@@ -237,9 +234,4 @@ export function createLogins(parts: LoginsParts) {
       await db.$client.execute(removeExpired(now()));
     },
   };
-
-  async function isLive(id: NamespaceId): Promise<boolean> {
-    const live = and(eq(namespaceTable.id, id), isNull(namespaceTable.deletingAt));
-    return (await db.select({ id: namespaceTable.id }).from(namespaceTable).where(live)).length === 1;
-  }
 }

@@ -241,6 +241,15 @@ describe("the end of a code", () => {
     expect(await rows()).toEqual([]);
   });
 
+  test("of approvals for several namespaces at once one holds, and makes only its own", async () => {
+    const { userCode } = await start();
+    const shown = await answer(userCode);
+    const done = await Promise.allSettled(["a", "b"].map((name) => logins.approve(shown, name)));
+    const winner = ["a", "b"][done.findIndex(({ status }) => status === "fulfilled")];
+    expect(done.filter(({ status }) => status === "rejected")).toHaveLength(1);
+    expect((await namespaces.list(ws)).map(({ name }) => name)).toEqual([winner ?? "none"]);
+  });
+
   test("an approval ends with its namespace, also when that is made anew", async () => {
     const { deviceCode, userCode } = await start();
     await approve(userCode, "alice");
