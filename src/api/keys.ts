@@ -8,7 +8,8 @@ import type { Access } from "./auth.ts";
 import { label, readJson } from "./http/body.ts";
 import { timestamp } from "./http/time.ts";
 
-const newKey = z.object({
+/** Strict, since a misspelt "namespace" would open the whole workspace. */
+const newKey = z.strictObject({
   name: label,
   namespace: namespaceName.nullish(),
   admin: z.boolean().nullish(),

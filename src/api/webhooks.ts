@@ -21,7 +21,7 @@ interface WebhookRoutesParts {
 const MAX_URL = 2048;
 const MAX_PATTERNS = 50;
 
-const newWebhook = z.object({
+const newWebhook = z.strictObject({
   url: text.max(MAX_URL, `has more than ${MAX_URL} characters`),
   events: z
     .array(
@@ -39,7 +39,7 @@ const newWebhook = z.object({
   description: label.nullish(),
 });
 
-const rotation = z.object({
+const rotation = z.strictObject({
   overlap_s: z
     .int()
     .min(0, "the least is 0")
@@ -54,7 +54,7 @@ const moment = z.string().transform((value, context) => {
   context.addIssue("expected a time such as 2026-11-26T20:18:51.123456Z");
   return z.NEVER;
 });
-const range = z.object({
+const range = z.strictObject({
   since: moment.nullish(),
   until: moment.nullish(),
   cursor: eventId.schema.nullish(),

@@ -51,7 +51,7 @@ export function adminRoutes(parts: AdminRoutesParts) {
     .post(
       "/workspaces",
       async ({ request }) => {
-        const { name } = await readJson(request, z.object({ name: label }));
+        const { name } = await readJson(request, z.strictObject({ name: label }));
         return shown(await workspaces.create(name, access.origin(request)));
       },
       { parse: "none" },

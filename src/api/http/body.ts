@@ -75,7 +75,14 @@ function shapeDetail(error: z.ZodError): string {
 }
 
 function wanted(issue: z.core.$ZodIssue): string {
+  if (issue.code === "unrecognized_keys") return `has no field ${shownField(issue.keys[0] ?? "")}`;
   if (issue.code !== "invalid_type") return issue.message;
   if (issue.input === undefined) return "is missing";
   return `expected ${/^[aeio]/.test(issue.expected) ? "an" : "a"} ${issue.expected}`;
+}
+
+const SHOWN_FIELD = 100;
+
+function shownField(name: string): string {
+  return JSON.stringify(name.length > SHOWN_FIELD ? `${name.slice(0, SHOWN_FIELD)}…` : name);
 }

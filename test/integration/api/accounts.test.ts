@@ -90,6 +90,9 @@ test("what is no new key is refused with the field's name, and nothing is made",
     [{ name: "n", namespace: "../up" }, /"namespace".*letter or digit/],
     [{ name: "n", admin: "yes" }, /"admin"/],
     [{ name: "n", admin: true, namespace: "a" }, /either admin or namespace/],
+    [{ name: "n", namepsace: "alice" }, /^The body: has no field "namepsace"\.$/],
+    [{ name: "n", scope: "admin" }, /has no field "scope"/],
+    [{ name: "n", [`${"x".repeat(99)}\n${"y".repeat(5000)}`]: 1 }, /^The body: has no field "x{99}\\n…"\.$/],
   ];
   for (const [json, detail] of cases) {
     const { status, body } = await mint(json);
