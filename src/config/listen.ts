@@ -1,5 +1,6 @@
 import { isIP } from "node:net";
 import { AppError } from "../errors.ts";
+import { problemOfProxies } from "../net/networks.ts";
 import type { Config } from "./schema.ts";
 
 export interface Endpoint {
@@ -38,22 +39,53 @@ export function listeningOf(http: Config["http"]): Listening {
         "or listen on a loopback address such as 127.0.0.1:8080.",
     );
   }
-  const everyone = http.behind_proxy.find((network) => /\/0+$/.test(network));
-  if (everyone !== undefined) {
-    throw new AppError(
-      "invalid",
-      `[http] behind_proxy = "${everyone}" would believe everyone; name the proxies' own addresses.`,
-    );
+  for (const network of http.behind_proxy) {
+    const problem = problemOfProxies(network);
+    if (problem !== null) {
+      throw new AppError("invalid", `[http] behind_proxy = "${network}" ${problem}`);
+    }
   }
+  const redirect = redirectOf(http, tls !== null);
+  const metrics = metricsOf(http);
+  checkApart([
+    ["listen", { hostname, port }],
+    ["redirect_listen", redirect],
+    ["metrics_listen", metrics],
+  ]);
   return {
     hostname,
     port,
     loopback,
     tls,
     proxies: http.behind_proxy,
-    redirect: redirectOf(http, tls !== null),
-    metrics: metricsOf(http),
+    redirect,
+    metrics,
   };
+}
+
+/** Each needs a port that no other has on an address of its. */
+function checkApart(all: readonly (readonly [key: string, where: Endpoint | null])[]): void {
+  const taken: (readonly [key: string, where: Endpoint])[] = [];
+  for (const [key, where] of all) {
+    if (where === null) continue;
+    const other = taken.find(([, before]) => meet(before, where));
+    if (other !== undefined) {
+      throw new AppError(
+        "invalid",
+        `[http] ${key} = "${hostAndPort(where)}" is taken by ${other[0]} = "${hostAndPort(other[1])}"; ` +
+          "each needs a port of its own.",
+      );
+    }
+    taken.push([key, where]);
+  }
+}
+
+/** "::" takes IPv4's too. */
+function meet(one: Endpoint, two: Endpoint): boolean {
+  if (one.port !== two.port || one.port === 0) return false;
+  const hosts = [one.hostname, two.hostname];
+  if (one.hostname === two.hostname || hosts.includes("::")) return true;
+  return hosts.includes("0.0.0.0") && !hosts.some((host) => host.includes(":"));
 }
 
 function redirectOf(http: Config["http"], tls: boolean): Endpoint | null {

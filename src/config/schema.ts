@@ -24,6 +24,11 @@ const privateNetwork = z.string().superRefine((cidr, context) => {
 const network = z
   .string()
   .refine(isNetwork, 'expected a CIDR such as "10.0.0.0/8" or "fd00::/8", or an address');
+/** One, or a list of them. */
+const networks = z
+  .union([z.string().transform((one) => [one]), z.array(z.string())], "expected a CIDR or a list of them")
+  .pipe(z.array(network))
+  .default([]);
 /** "1000/s", "300/m"; "0" is no limit. */
 const rate = z
   .string()
@@ -40,7 +45,7 @@ export const configSchema = z.strictObject({
       tls_cert: fileOrNone,
       tls_key: fileOrNone,
       /** CIDRs of the proxies whose X-Forwarded-* headers are believed. */
-      behind_proxy: z.union([network.transform((one) => [one]), z.array(network)]).default([]),
+      behind_proxy: networks,
       /** Where Prometheus may ask without a key: of this host only. */
       metrics_listen: hostAndPortOrNone,
       max_upload_mb: positive.max(100).default(100),

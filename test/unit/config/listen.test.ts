@@ -58,6 +58,30 @@ test.each([
   [{ behind_proxy: "0.0.0.0/0" }, '[http] behind_proxy = "0.0.0.0/0" would believe everyone'],
   [{ behind_proxy: ["10.0.0.1", "::/00"] }, '[http] behind_proxy = "::/00" would believe everyone'],
   [
+    { behind_proxy: ["0.0.0.0/1", "128.0.0.0/1"] },
+    '[http] behind_proxy = "0.0.0.0/1" would believe a good part of the',
+  ],
+  [{ behind_proxy: "11.0.0.0/7" }, "(/8 is the widest that is taken)."],
+  [{ behind_proxy: "2000::/15" }, "(/16 is the widest that is taken)."],
+  [{ behind_proxy: "::ffff:0:0/96" }, "would match nobody: write an IPv4 network as such, as 10.0.0.0/8."],
+  [
+    { behind_proxy: "::ffff:10.0.0.0/104" },
+    "would match nobody: write an IPv4 network as such, as 10.0.0.0/8.",
+  ],
+  [
+    { ...TLS, listen: "0.0.0.0:443", redirect_listen: "0.0.0.0:443" },
+    '[http] redirect_listen = "0.0.0.0:443" is taken by listen = "0.0.0.0:443"; each needs a port of its own.',
+  ],
+  [
+    { listen: "localhost:80", metrics_listen: "127.0.0.1:80" },
+    'metrics_listen = "127.0.0.1:80" is taken by listen',
+  ],
+  [{ ...TLS, listen: "[::]:80", metrics_listen: "127.0.0.1:80" }, 'taken by listen = "[::]:80"'],
+  [
+    { ...TLS, redirect_listen: "0.0.0.0:80", metrics_listen: "127.0.0.1:80" },
+    'metrics_listen = "127.0.0.1:80" is taken by redirect_listen = "0.0.0.0:80"',
+  ],
+  [
     { redirect_listen: "0.0.0.0:80" },
     "which takes [http] tls_cert and tls_key; behind a proxy it is the proxy that redirects",
   ],
@@ -71,6 +95,18 @@ test.each([
 test("a proxy that is no network", () => {
   for (const behind_proxy of ["proxy.example.com", "10.0.0.0/33", ["10.0.0.1", "x"], 8])
     expect(() => of({ behind_proxy })).toThrow();
+});
+
+test("proxies in a large network that may be named, and an address in IPv6's spelling", () => {
+  for (const behind_proxy of ["10.0.0.0/8", "fc00::/7", "fd00::/8", "2001:db8::/32", "::ffff:10.0.0.1"])
+    expect(of({ behind_proxy }).proxies).toEqual([behind_proxy]);
+});
+
+test("ports that are not the same address's", () => {
+  for (const metrics_listen of ["127.0.0.1:81", "127.0.0.2:80", "[::1]:80"])
+    expect(of({ listen: "127.0.0.1:80", metrics_listen }).metrics).not.toBeNull();
+  expect(of({ ...TLS, listen: "0.0.0.0:443", metrics_listen: "[::1]:443" }).metrics).not.toBeNull();
+  expect(of({ listen: "127.0.0.1:0", metrics_listen: "127.0.0.1:0" }).metrics).toMatchObject({ port: 0 });
 });
 
 test("where to redirect from", () => {

@@ -97,6 +97,21 @@ describe("what is wrong is said with its place and what is allowed", () => {
       'FILE:2: [webhooks] allow_private = "10.0.0.1": expected a network such as 10.1.0.0/16 or fd12:3456::/32.',
     ],
     [
+      "no proxy's network",
+      '[http]\nbehind_proxy = ""\n',
+      'FILE:2: [http] behind_proxy = "": expected a CIDR such as "10.0.0.0/8" or "fd00::/8", or an address.',
+    ],
+    [
+      "one that is none among proxies' networks",
+      '[http]\nbehind_proxy = ["10.0.0.1", "x"]\n',
+      'FILE:2: [http] behind_proxy = "x": expected a CIDR such as ',
+    ],
+    [
+      "something else than networks",
+      "[http]\nbehind_proxy = 8\n",
+      "FILE:2: [http] behind_proxy = 8: expected a CIDR or a list of them.",
+    ],
+    [
       "a key outside of a section",
       "pool = 1\n",
       'FILE:1: "pool" stands outside of a section; put settings under ',
