@@ -31,6 +31,7 @@ import { openMetricsPort } from "./appliance/metrics.ts";
 import { operatorExecRoutes } from "./appliance/exec.ts";
 import { openRedirect } from "./http/redirect.ts";
 import { startServer } from "./http/server.ts";
+import { reasonOf } from "./appliance/reason.ts";
 import { createStatus } from "./appliance/status.ts";
 import { createWatch } from "./appliance/watch.ts";
 
@@ -99,7 +100,7 @@ export async function startApi(parts: ApiRoleParts) {
     ledger,
     askDatabase: () => db.$client.execute("SELECT 1 FROM heads LIMIT 1"),
     askSandboxd: () => sandboxd.call("status", {}),
-    askGateway: () => askHealth(instance.sockets.gateway),
+    askGateway: () => askHealth(instance.sockets.gateway).catch(gatewayAway),
     execStats: () => exec.stats(),
     webhookStats: () => webhooks.stats(),
     disk: () => ({
@@ -234,6 +235,11 @@ export async function startApi(parts: ApiRoleParts) {
 
 async function askHealth(unix: string): Promise<void> {
   await fetch("http://role/healthz", { unix, signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS) });
+}
+
+function gatewayAway(error: unknown): never {
+  const where = "its log says why: journalctl -u cofferdam-gateway, or what cofferdam serve writes";
+  throw new AppError("unavailable", `it does not answer (${reasonOf(error)}); ${where}`, { cause: error });
 }
 
 async function sweep(volumes: Volumes, log: Log): Promise<void> {

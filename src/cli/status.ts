@@ -48,7 +48,7 @@ export const status = defineCommand({
           : [
               [
                 "sandboxes",
-                `${sandboxes.sandboxes.length}, of which ${sandboxes.pool.ready} of ${sandboxes.pool.target} wait`,
+                `${sandboxes.sandboxes.length}, ${sandboxes.pool.ready} of ${sandboxes.pool.target} spares among them`,
               ],
               ["memory", `${shortSize(sandboxes.memory_available_bytes)} available`],
               [
