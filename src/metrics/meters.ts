@@ -1,6 +1,7 @@
 import { Counter, Histogram, type Registry } from "prom-client";
 import type { ExecMeter } from "../sandbox/meter.ts";
 import type { DeliveryMeter } from "../webhooks/meter.ts";
+import { createRequestTimes } from "./requests.ts";
 
 /** What is measured as it happens; the rest is read when somebody asks. */
 export interface Meters extends ExecMeter, DeliveryMeter {
@@ -8,7 +9,6 @@ export interface Meters extends ExecMeter, DeliveryMeter {
   answered(route: string | null, method: string, status: number, seconds: number): void;
 }
 
-const METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
 /** From a look-up to a command that takes its whole wall clock. */
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 /** Up to the last of a delivery's retries. */
@@ -18,27 +18,7 @@ const LAG_EVERY_MS = 500;
 
 export function createMeters(registry: Registry): Meters {
   const registers = [registry];
-  const requests = new Histogram({
-    name: "cofferdam_http_request_duration_seconds",
-    help: "Time from a request's head to the beginning of its answer.",
-    labelNames: ["route", "method", "status"] as const,
-    buckets: SECONDS,
-    registers,
-  });
-  // What the histogram has counted, under the name that one looks for.
-  // oxlint-disable-next-line no-new
-  new Counter({
-    name: "cofferdam_http_requests_total",
-    help: "Requests that were answered.",
-    labelNames: ["route", "method", "status"] as const,
-    registers,
-    async collect() {
-      this.reset();
-      for (const { metricName, labels, value } of (await requests.get()).values) {
-        if (metricName?.endsWith("_count") === true) this.inc(labels as Record<string, string>, value);
-      }
-    },
-  });
+  const timed = createRequestTimes(registry, SECONDS);
   const refusals = new Counter({
     name: "cofferdam_http_refusals_total",
     help: "Requests answered with an error, by its exact status.",
@@ -85,12 +65,7 @@ export function createMeters(registry: Registry): Meters {
 
   return {
     answered(route, method, status, seconds) {
-      const labels = {
-        route: route ?? "none",
-        method: METHODS.has(method) ? method : "other",
-        status: `${Math.floor(status / 100)}xx`,
-      };
-      requests.observe(labels, seconds);
+      timed(route, method, status, seconds);
       if (status >= 400) refusals.inc({ status });
     },
     waited: (seconds) => waitSeconds.observe(seconds),
