@@ -78,15 +78,9 @@ export function createLogins(parts: LoginsParts) {
     return row;
   }
 
-  /** Before its plan, so that a refused answer leaves nothing behind; the plan then looks again. */
-  async function checkAnswer(answer: Answer): Promise<void> {
-    checkBinding(await guess(answer.code, answer), answer.binding);
-  }
-
-  /** In a plan: the sign-in that is to be answered, if it is still the one that was shown. */
+  /** In a plan: the sign-in that is to be answered, if it is the one that was shown. */
   async function toAnswer(answer: Answer): Promise<LoginRow> {
-    const row = await pending(answer.code);
-    if (row === null) throw noSuchLogin();
+    const row = await guess(answer.code, answer);
     checkBinding(row, answer.binding);
     return row;
   }
@@ -184,7 +178,6 @@ export function createLogins(parts: LoginsParts) {
     /** Grants the workspace, or one namespace of it. */
     async approve(answer: Answer, namespace: string | null): Promise<LoginId> {
       const { workspaceId, origin } = answer;
-      await checkAnswer(answer);
       return ledger.change(async () => {
         const row = await toAnswer(answer);
         // Now that nobody else can answer or delete it, and here, so that the approver hears why it can't be made.
@@ -207,7 +200,6 @@ export function createLogins(parts: LoginsParts) {
 
     async deny(answer: Answer): Promise<LoginId> {
       const { workspaceId, origin } = answer;
-      await checkAnswer(answer);
       return ledger.change(async () => {
         const row = await toAnswer(answer);
         const event = { chain: workspaceId, type: "login.denied", namespace: null, data: told(row), origin };
