@@ -124,15 +124,19 @@ export function isLoopback(hostname: string): boolean {
   return hostname === "::1" || (isIP(hostname) === 4 && hostname.startsWith("127."));
 }
 
+/** All addresses of this host. */
+export function isWildcard(hostname: string): boolean {
+  return hostname === "0.0.0.0" || hostname === "::";
+}
+
 export function hostAndPort({ hostname, port }: Endpoint): string {
   return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
 }
 
 /** Where a client finds the API; `names` are the certificate's, for an address that stands for all of the host's. */
 export function baseUrl({ hostname, tls }: Listening, port: number, names: readonly string[]): string {
-  const wildcard = hostname === "0.0.0.0" || hostname === "::";
   const name = names.find((one) => !one.startsWith("*")) ?? "127.0.0.1";
-  const where = hostAndPort({ hostname: wildcard ? name : hostname, port });
+  const where = hostAndPort({ hostname: isWildcard(hostname) ? name : hostname, port });
   // Without the port where it is the usual one.
   return new URL(`${tls === null ? "http" : "https"}://${where}`).origin;
 }

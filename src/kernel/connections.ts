@@ -9,10 +9,10 @@ const SHUT_RDWR = 2;
 const ADDRESS_BYTES = 28;
 
 /** One that a client made to this process. */
-export interface Connection {
+interface Connection {
   readonly fd: number;
-  /** The client's IPv4 address or IPv6 /64. */
-  readonly source: string;
+  /** The client's. */
+  readonly address: string;
 }
 
 /** Of every network socket that listens here. What this process connects to itself has local ports of its own. */
@@ -24,12 +24,12 @@ export function connections(): Connection[] {
     const local = listening.has(fd) ? undefined : ask("getsockname", fd);
     if (local === undefined || !ports.has(local.port)) return [];
     const peer = ask("getpeername", fd);
-    return peer === undefined ? [] : [{ fd, source: peer.source }];
+    return peer === undefined ? [] : [{ fd, address: peer.address }];
   });
 }
 
 /** Its owner sees it end as if the client had ended it. */
-export function endConnection({ fd }: Connection): void {
+export function endConnection(fd: number): void {
   orNothing(() => syscall("shutdown", NR.shutdown, fd, SHUT_RDWR));
 }
 
@@ -38,23 +38,19 @@ const view = new DataView(memory.buffer);
 const length = new Uint32Array(new ArrayBuffer(4));
 
 /** undefined for what is no network socket, is not connected, or was closed since it was listed. */
-function ask(call: "getsockname" | "getpeername", fd: number): { port: number; source: string } | undefined {
+function ask(call: "getsockname" | "getpeername", fd: number): { port: number; address: string } | undefined {
   length[0] = ADDRESS_BYTES;
   if (orNothing(() => syscall(call, NR[call], fd, memory, length)) === undefined) return undefined;
   const family = view.getUint16(0, true);
   if (family !== AF_INET && family !== AF_INET6) return undefined;
   const port = view.getUint16(2);
-  return { port, source: family === AF_INET ? memory.slice(4, 8).join(".") : v6Source() };
+  return { port, address: family === AF_INET ? memory.slice(4, 8).join(".") : v6Address() };
 }
 
-function v6Source(): string {
+function v6Address(): string {
   const groups = Array.from({ length: 8 }, (_, at) => view.getUint16(8 + 2 * at));
   const isMapped = groups.slice(0, 5).every((group) => group === 0) && groups[5] === 0xffff;
-  if (isMapped) return memory.slice(20, 24).join(".");
-  return `${groups
-    .slice(0, 4)
-    .map((group) => group.toString(16))
-    .join(":")}::/64`;
+  return isMapped ? memory.slice(20, 24).join(".") : groups.map((group) => group.toString(16)).join(":");
 }
 
 const GONE: ReadonlySet<string> = new Set(["ENOTSOCK", "EBADF", "ENOTCONN", "EINVAL"]);

@@ -1,7 +1,5 @@
 import ipaddr from "ipaddr.js";
-import { isWithin, parseAddress, type Address } from "./ranges.ts";
-
-type Network = readonly [Address, number];
+import { isCidr, isWithin, parseAddress, type Address, type Network } from "./ranges.ts";
 
 /** "10.0.0.0/8", "fd00::/8", or one address: text that `networksOf` takes. */
 export function isNetwork(text: string): boolean {
@@ -54,6 +52,5 @@ function parse(text: string): Address | null {
 function parseNetwork(text: string): Network | null {
   const single = parse(text);
   if (single !== null) return [single, single.kind() === "ipv4" ? 32 : 128];
-  const isCidr = ipaddr.IPv4.isValidCIDRFourPartDecimal(text) || ipaddr.IPv6.isValidCIDR(text);
-  return isCidr && !text.includes("%") ? ipaddr.parseCIDR(text) : null;
+  return isCidr(text) ? ipaddr.parseCIDR(text) : null;
 }

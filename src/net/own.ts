@@ -1,7 +1,5 @@
 import { readFileSync } from "node:fs";
-import { isWithin, parseAddress, type Address } from "./ranges.ts";
-
-type Network = readonly [Address, number];
+import { isWithin, parseAddress, type Address, type Network } from "./ranges.ts";
 
 /** How old the kernel's tables may be: they take a while to read, and each call out asks twice. */
 const MAX_AGE_MS = 1000;

@@ -1,7 +1,7 @@
 import ipaddr from "ipaddr.js";
 
 export type Address = ipaddr.IPv4 | ipaddr.IPv6;
-type Network = readonly [Address, number];
+export type Network = readonly [Address, number];
 
 /** Whom an address belongs to, as far as it decides whether it may be dialled. */
 export type Kind = "private" | "loopback" | "link-local" | "metadata" | "multicast" | "reserved" | "public";
@@ -77,6 +77,13 @@ export function isWithin(address: Address, [network, bits]: Network): boolean {
   return address.kind() === network.kind() && address.match(network, bits);
 }
 
+/** "10.0.0.0/8", "fd00::/8": no short, octal or hexadecimal IPv4, no zone. */
+export function isCidr(text: string): boolean {
+  return (
+    (ipaddr.IPv4.isValidCIDRFourPartDecimal(text) || ipaddr.IPv6.isValidCIDR(text)) && !text.includes("%")
+  );
+}
+
 /** The networks of a setting that was checked. */
 export function parseNetworks(cidrs: readonly string[]): Network[] {
   return cidrs.map((cidr) => ipaddr.parseCIDR(cidr));
@@ -100,8 +107,7 @@ export function problemOfPrivateNetwork(cidr: string): string | null {
 
 /** What is wrong with a CIDR, in words, or null. */
 function problemOfNetwork(cidr: string): string | null {
-  const isCidr = ipaddr.IPv4.isValidCIDRFourPartDecimal(cidr) || ipaddr.IPv6.isValidCIDR(cidr);
-  if (!isCidr || cidr.includes("%")) {
+  if (!isCidr(cidr)) {
     return "expected a network such as 10.1.0.0/16 or fd12:3456::/32";
   }
   const [address, bits] = ipaddr.parseCIDR(cidr);

@@ -1,5 +1,6 @@
 import { X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
+import { isLoopback, isWildcard } from "../../config/listen.ts";
 import { AppError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import type { Check } from "../../protocol/sandboxd.ts";
@@ -107,7 +108,7 @@ function day(time: number): string {
 
 /** An address or name that clients call, rather than all of them or this host alone. */
 function isPublic(hostname: string): boolean {
-  return !/^(0\.0\.0\.0|::|::1|127\..*)$/.test(hostname);
+  return !isLoopback(hostname) && !isWildcard(hostname);
 }
 
 function namesOf(x509: X509Certificate): string[] {

@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync, statSync } from "node:fs";
-import { connections, endConnection, type Connection } from "../../kernel/connections.ts";
+import { connections, endConnection } from "../../kernel/connections.ts";
 import type { Log } from "../../log.ts";
+import { sourceOf } from "../../net/source.ts";
 
 /** Descriptors counted on at most: each connection takes memory too, some 10 KiB. */
 const MOST = 65_536;
@@ -24,8 +25,9 @@ export function startCrowd({ log }: { readonly log: Log }) {
   function look(): void {
     const open = openDescriptors();
     if (open <= limit * FULL) return;
-    const surplus = beyondFair(connections(), Math.floor(limit * KEPT));
-    for (const connection of surplus) endConnection(connection);
+    const all = connections().map(({ fd, address }) => ({ fd, source: sourceOf(address).source }));
+    const surplus = beyondFair(all, Math.floor(limit * KEPT));
+    for (const { fd } of surplus) endConnection(fd);
     told.ended += surplus.length;
     const now = performance.now();
     if (now < told.at + TELL_MS) return;
@@ -45,8 +47,14 @@ export function startCrowd({ log }: { readonly log: Log }) {
   return { stop: () => clearInterval(timer) };
 }
 
+/** A connection, and what its client counts as. */
+interface Counted {
+  readonly fd: number;
+  readonly source: string;
+}
+
 /** What each source has beyond an equal share of `most`, when who has less leaves the rest to the others. Largest first. */
-export function beyondFair(all: readonly Connection[], most: number): Connection[] {
+export function beyondFair(all: readonly Counted[], most: number): Counted[] {
   const bySource = Map.groupBy(all, ({ source }) => source);
   const sources = [...bySource.values()].toSorted((a, b) => a.length - b.length);
   let room = most;
