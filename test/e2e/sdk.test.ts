@@ -1,5 +1,5 @@
 import { afterAll, expect, test } from "bun:test";
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
 import { startAppliance } from "../fixtures/appliance.ts";
 import { FAR_NETWORK, startFarHost } from "../fixtures/far-host.ts";
@@ -8,16 +8,8 @@ import { sdkBin } from "../fixtures/sdk.ts";
 // The published SDK's own behaviour is driven from Python (test/e2e/sdk); each of its tests is reported here as one.
 const bin = sdkBin();
 const far = startFarHost();
-const received = join(mkdtempSync("/tmp/received-"), "received");
-writeFileSync(received, "");
-const receiver = far.spawn([
-  process.execPath,
-  join(import.meta.dir, "../fixtures/receiver-process.ts"),
-  far.address,
-  "8000",
-  received,
-]);
-await receiver.stdout.getReader().read();
+const receiver = await far.startReceiver();
+const { received } = receiver;
 const appliance = await startAppliance({
   config: `[webhooks]\nallow_http = true\nallow_private = ["${FAR_NETWORK}"]\n`,
 });

@@ -18,16 +18,8 @@ const appliance = await startAppliance({
   config: `[webhooks]\nallow_http = true\nallow_private = ["${FAR_NETWORK}"]\n`,
 });
 const work = mkdtempSync("/tmp/webhooks-");
-const received = join(work, "received");
-writeFileSync(received, "");
-const receiver = far.spawn([
-  process.execPath,
-  join(import.meta.dir, "../fixtures/receiver-process.ts"),
-  far.address,
-  "8000",
-  received,
-]);
-await receiver.stdout.getReader().read();
+const receiver = await far.startReceiver();
+const { received } = receiver;
 afterAll(async () => {
   await appliance.stop();
   await server[Symbol.asyncDispose]();
