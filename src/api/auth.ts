@@ -118,13 +118,12 @@ export function createAccess({
   /** The caller of an account call for the workspace named in the path. Another workspace's looks like none. */
   async function admin(request: Request, workspaceText: string): Promise<WorkspaceId> {
     const who = await caller(request);
-    const parsed = workspaceId.schema.safeParse(workspaceText);
     if (who.scope === "operator") {
-      if (!parsed.success || !(await workspaces.exists(parsed.data))) throw noWorkspace(workspaceText);
-      contexts.of(request).workspaceId = parsed.data;
-      return parsed.data;
+      const id = await existing(workspaceText);
+      contexts.of(request).workspaceId = id;
+      return id;
     }
-    if (who.scope !== "admin" || parsed.data !== who.workspaceId) {
+    if (who.scope !== "admin" || workspaceId.schema.safeParse(workspaceText).data !== who.workspaceId) {
       throw new AppError("forbidden", "This takes an admin key of the workspace named in the path.");
     }
     return who.workspaceId;
@@ -185,7 +184,11 @@ export function createAccess({
 
   async function workspaceOf(who: Caller, request: Request): Promise<WorkspaceId> {
     if (who.scope !== "operator") return who.workspaceId;
-    const text = request.headers.get("x-workspace") ?? "";
+    return existing(request.headers.get("x-workspace") ?? "");
+  }
+
+  /** The workspace that the operator names. */
+  async function existing(text: string): Promise<WorkspaceId> {
     const parsed = workspaceId.schema.safeParse(text);
     if (!parsed.success || !(await workspaces.exists(parsed.data))) throw noWorkspace(text);
     return parsed.data;
