@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import type { Database } from "../db/open.ts";
 import type { PlainStatement } from "../db/transact.ts";
 import { eventId, type EventId, type NamespaceId } from "../ids.ts";
@@ -19,12 +20,21 @@ import { auditKeys } from "./keys.ts";
 /** One statement of a change, as drizzle builds it or by hand. */
 export type Statement = PlainStatement | { toSQL(): { sql: string; params: unknown[] } };
 
-/** What a change comes to, decided over the committed state. */
-export interface Planned<T> {
+/** A change with what the audit log says of it; or a part of one. */
+export interface Change {
   readonly statements: readonly Statement[];
   /** None when nothing changes. */
   readonly events: readonly EventDraft[];
+}
+
+/** What a change comes to, decided over the committed state. */
+export interface Planned<T> extends Change {
   readonly result: T;
+}
+
+/** A plan that finds nothing to do. */
+export function unchanged<T>(result: T): Planned<T> {
+  return { statements: [], events: [], result };
 }
 
 export type IntentDraft = Omit<EventDraft, "id" | "settled"> & { readonly namespaceId: NamespaceId };
@@ -106,7 +116,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
 
   async function drain(): Promise<void> {
     // What else arrives in this turn of the event loop goes along.
-    await new Promise((resolve) => setImmediate(resolve));
+    await setImmediate();
     for (let first = queue[0]; first !== undefined; first = queue[0]) {
       if (first.plan === null) {
         // Nobody is kept waiting by this, since none of them is on the disk before the flush after it. What comes
@@ -247,8 +257,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
      * changes between a plan's look and its statements. Durable when it resolves.
      */
     async change<T>(plan: () => Promise<Planned<T>>): Promise<T> {
-      const nothing = { statements: [], events: [], result: undefined as T };
-      const { result, flush } = await enqueue(nothing, plan);
+      const { result, flush } = await enqueue(unchanged(undefined as T), plan);
       await flush();
       return result;
     },

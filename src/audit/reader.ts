@@ -100,13 +100,15 @@ export function createEventReader({ db, ledger }: EventReaderParts) {
       };
     },
 
-    /** When the event was; null if the chain has none of that id, or not any more. */
-    async timeOf(chain: Chain, id: string): Promise<number | null> {
-      const sql = "SELECT created_at FROM events WHERE id = ? AND chain = ?";
-      const { rows } = await db.$client.execute({ sql, args: [id, chain] });
-      return rows[0] === undefined ? null : Number(rows[0][0]);
-    },
+    timeOf: (chain: Chain, id: string) => timeOf(db, chain, id),
   };
+}
+
+/** When the event was; null if the chain has none of that id, or not any more. */
+export async function timeOf(db: EventReaderParts["db"], chain: Chain, id: string): Promise<number | null> {
+  const sql = "SELECT created_at FROM events WHERE id = ? AND chain = ?";
+  const { rows } = await db.$client.execute({ sql, args: [id, chain] });
+  return rows[0] === undefined ? null : Number(rows[0][0]);
 }
 
 const COLUMNS = "created_at, id, body";

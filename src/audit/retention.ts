@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import { and, asc, desc, eq, lte, sql } from "drizzle-orm";
 import type { Database } from "../db/open.ts";
 import { checkpoints, events, heads } from "../db/schema.ts";
@@ -105,7 +106,7 @@ export function createRetention({ db, ledger, signer, limits, now = Date.now }: 
         if (upTo === null) continue;
         for (let count = BATCH; count === BATCH; removed += count) {
           count = await cut(chain, upTo);
-          await new Promise((resolve) => setImmediate(resolve));
+          await setImmediate();
         }
       }
       return removed;

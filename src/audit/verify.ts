@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import { and, asc, eq, gt, lte } from "drizzle-orm";
 import { z } from "zod";
 import type { Database } from "../db/open.ts";
@@ -109,7 +110,7 @@ async function verifyChain(parts: VerifyParts, chain: Chain): Promise<ChainRepor
     }
     if (rows.length < PAGE) break;
     // Others have their turn.
-    await new Promise((resolve) => setImmediate(resolve));
+    await setImmediate();
   }
   return report(await endFault(parts, chain, at, { stored, remembered }));
 }

@@ -1,7 +1,7 @@
 import { timingSafeEqual } from "node:crypto";
 import { and, asc, eq, isNull, sql, type SQL } from "drizzle-orm";
 import type { EventDraft, Origin } from "../audit/event.ts";
-import type { Ledger, Statement } from "../audit/ledger.ts";
+import type { Change, Ledger } from "../audit/ledger.ts";
 import type { Database } from "../db/open.ts";
 import { keys as table, namespaces } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
@@ -46,12 +46,6 @@ export interface KeysParts {
   readonly calls: Calls;
 }
 
-/** What a transaction of the ledger takes. */
-interface Part {
-  readonly statements: readonly Statement[];
-  readonly events: readonly EventDraft[];
-}
-
 export function createKeys({ db, ledger, calls }: KeysParts) {
   const cache = new Map<string, KeyHolder>();
   const revoked = new Set<KeyId>();
@@ -85,7 +79,7 @@ export function createKeys({ db, ledger, calls }: KeysParts) {
   }
 
   /** To be part of a change; so is what it comes to only if the change is made. */
-  function creation(wanted: NewKey, origin: Origin): Part & { readonly key: MadeKey } {
+  function creation(wanted: NewKey, origin: Origin): Change & { readonly key: MadeKey } {
     const { workspaceId, name, scope, namespace } = wanted;
     const id = keyId.make();
     const { apiKey, prefix, hash } = makeApiKey(scope);
@@ -100,7 +94,7 @@ export function createKeys({ db, ledger, calls }: KeysParts) {
   }
 
   /** To be part of a change, with `end` after it. */
-  function revocation(workspaceId: WorkspaceId, found: readonly Working[], origin: Origin): Part {
+  function revocation(workspaceId: WorkspaceId, found: readonly Working[], origin: Origin): Change {
     const revokedAt = Date.now();
     return {
       statements: found.map(({ id }) => db.update(table).set({ revokedAt }).where(eq(table.id, id))),

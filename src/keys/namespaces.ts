@@ -1,6 +1,6 @@
 import { and, asc, eq, isNotNull, isNull, sql } from "drizzle-orm";
 import type { Origin } from "../audit/event.ts";
-import type { Ledger, Planned } from "../audit/ledger.ts";
+import { unchanged, type Ledger, type Planned } from "../audit/ledger.ts";
 import type { Database } from "../db/open.ts";
 import { keys as keyTable, namespaces as table } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
@@ -57,16 +57,16 @@ export function createNamespaces(parts: NamespacesParts) {
   async function find(workspaceId: WorkspaceId, name: string): Promise<NamespaceId | null> {
     const cached = cache.get(cacheKey(workspaceId, name));
     if (cached !== undefined) return used(workspaceId, name, cached);
-    const id = await lookUp(workspaceId, name);
-    return id === null ? null : used(workspaceId, name, id);
+    const row = await lookUp(workspaceId, name);
+    return row === null ? null : used(workspaceId, name, row.id);
   }
 
-  async function lookUp(workspaceId: WorkspaceId, name: string): Promise<NamespaceId | null> {
-    const rows = await db
-      .select({ id: table.id })
+  async function lookUp(workspaceId: WorkspaceId, name: string) {
+    const [row] = await db
+      .select({ id: table.id, createdAt: table.createdAt })
       .from(table)
       .where(and(live(workspaceId), eq(table.name, name)));
-    return rows[0]?.id ?? null;
+    return row ?? null;
   }
 
   /** Makes it when it is not there yet. */
@@ -128,11 +128,7 @@ export function createNamespaces(parts: NamespacesParts) {
     ensure,
     /** Milliseconds since 1970; null when there is none of that name. */
     async madeAt(workspaceId: WorkspaceId, name: string): Promise<number | null> {
-      const [row] = await db
-        .select({ createdAt: table.createdAt })
-        .from(table)
-        .where(and(live(workspaceId), eq(table.name, name)));
-      return row?.createdAt ?? null;
+      return (await lookUp(workspaceId, name))?.createdAt ?? null;
     },
     isEnding: (id: NamespaceId) => ending.has(id),
 
@@ -151,8 +147,9 @@ export function createNamespaces(parts: NamespacesParts) {
       let marked: NamespaceId | null = null;
       try {
         const begun = await ledger.change(async () => {
-          const id = await lookUp(workspaceId, name);
-          if (id === null) return { statements: [], events: [], result: null };
+          const row = await lookUp(workspaceId, name);
+          if (row === null) return unchanged(null);
+          const { id } = row;
           // From before the database says so, or a look-up under way would remember the name for good.
           ending.add(id);
           marked = id;

@@ -1,6 +1,6 @@
 import { count, isNull } from "drizzle-orm";
-import type { EventDraft, Origin } from "../audit/event.ts";
-import type { Ledger, Statement } from "../audit/ledger.ts";
+import type { Origin } from "../audit/event.ts";
+import { unchanged, type Change, type Ledger } from "../audit/ledger.ts";
 import type { Database } from "../db/open.ts";
 import { setup, workspaces as workspaceTable } from "../db/schema.ts";
 import type { WorkspaceId } from "../ids.ts";
@@ -23,18 +23,13 @@ export interface SetupParts {
 const WORKSPACE = "main";
 const KEYS = ["admin", "workspace"] as const;
 
-interface Part {
-  readonly statements: readonly Statement[];
-  readonly events: readonly EventDraft[];
-}
-
 /**
  * The first workspace and its keys. Keys are shown once, so a crash before they were handed over would lose them for
  * good: until `confirm`, `begin` makes them anew and takes the unseen ones back.
  */
 export function createSetup({ db, ledger, keys, workspaces }: SetupParts) {
   /** The workspace whose keys are still to be handed over, with what makes it when it is not there; null for none. */
-  async function pendingWorkspace(origin: Origin): Promise<(Part & { readonly id: WorkspaceId }) | null> {
+  async function pendingWorkspace(origin: Origin): Promise<(Change & { readonly id: WorkspaceId }) | null> {
     const [row] = await db.select().from(setup);
     if (row !== undefined) {
       return row.doneAt === null ? { id: row.workspaceId, statements: [], events: [] } : null;
@@ -51,7 +46,7 @@ export function createSetup({ db, ledger, keys, workspaces }: SetupParts) {
     async begin(origin: Origin): Promise<FirstKeys | null> {
       const made = await ledger.change(async () => {
         const pending = await pendingWorkspace(origin);
-        if (pending === null) return { statements: [], events: [], result: null };
+        if (pending === null) return unchanged(null);
         const { id } = pending;
         const unseen = (await keys.working(id)).filter(
           ({ name, lastUsedAt }) => KEYS.some((own) => own === name) && lastUsedAt === null,
@@ -59,7 +54,7 @@ export function createSetup({ db, ledger, keys, workspaces }: SetupParts) {
         const [admin, workspace] = KEYS.map((scope) =>
           keys.creation({ workspaceId: id, name: scope, scope, namespace: null }, origin),
         ) as [ReturnType<Keys["creation"]>, ReturnType<Keys["creation"]>];
-        const parts: Part[] = [pending, keys.revocation(id, unseen, origin), admin, workspace];
+        const parts: Change[] = [pending, keys.revocation(id, unseen, origin), admin, workspace];
         return {
           statements: parts.flatMap(({ statements }) => statements),
           events: parts.flatMap(({ events }) => events),
@@ -78,7 +73,7 @@ export function createSetup({ db, ledger, keys, workspaces }: SetupParts) {
     async confirm(origin: Origin): Promise<void> {
       await ledger.change(async () => {
         const [row] = await db.select().from(setup).where(isNull(setup.doneAt));
-        if (row === undefined) return { statements: [], events: [], result: undefined };
+        if (row === undefined) return unchanged(undefined);
         const data = { workspace_id: row.workspaceId };
         return {
           statements: [db.update(setup).set({ doneAt: Date.now() })],

@@ -1,6 +1,6 @@
 import { asc, count, eq } from "drizzle-orm";
-import type { EventDraft, Origin } from "../audit/event.ts";
-import type { Ledger, Statement } from "../audit/ledger.ts";
+import type { Origin } from "../audit/event.ts";
+import type { Change, Ledger } from "../audit/ledger.ts";
 import type { Database } from "../db/open.ts";
 import { workspaces as table } from "../db/schema.ts";
 import { workspaceId, type WorkspaceId } from "../ids.ts";
@@ -20,11 +20,10 @@ export interface WorkspacesParts {
 
 export function createWorkspaces({ db, ledger }: WorkspacesParts) {
   /** To be part of a change. */
-  function creation(name: string, origin: Origin) {
-    const workspace: Workspace = { id: workspaceId.make(), name, createdAt: Date.now() };
-    const statements: Statement[] = [db.insert(table).values(workspace)];
+  function creation(name: string, origin: Origin): Change & { readonly workspace: Workspace } {
+    const workspace = { id: workspaceId.make(), name, createdAt: Date.now() };
     const event = { chain: workspace.id, type: "workspace.created", namespace: null, data: { name }, origin };
-    return { statements, events: [event] satisfies EventDraft[], workspace };
+    return { statements: [db.insert(table).values(workspace)], events: [event], workspace };
   }
 
   return {

@@ -1,6 +1,6 @@
 import { and, asc, eq, gt } from "drizzle-orm";
 import type { Origin } from "../audit/event.ts";
-import type { Ledger } from "../audit/ledger.ts";
+import { unchanged, type Ledger } from "../audit/ledger.ts";
 import type { Database } from "../db/open.ts";
 import { deviceLogins as table, keys as keyTable, namespaces as namespaceTable } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
@@ -96,7 +96,7 @@ export function createLogins(parts: LoginsParts) {
         .where(and(eq(table.deviceHash, deviceHash), gt(table.expiresAt, now())));
       const login = found?.login;
       if (login === undefined || login.state !== "approved" || login.workspaceId === null) {
-        return { statements: [], events: [], result: { status: "expired" } };
+        return unchanged({ status: "expired" });
       }
       const consumed = db.delete(table).where(eq(table.id, login.id));
       // The grant ends with what it stands on: an approver whose key was revoked since, a namespace that was deleted.

@@ -1,4 +1,6 @@
+import { setImmediate } from "node:timers/promises";
 import { microTimestamp, type EventData, type Origin } from "../audit/event.ts";
+import { timeOf } from "../audit/reader.ts";
 import type { Database } from "../db/open.ts";
 import { AppError } from "../errors.ts";
 import type { WorkspaceId } from "../ids.ts";
@@ -42,17 +44,12 @@ export function createHistory({
   readonly record: (webhook: Webhook, origin: Origin, data: EventData) => Promise<void>;
 }) {
   async function eventAt(workspaceId: WorkspaceId, eventId: string): Promise<number> {
-    const { rows } = await db.$client.execute({
-      sql: "SELECT created_at FROM events WHERE id = ? AND chain = ?",
-      args: [eventId, workspaceId],
-    });
-    if (rows[0] === undefined) {
-      throw new AppError(
-        "not_found",
-        `The workspace has no event "${eventId}"; retention may have removed it.`,
-      );
-    }
-    return Number(rows[0]["created_at"]);
+    const at = await timeOf(db, workspaceId, eventId);
+    if (at !== null) return at;
+    throw new AppError(
+      "not_found",
+      `The workspace has no event "${eventId}"; retention may have removed it.`,
+    );
   }
 
   return {
@@ -123,7 +120,7 @@ export function createHistory({
         if (cursor === null) break;
         from = Number(row?.["event_at"]);
         // Other calls' turn.
-        await new Promise((resolve) => setImmediate(resolve));
+        await setImmediate();
       }
       return { queued, cursor };
     },

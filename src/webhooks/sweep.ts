@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import type { InStatement } from "@libsql/client/sqlite3";
 import type { Database } from "../db/open.ts";
 import type { WebhookId, WorkspaceId } from "../ids.ts";
@@ -69,6 +70,6 @@ async function repeat(db: Database, statement: InStatement): Promise<void> {
   for (;;) {
     const { rowsAffected } = await db.$client.execute(statement);
     if (rowsAffected < BATCH) return;
-    await new Promise((resolve) => setImmediate(resolve));
+    await setImmediate();
   }
 }

@@ -1,7 +1,7 @@
 import { and, asc, count, eq, ne } from "drizzle-orm";
 import type { EventDraft, EventData, Origin, StoredEvent } from "../audit/event.ts";
 import { APPLIANCE } from "../audit/event.ts";
-import type { Ledger } from "../audit/ledger.ts";
+import { unchanged, type Ledger } from "../audit/ledger.ts";
 import type { Database } from "../db/open.ts";
 import { webhooks as table } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
@@ -57,11 +57,12 @@ export function createWebhooks({ db, ledger, secrets, clock, dispatcher, check }
   }
 
   /** The dispatcher hears only of what happens while it knows of a webhook; this tells it of what happened just before. */
-  async function begin(row: WebhookRow): Promise<void> {
-    dispatcher.put(targetOf(row));
-    const upTo = ledger.head(row.workspaceId)?.createdAt ?? 0;
+  async function begin(rows: readonly WebhookRow[]): Promise<void> {
+    for (const row of rows) dispatcher.put(targetOf(row));
+    const chains = [...new Set(rows.map((row) => row.workspaceId))];
+    const heads = chains.map((chain) => [chain, ledger.head(chain)?.createdAt ?? 0] as const);
     await ledger.durable();
-    dispatcher.publish(row.workspaceId, upTo);
+    for (const [chain, upTo] of heads) dispatcher.publish(chain, upTo);
   }
 
   /** Enabled or not, of one that is not deleted; no event when it is so already. */
@@ -72,7 +73,7 @@ export function createWebhooks({ db, ledger, secrets, clock, dispatcher, check }
   ): Promise<Webhook> {
     const row = await ledger.change(async () => {
       const before = await rowOf(workspaceId, id);
-      if ((before.state === "enabled") === enabled) return { statements: [], events: [], result: before };
+      if ((before.state === "enabled") === enabled) return unchanged(before);
       const change = enabled
         ? {
             state: "enabled" as const,
@@ -88,7 +89,7 @@ export function createWebhooks({ db, ledger, secrets, clock, dispatcher, check }
         result: { ...before, ...change },
       };
     });
-    if (enabled) await begin(row);
+    if (enabled) await begin([row]);
     else dispatcher.remove(id);
     return webhookOf(row);
   }
@@ -140,7 +141,7 @@ export function createWebhooks({ db, ledger, secrets, clock, dispatcher, check }
           result: row,
         };
       });
-      await begin(row);
+      await begin([row]);
       return { webhook: webhookOf(row), signingSecret };
     },
 
@@ -245,12 +246,7 @@ export function createWebhooks({ db, ledger, secrets, clock, dispatcher, check }
 
     /** Goes on where the last process was. */
     async resume(): Promise<void> {
-      const rows = await db.select().from(table).where(eq(table.state, "enabled"));
-      for (const row of rows) dispatcher.put(targetOf(row));
-      const chains = [...new Set(rows.map((row) => row.workspaceId))];
-      const heads = chains.map((chain) => [chain, ledger.head(chain)?.createdAt ?? 0] as const);
-      await ledger.durable();
-      for (const [chain, upTo] of heads) dispatcher.publish(chain, upTo);
+      await begin(await db.select().from(table).where(eq(table.state, "enabled")));
     },
   };
 }
