@@ -76,6 +76,7 @@ export function composeApi(parts: ComposeParts) {
     ledger,
     calls,
     keys,
+    secrets,
     limit: parts.namespaceLimit,
     stopSandbox: parts.stopSandbox,
     removeFiles: parts.removeFiles,

@@ -153,4 +153,8 @@ export const migrations: readonly (readonly string[])[] = [
     // What a start makes events of. One that was announced before this is settled as nobody's.
     `ALTER TABLE intents ADD COLUMN mac TEXT NOT NULL DEFAULT ''`,
   ],
+  [
+    // What all that lies at rest of a namespace is sealed under.
+    `ALTER TABLE namespaces ADD COLUMN wrapped_key BLOB`,
+  ],
 ];

@@ -17,6 +17,8 @@ export const namespaces = sqliteTable("namespaces", {
   lastUsedAt: integer("last_used_at").notNull(),
   /** Set when its deletion began: the name is free again, and its files go next. */
   deletingAt: integer("deleting_at"),
+  /** Its key, sealed; src/keys/namespace-keys.ts. Gone as soon as its deletion begins. */
+  wrappedKey: blob("wrapped_key", { mode: "buffer" }),
 });
 
 export const keys = sqliteTable("keys", {

@@ -7,7 +7,9 @@ import { AppError } from "../errors.ts";
 import { namespaceId, type KeyId, type NamespaceId, type WorkspaceId } from "../ids.ts";
 import type { Calls } from "./calls.ts";
 import type { Keys } from "./keys.ts";
+import type { Secrets } from "../secrets.ts";
 import { createLastUse, storeLastUse } from "./lastuse.ts";
+import { wrapNewKey } from "./namespace-keys.ts";
 
 const CACHED = 10_000;
 /** How long a deletion waits for the calls that it aborted. */
@@ -25,6 +27,7 @@ export interface NamespacesParts {
   readonly ledger: Pick<Ledger, "change">;
   readonly calls: Calls;
   readonly keys: Pick<Keys, "end">;
+  readonly secrets: Pick<Secrets, "seal">;
   /** Namespaces that one workspace may have; 0 = no limit. */
   readonly limit: () => number;
   /** Ends what runs there. Idempotent. */
@@ -36,7 +39,7 @@ export interface NamespacesParts {
 export type Namespaces = ReturnType<typeof createNamespaces>;
 
 export function createNamespaces(parts: NamespacesParts) {
-  const { db, ledger, calls, keys } = parts;
+  const { db, ledger, calls, keys, secrets } = parts;
   const cache = new Map<string, NamespaceId>();
   const ending = new Set<NamespaceId>();
   const lastUse = createLastUse<NamespaceId>((seen) => storeLastUse(db, table, seen));
@@ -75,10 +78,11 @@ export function createNamespaces(parts: NamespacesParts) {
     if (found !== null) return found;
     const now = Date.now();
     const limit = parts.limit();
+    const id = namespaceId.make();
     // One statement, so that neither a second call of this name nor the limit can be missed.
     await db.run(sql`
-      INSERT INTO ${table} (id, workspace_id, name, created_at, last_used_at)
-      SELECT ${namespaceId.make()}, ${workspaceId}, ${name}, ${now}, ${now}
+      INSERT INTO ${table} (id, workspace_id, name, created_at, last_used_at, wrapped_key)
+      SELECT ${id}, ${workspaceId}, ${name}, ${now}, ${now}, ${wrapNewKey(secrets, id)}
       WHERE ${limit} = 0 OR ${limit} >
         (SELECT count(*) FROM ${table} WHERE workspace_id = ${workspaceId} AND deleting_at IS NULL)
       ON CONFLICT DO NOTHING`);
@@ -105,7 +109,7 @@ export function createNamespaces(parts: NamespacesParts) {
     const data = { namespace: name, revoked_key_ids: lockedIds };
     return {
       statements: [
-        db.update(table).set({ deletingAt: now }).where(eq(table.id, id)),
+        db.update(table).set({ deletingAt: now, wrappedKey: null }).where(eq(table.id, id)),
         db.update(keyTable).set({ revokedAt: now }).where(works),
       ],
       events: [{ chain: workspaceId, type: "namespace.deleted", namespace: name, data, origin }],

@@ -27,6 +27,7 @@ test("a new database has the tables as drizzle sees them, is well, and is its ow
     createdAt: 2,
     lastUsedAt: 3,
     deletingAt: null,
+    wrappedKey: Buffer.of(1, 2, 3),
   };
   const key = {
     id: keyId.make(),

@@ -37,7 +37,7 @@ let workspace: Workspace;
 let limit = 0;
 
 function domain() {
-  const { db, ledger } = started;
+  const { db, ledger, secrets } = started;
   const calls = createCalls();
   const keys = createKeys({ db, ledger, calls });
   const namespaces = createNamespaces({
@@ -45,6 +45,7 @@ function domain() {
     ledger,
     calls,
     keys,
+    secrets,
     limit: () => limit,
     stopSandbox: host.stopSandbox,
     removeFiles: (id) => host.removeFiles(id),

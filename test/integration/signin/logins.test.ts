@@ -36,6 +36,7 @@ beforeEach(async () => {
     ledger,
     calls,
     keys,
+    secrets,
     limit: () => 2,
     stopSandbox: async () => {},
     removeFiles: async () => {},

@@ -1,0 +1,104 @@
+import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
+import { AppError } from "../errors.ts";
+import type { NamespaceId } from "../ids.ts";
+import type { NamespaceKey } from "../keys/namespace-keys.ts";
+import { checkKey, type BlobStore } from "./store.ts";
+
+/** What one blob holds at most, before it is compressed and sealed. */
+export const MAX_BLOB_BYTES = 4 * 1024 * 1024;
+
+const CIPHER = "aes-256-gcm";
+const NONCE_BYTES = 12;
+const TAG_BYTES = 16;
+const HEADER_BYTES = 1 + NONCE_BYTES;
+/** The first byte says how the content was written before it was sealed. */
+const RAW = 1;
+const ZSTD = 2;
+/** What is worth a try: random data at level 1 costs little more than the copy. */
+const COMPRESS_FROM_BYTES = 128;
+
+/** A keyed hash of the content, in hex: the same content has the same id within a namespace, and nowhere else. */
+export type BlobId = string & { readonly blob: unique symbol };
+
+export const BLOB_ID = /^[0-9a-f]{64}$/;
+
+export interface SealedBlobsParts {
+  readonly store: BlobStore;
+  readonly namespace: NamespaceId;
+  readonly key: NamespaceKey;
+}
+
+export type SealedBlobs = ReturnType<typeof createSealedBlobs>;
+
+/**
+ * A namespace's blobs: compressed, sealed under its own key, and bound to their ids, so that a store which hands out
+ * another blob, or a changed one, is found out.
+ */
+export function createSealedBlobs({ store, namespace, key }: SealedBlobsParts) {
+  const idKey = key.derive("blob id");
+  const contentKey = key.derive("blob content");
+
+  const idOf = (plain: Uint8Array): BlobId =>
+    new Bun.CryptoHasher("sha256", idKey).update(plain).digest("hex") as BlobId;
+
+  const keyOf = (id: BlobId): string => checkKey(`${blobPrefix(namespace)}${id.slice(0, 2)}/${id}`);
+
+  async function seal(id: BlobId, plain: Uint8Array): Promise<Uint8Array> {
+    const packed = plain.length < COMPRESS_FROM_BYTES ? plain : await Bun.zstdCompress(plain, { level: 1 });
+    const [form, content] = packed.length < plain.length ? [ZSTD, packed] : [RAW, plain];
+    const header = Buffer.concat([Buffer.of(form), randomBytes(NONCE_BYTES)]);
+    const cipher = createCipheriv(CIPHER, contentKey, header.subarray(1)).setAAD(boundTo(id, form));
+    const sealed = cipher.update(content);
+    cipher.final();
+    return Buffer.concat([header, sealed, cipher.getAuthTag()]);
+  }
+
+  /** Throws when it is not what was sealed as `id`. */
+  async function open(id: BlobId, bytes: Uint8Array): Promise<Uint8Array> {
+    const [form] = bytes;
+    if (form === undefined || bytes.length < HEADER_BYTES + TAG_BYTES) throw new Error("it is cut short");
+    const decipher = createDecipheriv(CIPHER, contentKey, bytes.subarray(1, HEADER_BYTES));
+    decipher.setAAD(boundTo(id, form)).setAuthTag(bytes.subarray(-TAG_BYTES));
+    const content = decipher.update(bytes.subarray(HEADER_BYTES, -TAG_BYTES));
+    decipher.final();
+    return form === ZSTD ? await Bun.zstdDecompress(content) : content;
+  }
+
+  return {
+    idOf,
+    keyOf,
+
+    /** Durable when it resolves. `bytes` is what it takes in the store. */
+    async put(plain: Uint8Array): Promise<{ readonly id: BlobId; readonly storedBytes: number }> {
+      if (plain.length > MAX_BLOB_BYTES) throw new Error(`a blob of ${plain.length} bytes`);
+      const id = idOf(plain);
+      const sealed = await seal(id, plain);
+      await store.put(keyOf(id), sealed);
+      return { id, storedBytes: sealed.length };
+    },
+
+    /** The content, verified. Throws an AppError that names the blob when it is missing or damaged. */
+    async get(id: BlobId): Promise<Uint8Array> {
+      const bytes = await store.get(keyOf(id));
+      if (bytes === null) throw damaged(id, "it is missing");
+      try {
+        return await open(id, bytes);
+      } catch (error) {
+        throw damaged(id, "it is not what was stored", error);
+      }
+    },
+  };
+}
+
+/** What the keys of all of a namespace's blobs begin with. */
+export function blobPrefix(namespace: NamespaceId): string {
+  return `${namespace}/blobs/`;
+}
+
+function boundTo(id: BlobId, form: number): Buffer {
+  return Buffer.from(`cofferdam blob ${form} ${id}`);
+}
+
+function damaged(id: BlobId, what: string, cause?: unknown): AppError {
+  return new AppError("internal", `The blob ${id} is damaged: ${what}.`, { cause });
+}
