@@ -28,6 +28,8 @@ export const eventId = idKind("evt", 20);
 export const loginId = idKind("login", 16);
 /** One endpoint that events are sent to. */
 export const webhookId = idKind("wh", 16);
+/** A namespace's files as they were at one moment. */
+export const snapshotId = idKind("snap", 16);
 /** One HTTP request, in the log and in X-Request-Id. */
 export const requestId = idKind("req", 16);
 /** One gVisor instance. Short, because runsc's control socket path holds it and sun_path is 108 bytes. */
@@ -39,6 +41,7 @@ export type KeyId = z.infer<typeof keyId.schema>;
 export type EventId = z.infer<typeof eventId.schema>;
 export type LoginId = z.infer<typeof loginId.schema>;
 export type WebhookId = z.infer<typeof webhookId.schema>;
+export type SnapshotId = z.infer<typeof snapshotId.schema>;
 export type RequestId = z.infer<typeof requestId.schema>;
 export type SandboxId = z.infer<typeof sandboxId.schema>;
 

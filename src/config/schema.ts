@@ -85,6 +85,12 @@ export const configSchema = z.strictObject({
       disk_floor_mb: z.int().min(0).default(512),
     })
     .prefault({}),
+  snapshots: z
+    .strictObject({
+      /** Snapshots that are older are deleted. */
+      retention_days: positive.max(36_500).default(30),
+    })
+    .prefault({}),
   rate: z
     .strictObject({
       /** Calls of one key. */

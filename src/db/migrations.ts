@@ -157,4 +157,21 @@ export const migrations: readonly (readonly string[])[] = [
     // What all that lies at rest of a namespace is sealed under.
     `ALTER TABLE namespaces ADD COLUMN wrapped_key BLOB`,
   ],
+  [
+    // Blobs are not in here: `manifest` lists those that the snapshot's list of files is in, as JSON.
+    `CREATE TABLE snapshots (
+       id TEXT PRIMARY KEY NOT NULL,
+       namespace_id TEXT NOT NULL REFERENCES namespaces (id) ON DELETE CASCADE,
+       kind TEXT NOT NULL CHECK (kind IN ('user', 'backup')),
+       label TEXT,
+       created_at INTEGER NOT NULL,
+       size_bytes INTEGER NOT NULL,
+       stored_bytes INTEGER NOT NULL,
+       file_count INTEGER NOT NULL,
+       skipped INTEGER NOT NULL,
+       manifest TEXT NOT NULL
+     ) STRICT`,
+    `CREATE INDEX snapshots_namespace ON snapshots (namespace_id, created_at)`,
+    `CREATE INDEX snapshots_age ON snapshots (created_at)`,
+  ],
 ];

@@ -1,5 +1,5 @@
 import { blob, integer, sqliteTable, text } from "drizzle-orm/sqlite-core";
-import type { EventId, KeyId, LoginId, NamespaceId, WebhookId, WorkspaceId } from "../ids.ts";
+import type { EventId, KeyId, LoginId, NamespaceId, SnapshotId, WebhookId, WorkspaceId } from "../ids.ts";
 
 /** The tables as drizzle sees them; src/db/migrations.ts makes them. Times are milliseconds since 1970, UTC. */
 
@@ -129,4 +129,21 @@ export const webhooks = sqliteTable("webhooks", {
   lastDeliveryStatus: integer("last_delivery_status"),
   lastDeliveryAt: integer("last_delivery_at"),
   lastDeliveryError: text("last_delivery_error"),
+});
+
+export const snapshots = sqliteTable("snapshots", {
+  id: text("id").$type<SnapshotId>().primaryKey(),
+  namespaceId: text("namespace_id").$type<NamespaceId>().notNull(),
+  /** Callers see those that one of them made; a backup's are its own. */
+  kind: text("kind").$type<"user" | "backup">().notNull(),
+  label: text("label"),
+  createdAt: integer("created_at").notNull(),
+  /** Of the files' contents, and what it added to the store. */
+  sizeBytes: integer("size_bytes").notNull(),
+  storedBytes: integer("stored_bytes").notNull(),
+  fileCount: integer("file_count").notNull(),
+  /** FIFOs, sockets and devices that were left out. */
+  skipped: integer("skipped").notNull(),
+  /** The ids of the blobs that hold its list of files. */
+  manifest: text("manifest", { mode: "json" }).$type<{ readonly blobs: readonly string[] }>().notNull(),
 });
