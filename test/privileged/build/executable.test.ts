@@ -4,6 +4,7 @@ import { dirname, join, resolve } from "node:path";
 import { randomBytes } from "node:crypto";
 import { createClient } from "@libsql/client";
 import { binary } from "../../fixtures/appliance.ts";
+import { freePort } from "../../fixtures/free-port.ts";
 import { scratchDirectory } from "../../fixtures/scratch.ts";
 
 /* The executable in a root directory that holds nothing but itself, the C library and /proc: no node_modules, no
@@ -122,14 +123,6 @@ test("reads no .env and no bunfig.toml of the working directory; Bun itself does
   });
   expect(set.stderr.toString()).toContain("manifest.json is damaged");
 });
-
-function freePort(): number {
-  const server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() });
-  const { port } = server;
-  void server.stop(true);
-  if (port === undefined) throw new Error("no port");
-  return port;
-}
 
 /** Asks until the port answers; throws with api's words when it ends instead. */
 async function firstAnswer(
