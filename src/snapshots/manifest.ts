@@ -1,0 +1,334 @@
+import { isUtf8 } from "node:buffer";
+import { z } from "zod";
+import { BLOB_ID, type BlobId, type SealedBlobs } from "../blobs/sealed.ts";
+import { AppError } from "../errors.ts";
+import { createFlow } from "./flow.ts";
+
+/*
+ * What a namespace's files are at one moment. A manifest is a list of blobs, and known by their ids. The first blob is
+ * the head, a JSON object; the others hold the entries, a JSON object on each line, in depth-first order: a directory
+ * stands before what is in it, and what is in it in the order of the names' bytes. So two manifests, or a manifest and
+ * a walk of the disk, are compared in step, and neither is ever held in memory.
+ *
+ *   {"dir": NAME, "at": DEPTH, "mode": 493, "mtime": [SECONDS, NANOSECONDS]}
+ *   {"file": NAME, "at", "mode", "mtime", "size": BYTES, "data": [[POSITION, BLOB, OFFSET, LENGTH], …],
+ *    "ctime": [S, NS], "inode": N, "hash": CONTENT, "link": N}
+ *   {"more": [[POSITION, BLOB, OFFSET, LENGTH], …]}    goes on with the data of the file before it
+ *   {"symlink": NAME, "at", "mtime", "to": TARGET}
+ *   {"link": NAME, "at", "first": N}                   another name of the file that says "link": N further up
+ *
+ * An entry says how deep it lies (0: in the namespace's own directory) and not its path, which may be of any length.
+ * LENGTH bytes from OFFSET of a blob's content lie at POSITION of the file; what no data covers is a hole. NAME and
+ * TARGET are text, or {"base64": …} when they are not UTF-8. `ctime` and `inode` say when a file need not be read again
+ * on this host, and `hash` (of a small file) finds equal content.
+ *
+ * Blobs of entries end where the names say so, not at a fixed size, so that the manifests of two snapshots share them.
+ */
+
+export interface ManifestRef {
+  readonly blobs: readonly BlobId[];
+}
+
+export const manifestRef = z.strictObject({
+  blobs: z.array(z.custom<BlobId>((id) => typeof id === "string" && BLOB_ID.test(id))).min(1),
+}) satisfies z.ZodType<ManifestRef>;
+
+/** Seconds since 1970, and nanoseconds. */
+export type Time = readonly [seconds: number, nanoseconds: number];
+
+export type Extent = readonly [position: number, blob: BlobId, offset: number, length: number];
+
+interface Named {
+  readonly depth: number;
+  readonly name: Uint8Array;
+}
+
+export interface DirectoryEntry extends Named {
+  readonly type: "dir";
+  readonly mode: number;
+  readonly mtime: Time;
+}
+
+export interface FileEntry extends Named {
+  readonly type: "file";
+  readonly mode: number;
+  readonly mtime: Time;
+  readonly size: number;
+  /** Its data, in the order of positions; more may follow in entries of type "more". */
+  readonly data: readonly Extent[];
+  readonly ctime: Time;
+  /** Exact up to 2^53. */
+  readonly inode: number;
+  /** The start of the keyed hash of a small file's content. */
+  readonly hash?: string;
+  /** Set when it has more names: what the entries of type "link" call it. Counts up from 0. */
+  readonly link?: number;
+}
+
+export interface MoreEntry {
+  readonly type: "more";
+  readonly data: readonly Extent[];
+}
+
+export interface SymlinkEntry extends Named {
+  readonly type: "symlink";
+  readonly mtime: Time;
+  readonly target: Uint8Array;
+}
+
+export interface LinkEntry extends Named {
+  readonly type: "link";
+  readonly first: number;
+}
+
+export type Entry = DirectoryEntry | FileEntry | MoreEntry | SymlinkEntry | LinkEntry;
+
+const time = z.tuple([z.int(), z.int()]);
+
+const headSchema = z.strictObject({
+  format: z.literal("cofferdam manifest 1"),
+  /** Milliseconds since 1970, from before anything was looked at. */
+  started: z.int(),
+  /** The namespace's own directory. */
+  root: z.strictObject({ mode: z.int(), mtime: time }),
+  /** Of type "file" and "link". */
+  files: z.int(),
+  /** Of the files' contents, each file once. */
+  bytes: z.int(),
+  /** FIFOs, sockets and devices, which are left out. */
+  skipped: z.int(),
+  /** Bundles of which little is in use: the next snapshot packs what is in them anew. */
+  repack: z.array(z.custom<BlobId>((id) => typeof id === "string" && BLOB_ID.test(id))),
+});
+
+export type Head = Omit<z.infer<typeof headSchema>, "format">;
+
+/** A line with more would make a blob too large. */
+export const MAX_EXTENTS = 1000;
+
+/** Text of one blob: at least this much before a name may end it, and never much more than that. */
+const MIN_CHUNK = 128 * 1024;
+const MAX_CHUNK = 1024 * 1024;
+/** One name in so many ends a blob. */
+const CUT_MASK = 0x3ff;
+const PUTS_AT_ONCE = 4;
+const GETS_AHEAD = 3;
+
+export interface ManifestWriter {
+  /** In the manifest's order. Await what it returns, if anything, before the next. */
+  add(entry: Entry): Promise<void> | undefined;
+  /** All of it is durable when this resolves. */
+  finish(head: Head): Promise<{ readonly ref: ManifestRef; readonly storedBytes: number }>;
+}
+
+export function createManifestWriter(blobs: Pick<SealedBlobs, "put">): ManifestWriter {
+  const flow = createFlow(PUTS_AT_ONCE);
+  const ids: BlobId[] = [];
+  let lines: string[] = [];
+  let length = 0;
+  let storedBytes = 0;
+
+  function put(text: string, index: number): Promise<void> | undefined {
+    return flow.start(async () => {
+      const stored = await blobs.put(Buffer.from(text));
+      ids[index] = stored.id;
+      storedBytes += stored.storedBytes;
+    });
+  }
+
+  function cut(): Promise<void> | undefined {
+    const text = lines.join("");
+    const index = (chunks += 1);
+    lines = [];
+    length = 0;
+    return put(text, index);
+  }
+  /** The head comes last and stands first. */
+  let chunks = 0;
+
+  return {
+    add(entry) {
+      const line = `${JSON.stringify(encoded(entry))}\n`;
+      lines.push(line);
+      length += line.length;
+      if (length < MIN_CHUNK) return undefined;
+      const ends = entry.type !== "more" && (Bun.hash.crc32(entry.name) & CUT_MASK) === 0;
+      return ends || length >= MAX_CHUNK ? cut() : undefined;
+    },
+
+    async finish(head) {
+      if (lines.length > 0) await cut();
+      await put(JSON.stringify({ format: "cofferdam manifest 1", ...head }), 0);
+      await flow.end();
+      return { ref: { blobs: ids }, storedBytes };
+    },
+  };
+}
+
+export async function readHead(blobs: Pick<SealedBlobs, "get">, ref: ManifestRef): Promise<Head> {
+  const { format: _, ...head } = headSchema.parse(
+    JSON.parse(Buffer.from(await blobs.get(headOf(ref))).toString()),
+  );
+  return head;
+}
+
+function headOf(ref: ManifestRef): BlobId {
+  const [head] = ref.blobs;
+  if (head === undefined) throw damaged("it has no head");
+  return head;
+}
+
+/**
+ * The entries in batches (what one blob held), with a few blobs fetched ahead. What it yields can be relied on: names
+ * are one component each, and every entry lies in the directory that came last at the depth above.
+ */
+export async function* decodeManifest(
+  blobs: Pick<SealedBlobs, "get">,
+  ref: ManifestRef,
+): AsyncGenerator<readonly Entry[], void> {
+  const chunks = ref.blobs.slice(1);
+  const coming: Promise<Uint8Array>[] = [];
+  const order = createOrder();
+  for (let next = 0; next < chunks.length || coming.length > 0;) {
+    for (; coming.length < GETS_AHEAD && next < chunks.length; next++) {
+      const id = chunks[next];
+      if (id === undefined) break;
+      const content = blobs.get(id);
+      // Whoever awaits it gets the error; it may be that nobody does any more.
+      content.catch(() => {});
+      coming.push(content);
+    }
+    const content = await coming.shift();
+    if (content === undefined) return;
+    const entries: Entry[] = [];
+    for (const line of Buffer.from(content.buffer, content.byteOffset, content.length)
+      .toString()
+      .split("\n")) {
+      if (line === "") continue;
+      const entry = decoded(JSON.parse(line) as Line);
+      order(entry);
+      entries.push(entry);
+    }
+    yield entries;
+  }
+}
+
+/** Follows the entries of a manifest, to say where each lies. */
+export function createPath() {
+  const names: Uint8Array[] = [];
+  return {
+    /** The path of an entry, without a slash at its start. "more" is the file before it. */
+    of(entry: Entry): Buffer {
+      if (entry.type !== "more") names.splice(entry.depth, Infinity, entry.name);
+      const parts = names.flatMap((name, index) => (index === 0 ? [name] : [SLASH, name]));
+      return Buffer.concat(parts);
+    },
+  };
+}
+
+const SLASH = Buffer.from("/");
+
+/** Throws for an entry that can't stand where it does. */
+function createOrder() {
+  let last: Entry["type"] | undefined;
+  /** Of the directory that the next entry may lie in. */
+  let deepest = 0;
+  return (entry: Entry): void => {
+    if (entry.type === "more") {
+      if (last !== "file" && last !== "more") throw damaged("data of no file");
+    } else {
+      if (!(entry.depth >= 0 && entry.depth <= deepest)) throw damaged("an entry in no directory");
+      deepest = entry.type === "dir" ? entry.depth + 1 : entry.depth;
+    }
+    last = entry.type;
+  };
+}
+
+type Text = string | { readonly base64: string };
+
+type Line =
+  | { dir: Text; at: number; mode: number; mtime: Time }
+  | {
+      file: Text;
+      at: number;
+      mode: number;
+      mtime: Time;
+      size: number;
+      data: readonly Extent[];
+      ctime: Time;
+      inode: number;
+      hash?: string;
+      link?: number;
+    }
+  | { more: readonly Extent[] }
+  | { symlink: Text; at: number; mtime: Time; to: Text }
+  | { link: Text; at: number; first: number };
+
+function encoded(entry: Entry): Line {
+  switch (entry.type) {
+    case "dir":
+      return { dir: textOf(entry.name), at: entry.depth, mode: entry.mode, mtime: entry.mtime };
+    case "file": {
+      const { depth, name, mode, mtime, size, data, ctime, inode, hash, link } = entry;
+      return {
+        file: textOf(name),
+        at: depth,
+        mode,
+        mtime,
+        size,
+        data,
+        ctime,
+        inode,
+        ...(hash !== undefined && { hash }),
+        ...(link !== undefined && { link }),
+      };
+    }
+    case "more":
+      return { more: entry.data };
+    case "symlink":
+      return { symlink: textOf(entry.name), at: entry.depth, mtime: entry.mtime, to: textOf(entry.target) };
+    case "link":
+      return { link: textOf(entry.name), at: entry.depth, first: entry.first };
+    default:
+      return entry satisfies never;
+  }
+}
+
+function decoded(line: Line): Entry {
+  if ("file" in line) {
+    const { file, at, ...rest } = line;
+    return { type: "file", depth: at, name: nameOf(file), ...rest };
+  }
+  if ("dir" in line) {
+    return { type: "dir", depth: line.at, name: nameOf(line.dir), mode: line.mode, mtime: line.mtime };
+  }
+  if ("more" in line) return { type: "more", data: line.more };
+  if ("symlink" in line) {
+    const { symlink, at, mtime, to } = line;
+    return { type: "symlink", depth: at, name: nameOf(symlink), mtime, target: bytesOf(to) };
+  }
+  if ("link" in line) return { type: "link", depth: line.at, name: nameOf(line.link), first: line.first };
+  throw damaged("an entry of no known type");
+}
+
+function textOf(bytes: Uint8Array): Text {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  return isUtf8(buffer) ? buffer.toString() : { base64: buffer.toString("base64") };
+}
+
+function bytesOf(text: Text): Uint8Array {
+  return typeof text === "string" ? Buffer.from(text) : Buffer.from(text.base64, "base64");
+}
+
+function nameOf(text: Text): Uint8Array {
+  const name = bytesOf(text);
+  const dots = name.length <= 2 && name.every((byte) => byte === 0x2e);
+  if (dots || name.length > 255 || name.includes(0x2f) || name.includes(0)) {
+    throw damaged("a name that no file has");
+  }
+  return name;
+}
+
+function damaged(what: string): AppError {
+  return new AppError("internal", `A snapshot's manifest is damaged: ${what}.`);
+}
