@@ -28,6 +28,8 @@ const RESOLVE_NO_SYMLINKS = 0x04;
 const RESOLVE_BENEATH = 0x08;
 const RESOLVE_NO_XDEV = 0x01;
 
+const AT_SYMLINK_NOFOLLOW = 0x100;
+const UTIME_OMIT = 0x3ffffffen;
 const PATH_MAX = 4096;
 const EINVAL = 22;
 const ENAMETOOLONG = 36;
@@ -92,6 +94,35 @@ export function mkdirAt(dirFd: number, name: Path, mode: number): void {
   syscall("mkdirat", NR.mkdirat, dirFd, nameBuffer(0, name), mode);
 }
 
+/** A symlink. Its text is taken as it is. */
+export function symlinkAt(text: Path, dirFd: number, name: Path): void {
+  syscall("symlinkat", NR.symlinkat, pathBuffer(0, text), dirFd, nameBuffer(1, name));
+}
+
+/** Another name for the entry `oldName` itself, also where that is a symlink. */
+export function linkAt(oldDir: number, oldName: Path, newDir: number, newName: Path): void {
+  const from = nameBuffer(0, oldName);
+  syscall("linkat", NR.linkat, oldDir, from, newDir, nameBuffer(1, newName), 0);
+}
+
+/** Of a symlink itself, which has no descriptor to do it by. */
+export function chownLinkAt(dirFd: number, name: Path, uid: number, gid: number): void {
+  syscall("fchownat", NR.fchownat, dirFd, nameBuffer(0, name), uid, gid, AT_SYMLINK_NOFOLLOW);
+}
+
+/** When the content changed last; the time of the last access stays. Of an open file, or of the entry `name` itself. */
+export function setModified(
+  fd: number,
+  [seconds, nanoseconds]: readonly [seconds: number, nanoseconds: number],
+  name: Path | null = null,
+): void {
+  times[1] = UTIME_OMIT;
+  times[2] = BigInt(seconds);
+  times[3] = BigInt(nanoseconds);
+  if (name === null) syscall("utimensat", NR.utimensat, fd, 0, times, 0);
+  else syscall("utimensat", NR.utimensat, fd, nameBuffer(0, name), times, AT_SYMLINK_NOFOLLOW);
+}
+
 export function fchownFd(fd: number, uid: number, gid: number): void {
   syscall("fchown", NR.fchown, fd, uid, gid);
 }
@@ -109,6 +140,8 @@ const buffers = [
 ] as const;
 const HOW_BYTES = 24;
 const how = new BigUint64Array(new ArrayBuffer(HOW_BYTES));
+/** Two struct timespec: of the access, and of the change. */
+const times = new BigInt64Array(new ArrayBuffer(32));
 
 function pathBuffer(index: 0 | 1, path: Path): Uint8Array {
   const buffer = buffers[index];

@@ -77,7 +77,7 @@ const REFUSED: Record<string, number> = {
   quotactl_fd: 443,
 };
 
-/** Refused but for one use: api gives what it makes to the tenant, by its descriptor. */
+/** Refused but for one use: api gives what it makes to the tenant, by its descriptor or, a symlink, by its name. */
 const CHOWN = 92;
 const FCHOWN = 93;
 const LCHOWN = 94;
@@ -99,6 +99,7 @@ const ARCH_OFFSET = 4;
 const FIRST_ARGUMENT = 16;
 const SECOND_ARGUMENT = 24;
 const THIRD_ARGUMENT = 32;
+const FOURTH_ARGUMENT = 40;
 const AUDIT_ARCH_X86_64 = 0xc000003e;
 const X32_BIT = 0x40000000;
 const ALLOW = 0x7fff0000;
@@ -156,18 +157,24 @@ function filter(families: readonly SocketFamily[]): Instruction[] {
       [RETURN, 0, 0, refuse(os.errno.EPERM)],
     ]),
     // Else a role with CAP_CHOWN could leave a program that is root's and setuid for somebody else to run.
-    ...[CHOWN, LCHOWN, FCHOWNAT].flatMap((number) => when(number, [[RETURN, 0, 0, refuse(os.errno.EPERM)]])),
-    ...when(FCHOWN, [
-      [LOAD, 0, 0, SECOND_ARGUMENT],
-      [JUMP_EQUAL, 0, 3, TENANT.uid],
-      [LOAD, 0, 0, THIRD_ARGUMENT],
-      [JUMP_EQUAL, 0, 1, TENANT.gid],
-      [RETURN, 0, 0, ALLOW],
-      [RETURN, 0, 0, refuse(os.errno.EPERM)],
-    ]),
+    ...[CHOWN, LCHOWN].flatMap((number) => when(number, [[RETURN, 0, 0, refuse(os.errno.EPERM)]])),
+    ...when(FCHOWN, toTheTenant(SECOND_ARGUMENT, THIRD_ARGUMENT)),
+    // For symlinks.
+    ...when(FCHOWNAT, toTheTenant(THIRD_ARGUMENT, FOURTH_ARGUMENT)),
     ...when(SOCKET, family()),
     ...when(SOCKETPAIR, family()),
     [RETURN, 0, 0, ALLOW],
+  ];
+}
+
+function toTheTenant(uid: number, gid: number): Instruction[] {
+  return [
+    [LOAD, 0, 0, uid],
+    [JUMP_EQUAL, 0, 3, TENANT.uid],
+    [LOAD, 0, 0, gid],
+    [JUMP_EQUAL, 0, 1, TENANT.gid],
+    [RETURN, 0, 0, ALLOW],
+    [RETURN, 0, 0, refuse(os.errno.EPERM)],
   ];
 }
 

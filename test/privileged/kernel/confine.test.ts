@@ -100,6 +100,7 @@ const API: Row[] = [
   ["chmod its own program", "EROFS", "bare"],
   ["chmod by an inherited descriptor", "EROFS", "bare"],
   ["leave a program of root's in its own directory", "EPERM", "bare"],
+  ["give a file to root by its name", "EPERM", "bare"],
 ];
 
 const GATEWAY: Row[] = [
@@ -113,7 +114,11 @@ const GATEWAY: Row[] = [
 const MAY = ["write, rename and remove in its own directory", "read who it is"];
 
 describe.each([
-  ["api", [...BOTH, ...API], [...MAY, "give a file to the tenant", "talk IPv4", "connect to sandboxd"]],
+  [
+    "api",
+    [...BOTH, ...API],
+    [...MAY, "give a file to the tenant", "give a symlink to the tenant", "talk IPv4", "connect to sandboxd"],
+  ],
   ["gateway", [...BOTH, ...GATEWAY], MAY],
 ] as const)("%s", (role, rows, may) => {
   const found: Record<How, Record<string, string>> = { confined: {}, bare: {}, root: {} };
