@@ -58,7 +58,6 @@ export function fileRoutes({ access, volumes, ledger, maxPathBytes }: FileRoutes
   ) {
     volumes.checkWrite(path, sizeBytes ?? 0);
     return namespace.write(async ({ id, signal }) => {
-      await volumes.ensure(id);
       const source = { chunks: chunksUntil(signal), sizeBytes, signal };
       return written(await volumes.open(id).write(path, source, announce("file.written", namespace, id)));
     });
@@ -66,7 +65,7 @@ export function fileRoutes({ access, volumes, ledger, maxPathBytes }: FileRoutes
 
   async function read(request: Request, namespace: NamespaceCall): Promise<Response> {
     const path = urlPath(request, maxPathBytes);
-    return namespace.read(async (lease) => download(volumes.open(lease.id).open(path), request, lease));
+    return namespace.read(async (lease) => download(await volumes.open(lease.id).open(path), request, lease));
   }
 
   return new Elysia()

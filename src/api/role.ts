@@ -69,7 +69,9 @@ export async function startApi(parts: ApiRoleParts) {
   const ledger = await openLedger({ db, secrets, log });
   const volumes = createVolumes({
     dir: instance.api.volumes,
-    config: () => ({ http: first.http, quota: settings.current.config.quota }),
+    config: () => ({ ...settings.current.config, http: first.http }),
+    inUse: (id) => exec.isWarm(id),
+    log,
   });
   // Before any call, and before the sweep takes away what tells.
   await settleIntents({ db, ledger, judges: { ...volumes.judges(), ...execJudges }, log });
@@ -82,7 +84,7 @@ export async function startApi(parts: ApiRoleParts) {
   const sandboxd = createSandboxdClient({ path: instance.sockets.sandboxd, log });
   const metrics = createMetrics();
   const { meters: meter } = metrics;
-  const exec = createExec({ config: first, sandboxd, connections, log, prepare: volumes.ensure, meter });
+  const exec = createExec({ config: first, sandboxd, connections, log, leases: volumes.leases, meter });
   const poster = openPoster(() => settings.current.config.webhooks);
   const webhooks = startWebhooks({
     db,

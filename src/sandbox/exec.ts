@@ -3,6 +3,7 @@ import { AppError } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import { MAX_COMMAND_BYTES, MAX_STDIN_BYTES } from "../protocol/frames.ts";
+import type { Leases } from "../volumes/leases.ts";
 import { createAdmission, hungUp } from "./admission.ts";
 import type { Connections } from "./connections.ts";
 import type { SandboxdClient } from "./sandboxd-client.ts";
@@ -62,6 +63,8 @@ export interface Exec {
   stopNamespace(namespace: NamespaceId): Promise<void>;
   /** Calls that come from now on have the limits of this configuration. */
   reload(config: Config): void;
+  /** Whether the namespace has a sandbox, or is getting one. */
+  isWarm(namespace: NamespaceId): boolean;
   stats(): { running: number; waiting: number; warm: number; unclaimed: number };
   /** Takes no more calls, lets those that run end, then stops every sandbox. */
   close(): Promise<void>;
@@ -72,8 +75,8 @@ interface Options {
   readonly sandboxd: SandboxdClient;
   readonly connections: Connections;
   readonly log: Log;
-  /** Done before a namespace's first command: sandboxd attaches a volume that must exist. */
-  readonly prepare?: (namespace: NamespaceId) => Promise<void>;
+  /** Held on the namespace's files: sandboxd attaches a volume that must be there. */
+  readonly leases?: Pick<Leases, "acquire">;
   readonly meter?: ExecMeter;
 }
 
@@ -81,7 +84,7 @@ interface Options {
 const MAX_WAIT_MS = 10_000;
 
 export function createExec(options: Options): Exec {
-  const { sandboxd, connections, log, prepare, meter = unmetered } = options;
+  const { sandboxd, connections, log, leases = unleased, meter = unmetered } = options;
   let limits = options.config.exec;
   const admission = createAdmission(() => ({
     concurrency: limits.concurrency,
@@ -100,7 +103,6 @@ export function createExec(options: Options): Exec {
 
   async function openSession(namespace: NamespaceId): Promise<Session> {
     const startedAt = performance.now();
-    await prepare?.(namespace);
     const { sandbox, nonce, from_pool } = await sandboxd.call("ensureSandbox", { namespace });
     const host = {
       inspect: () => sandboxd.call("inspectSandbox", { sandbox }),
@@ -142,6 +144,19 @@ export function createExec(options: Options): Exec {
     return await warm.acquire(namespace, signal);
   }
 
+  /**
+   * The same, while nobody has the volume to himself: what he stops then is every sandbox that could be writing. A
+   * command may be sent to one that is stopped; it waits there.
+   */
+  async function startable(request: ExecRequest) {
+    const release = await leases.acquire(request.namespace, "write");
+    try {
+      return await sessionFor(request);
+    } finally {
+      release();
+    }
+  }
+
   function check({ command, stdin }: Pick<ExecRequest, "command" | "stdin">): void {
     const maxCommandBytes = Math.min(limits.command_kb * 1024, MAX_COMMAND_BYTES);
     if (command.includes("\0")) throw new AppError("bad_input", "A command cannot hold a NUL character.");
@@ -179,17 +194,22 @@ export function createExec(options: Options): Exec {
 
     async exec(request) {
       check(request);
-      const { command, stdin, signal, onEnd } = request;
+      const { namespace, command, stdin, signal, onEnd } = request;
       try {
-        const lease = await sessionFor(request);
+        const release = await leases.acquire(namespace, "read");
         try {
-          const running = lease.session.run({ command, stdin, outputCap: limits.output_mb * 1024 * 1024 });
-          const result = await finish(running, { timeoutS: limits.timeout_s, signal, onEnd });
-          const code = result.exitCode === 0 ? "zero" : "nonzero";
-          meter.ended(result.oom ? "out_of_memory" : code, result.durationMs / 1000);
-          return result;
+          const lease = await startable(request);
+          try {
+            const running = lease.session.run({ command, stdin, outputCap: limits.output_mb * 1024 * 1024 });
+            const result = await finish(running, { timeoutS: limits.timeout_s, signal, onEnd });
+            const code = result.exitCode === 0 ? "zero" : "nonzero";
+            meter.ended(result.oom ? "out_of_memory" : code, result.durationMs / 1000);
+            return result;
+          } finally {
+            lease.release();
+          }
         } finally {
-          lease.release();
+          release();
         }
       } catch (error) {
         meter.ended(outcomeOf(error, signal), null);
@@ -202,6 +222,8 @@ export function createExec(options: Options): Exec {
     },
 
     stopNamespace: (namespace) => warm.stop(namespace),
+
+    isWarm: (namespace) => warm.has(namespace),
 
     stats: () => ({
       running: admission.stats().running,
@@ -220,6 +242,8 @@ export function createExec(options: Options): Exec {
     },
   };
 }
+
+const unleased: Pick<Leases, "acquire"> = { acquire: async () => () => {} };
 
 interface FinishOptions extends Pick<ExecRequest, "signal" | "onEnd"> {
   readonly timeoutS: number;

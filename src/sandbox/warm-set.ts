@@ -19,6 +19,7 @@ export interface WarmSet<S> {
   acquire(namespace: NamespaceId, signal?: AbortSignal): Promise<Lease<S>>;
   /** Ends the namespace's sandbox, if it has one, and what runs in it. Resolves when it is gone. */
   stop(namespace: NamespaceId): Promise<void>;
+  has(namespace: NamespaceId): boolean;
   /** Ends them all and takes no more. */
   close(): Promise<void>;
   stats(): { warm: number; leases: number };
@@ -166,6 +167,8 @@ export function createWarmSet<S extends WarmSession>(options: Options<S>): WarmS
       const session = await entry.opened.catch(() => undefined);
       await session?.end("its namespace was stopped.");
     },
+
+    has: (namespace) => entries.has(namespace),
 
     async close() {
       closed = true;

@@ -14,6 +14,10 @@ export interface RemoveOptions {
   readonly freshName: () => string;
   /** Told of the entry that goes, with what tells a later start whether it went. */
   readonly announce: Announce;
+  /** Runs what changes the workspace, with its directories as they are by then. */
+  readonly changing: (work: (space: Space) => Promise<void>) => Promise<void>;
+  /** Runs what only has to do with tmp. */
+  readonly purging: (work: (space: Space) => Promise<void>) => Promise<void>;
 }
 
 /**
@@ -21,35 +25,45 @@ export interface RemoveOptions {
  * by a rename where that is long; what then takes time happens where the tenant can't add to it.
  */
 export async function remove(
-  space: Space | null,
   path: WorkspacePath,
-  { freshName, announce }: RemoveOptions,
+  { freshName, announce, changing, purging }: RemoveOptions,
 ): Promise<void> {
   const name = path.names.at(-1);
   if (name === undefined) {
     throw new AppError("bad_input", "The workspace itself can't be deleted; delete what is in it.");
   }
-  if (space === null) throw new AppError("not_found", `There is no ${path.text}.`);
+  const fresh = freshName();
   try {
-    using dir = openInside(space.live, path.names.slice(0, -1).join("/"), OPEN_DIRECTORY);
-    const { kind, inode, changedNs } = statAt(dir.fd, name);
-    if (path.directory && kind !== "directory") {
-      throw new AppError("bad_input", `${path.text} is not a directory; take the slash off its end.`);
-    }
-    const fresh = freshName();
-    const data = { path: path.text };
-    const entry = { inode: String(inode), changed_ns: String(changedNs) };
-    const announcing = announce({ ...data, temporary: fresh, ...entry });
-    await makeAnnounced(announcing, data, async (happened) => {
-      await announcing;
-      // Landlock keeps this process from moving anything but these two, for which the temporary name tells who did it.
-      if (kind === "file" || kind === "directory") await rename(dir.entry(name), space.tmp.entry(fresh));
-      else await unlink(dir.entry(name));
-      happened();
-      await syncFile(dir.fd);
-    });
-    await purge(space.tmp, fresh, freshName);
+    await changing(async (space) => moveAway(space, { path, name, fresh, announce }));
+    await purging(async (space) => purge(space.tmp, fresh, freshName));
   } catch (error) {
     throw fileFailure(error, path);
   }
+}
+
+async function moveAway(
+  space: Space,
+  {
+    path,
+    name,
+    fresh,
+    announce,
+  }: Pick<RemoveOptions, "announce"> & { path: WorkspacePath; name: string; fresh: string },
+): Promise<void> {
+  using dir = openInside(space.live, path.names.slice(0, -1).join("/"), OPEN_DIRECTORY);
+  const { kind, inode, changedNs } = statAt(dir.fd, name);
+  if (path.directory && kind !== "directory") {
+    throw new AppError("bad_input", `${path.text} is not a directory; take the slash off its end.`);
+  }
+  const data = { path: path.text };
+  const entry = { inode: String(inode), changed_ns: String(changedNs) };
+  const announcing = announce({ ...data, temporary: fresh, ...entry });
+  await makeAnnounced(announcing, data, async (happened) => {
+    await announcing;
+    // Landlock keeps this process from moving anything but these two, for which the temporary name tells who did it.
+    if (kind === "file" || kind === "directory") await rename(dir.entry(name), space.tmp.entry(fresh));
+    else await unlink(dir.entry(name));
+    happened();
+    await syncFile(dir.fd);
+  });
 }

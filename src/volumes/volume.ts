@@ -3,6 +3,7 @@ import type { NamespaceId } from "../ids.ts";
 import { AppError } from "../errors.ts";
 import { previewOf, type Content } from "./content.ts";
 import type { Descriptor } from "./descriptor.ts";
+import type { LeaseMode, Leases } from "./leases.ts";
 import { listDirectory, type Listing } from "./list.ts";
 import type { WorkspacePath } from "./path.ts";
 import type { FileQuota } from "./quota.ts";
@@ -12,10 +13,10 @@ import { openSpace, type Space } from "./space.ts";
 import { usageOf, type Usage } from "./usage.ts";
 import { writeFile, type WriteLimits, type WriteSource, type Written } from "./write.ts";
 
-/** The files of one namespace. Reading needs no volume on disk; writing does (`Volumes.ensure`). */
+/** The files of one namespace. Reading needs no volume on disk. */
 export interface Volume {
   write(path: WorkspacePath, source: WriteSource, announce: Announce): Promise<Written>;
-  open(path: WorkspacePath): OpenFile;
+  open(path: WorkspacePath): Promise<OpenFile>;
   content(path: WorkspacePath): Promise<Content>;
   list(path: WorkspacePath, recursive: boolean, signal?: AbortSignal): Promise<Listing>;
   delete(path: WorkspacePath, announce: Announce): Promise<void>;
@@ -25,53 +26,48 @@ export interface Volume {
 export interface VolumeParts {
   /** The directory of all volumes. */
   readonly volumes: Descriptor;
-  /** null: a namespace that nothing was ever written in. */
-  readonly id: NamespaceId | null;
+  readonly id: NamespaceId;
+  readonly leases: Pick<Leases, "hold">;
   readonly limits: WriteLimits;
   readonly quota: FileQuota;
   readonly freshName: () => string;
 }
 
-export function openVolume({ volumes, id, limits, quota, freshName }: VolumeParts): Volume {
-  const space = () => (id === null ? null : openSpace(volumes, id));
-
-  function present(path: WorkspacePath): Space {
-    const found = space();
-    if (found === null) throw new AppError("not_found", `There is no ${path.text}.`);
-    return found;
+export function openVolume({ volumes, id, leases, limits, quota, freshName }: VolumeParts): Volume {
+  async function within<T>(mode: LeaseMode, work: (space: Space) => Promise<T>): Promise<T> {
+    return leases.hold(id, mode, async () => {
+      using space = openSpace(volumes, id);
+      // The lease has made it: somebody has taken it away since.
+      if (space === null) throw new Error(`the volume of ${id} is gone`);
+      return await work(space);
+    });
   }
-
-  async function usage(): Promise<Usage> {
-    using found = space();
-    return found === null ? { bytes: 0, files: 0, directories: 0 } : await usageOf(found);
-  }
-
-  function open(path: WorkspacePath): OpenFile {
-    using found = present(path);
-    return openFile(found, path);
-  }
+  const reading = async <T>(work: (space: Space) => Promise<T>): Promise<T> => within("read", work);
+  const changing = async (work: (space: Space) => Promise<void>): Promise<void> => within("write", work);
+  const open = async (path: WorkspacePath): Promise<OpenFile> =>
+    reading(async (space) => openFile(space, path));
 
   return {
-    usage,
+    usage: async () => reading(usageOf),
     open,
 
-    async write(path, source, announce) {
-      using found = present(path);
-      const count = async () => {
-        const { files, directories } = await usageOf(found);
-        return files + directories;
-      };
-      return await writeFile(found, path, source, {
-        limits,
-        announce,
-        freshName,
-        within: async (newEntries, make) =>
-          id === null ? make() : quota.within(id, newEntries, count, make),
-      });
-    },
+    write: async (path, source, announce) =>
+      reading(async (space) => {
+        const count = async () => {
+          const { files, directories } = await usageOf(space);
+          return files + directories;
+        };
+        return await writeFile(space, path, source, {
+          limits,
+          announce,
+          freshName,
+          changing,
+          within: async (newEntries, make) => quota.within(id, newEntries, count, make),
+        });
+      }),
 
     async content(path) {
-      const file = open(path);
+      const file = await open(path);
       try {
         return await previewOf(file);
       } finally {
@@ -79,17 +75,26 @@ export function openVolume({ volumes, id, limits, quota, freshName }: VolumePart
       }
     },
 
-    async list(path, recursive, signal) {
-      using found = space();
-      if (found !== null) return await listDirectory(found, path, recursive, signal);
-      if (path.names.length > 0) throw new AppError("not_found", `There is no ${path.text}.`);
-      return { entries: [], truncated: false };
-    },
+    list: async (path, recursive, signal) =>
+      reading(async (space) => listDirectory(space, path, recursive, signal)),
 
     async delete(path, announce) {
-      using found = space();
-      await remove(found, path, { freshName, announce });
-      if (id !== null) quota.stale(id);
+      await remove(path, { freshName, announce, changing, purging: reading });
+      quota.stale(id);
     },
   };
+}
+
+/** Of a namespace that does not exist. It reads as empty; who writes has it made first. */
+export const noVolume: Volume = {
+  write: async (path) => absent(path),
+  open: async (path) => absent(path),
+  content: async (path) => absent(path),
+  delete: async (path) => absent(path),
+  usage: async () => ({ bytes: 0, files: 0, directories: 0 }),
+  list: async (path) => (path.names.length > 0 ? absent(path) : { entries: [], truncated: false }),
+};
+
+function absent(path: WorkspacePath): never {
+  throw new AppError("not_found", `There is no ${path.text}.`);
 }

@@ -3,18 +3,20 @@ import { rename } from "node:fs/promises";
 import type { Config } from "../config/schema.ts";
 import { namespaceId, type NamespaceId } from "../ids.ts";
 import { readDirectory, statFd } from "../kernel/directory.ts";
+import type { Log } from "../log.ts";
 import { constants, fchmodFd, fchownFd, mkdirAt, openBeneath } from "../kernel/openat2.ts";
 import { OPEN_DIRECTORY } from "./beneath.ts";
 import { Descriptor } from "./descriptor.ts";
 import { syncFile } from "./disk.ts";
 import { codeOf } from "./failure.ts";
+import { createLeases } from "./leases.ts";
 import { TENANT } from "./parents.ts";
 import { purge } from "./purge.ts";
 import { fileJudges } from "./fate.ts";
 import { createFileQuota } from "./quota.ts";
 import { openSpace } from "./space.ts";
 import type { WorkspacePath } from "./path.ts";
-import { openVolume, type Volume } from "./volume.ts";
+import { noVolume, openVolume, type Volume } from "./volume.ts";
 import { checkWrite } from "./write.ts";
 
 /** Removed namespaces, until they are deleted. No namespace's id looks like this. */
@@ -25,13 +27,16 @@ export interface VolumesParts {
   /** The directory of all volumes, made by whoever made the instance. */
   readonly dir: string;
   /** What is in force now. */
-  readonly config: () => Pick<Config, "http" | "quota">;
+  readonly config: () => Pick<Config, "http" | "quota" | "exec">;
+  /** Whether a sandbox has the volume. */
+  readonly inUse: (id: NamespaceId) => boolean;
+  readonly log: Pick<Log, "warn">;
 }
 
 export type Volumes = ReturnType<typeof createVolumes>;
 
 /** The namespaces' directories: `<dir>/<id>/live`, the tenant's, and `<dir>/<id>/tmp`, ours. */
-export function createVolumes({ dir, config }: VolumesParts) {
+export function createVolumes({ dir, config, inUse, log }: VolumesParts) {
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   const volumes = new Descriptor(openSync(dir, OPEN_DIRECTORY | constants.O_NOFOLLOW | constants.O_CLOEXEC));
   const trash = ensureDirectory(volumes, TRASH, 0o700);
@@ -56,12 +61,21 @@ export function createVolumes({ dir, config }: VolumesParts) {
     await Promise.all([tmp, volume, volumes].map(async ({ fd }) => syncFile(fd)));
   }
 
+  const leases = createLeases({
+    opener: { open: ensure, close: async () => {} },
+    idleMs: () => config().exec.idle_s * 1000,
+    inUse,
+    log,
+  });
+
   return {
+    leases,
     ensure,
 
     /** Its files are gone when this returns; a crash in between leaves nothing that a restart doesn't delete. */
     async remove(id: NamespaceId): Promise<void> {
       quota.forget(id);
+      leases.forget(id);
       const fresh = freshName();
       try {
         await rename(volumes.entry(id), trash.entry(fresh));
@@ -80,7 +94,8 @@ export function createVolumes({ dir, config }: VolumesParts) {
 
     /** `id` is null for a namespace that does not exist: it reads as empty. */
     open(id: NamespaceId | null): Volume {
-      return openVolume({ volumes, id, limits: limits(), quota, freshName });
+      if (id === null) return noVolume;
+      return openVolume({ volumes, id, leases, limits: limits(), quota, freshName });
     },
 
     /** For the start after a crash: to be asked before `sweep`, which takes away what tells. */
@@ -102,6 +117,7 @@ export function createVolumes({ dir, config }: VolumesParts) {
     },
 
     close(): void {
+      leases.stop();
       trash[Symbol.dispose]();
       volumes[Symbol.dispose]();
     },

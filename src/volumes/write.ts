@@ -43,6 +43,8 @@ export interface WriteOptions {
   readonly announce: Announce;
   /** Makes names in tmp. */
   readonly freshName: () => string;
+  /** Runs what changes the workspace, with its directories as they are by then: a restore may have replaced them. */
+  readonly changing: (work: (space: Space) => Promise<void>) => Promise<void>;
   /** Runs what adds so many files and directories, or refuses it. */
   readonly within: <T>(newEntries: number, make: () => Promise<T>) => Promise<T>;
 }
@@ -74,7 +76,7 @@ async function writeThrough(
   mode: number,
   options: WriteOptions,
 ): Promise<Written> {
-  const { limits, freshName } = options;
+  const { limits, freshName, changing } = options;
   checkFloor(space, source.sizeBytes ?? 0, limits);
   const fresh = freshName();
   const fd = openBeneath(space.tmp.fd, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
@@ -88,7 +90,7 @@ async function writeThrough(
     await makeAnnounced(announcing, data, async (happened) => {
       await Promise.all([syncFile(fd), announcing]);
       source.signal?.throwIfAborted();
-      await putInPlace(space, path, { fresh, freshName, happened });
+      await changing(async (now) => putInPlace(now, path, { fresh, freshName, happened }));
     });
     return { path: path.text, sizeBytes, sha256 };
   } catch (error) {

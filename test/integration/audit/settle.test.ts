@@ -14,6 +14,7 @@ import { createVolumes } from "../../../src/volumes/volumes.ts";
 import { allEvents, openIntents } from "../../fixtures/chain.ts";
 import { startLedger } from "../../fixtures/ledger.ts";
 import { scratchDirectory } from "../../fixtures/scratch.ts";
+import { alone } from "../../fixtures/volumes.ts";
 
 /*
  * A crash, as what it leaves: a call stops at a chosen moment and never goes on, and a new process finds the database and
@@ -31,7 +32,7 @@ async function stage() {
   const dir = scratch.path;
   const id = namespaceId.make();
   let started = await startLedger({ dir });
-  let volumes = createVolumes({ dir: join(dir, "volumes"), config: () => config });
+  let volumes = createVolumes({ dir: join(dir, "volumes"), config: () => config, ...alone });
   await volumes.ensure(id);
 
   /** What a call announces; it stops before the change, or after it and before its event. */
@@ -75,7 +76,7 @@ async function stage() {
       await started.close();
       volumes.close();
       started = await startLedger({ dir });
-      volumes = createVolumes({ dir: join(dir, "volumes"), config: () => config });
+      volumes = createVolumes({ dir: join(dir, "volumes"), config: () => config, ...alone });
       const judges = { ...volumes.judges(), ...execJudges };
       const log = { info() {}, warn() {}, error() {} };
       await settleIntents({ db: started.db, ledger: started.ledger, judges, log });

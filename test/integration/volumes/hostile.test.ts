@@ -34,7 +34,7 @@ afterEach(() => fixture[Symbol.dispose]());
 const bytes = (text: string) => ({ chunks: [new TextEncoder().encode(text)] });
 
 async function read(path: string): Promise<string> {
-  const file = fixture.volume.open(parsePath(path));
+  const file = await fixture.volume.open(parsePath(path));
   try {
     return Buffer.from(await file.bytes(0, file.status.size)).toString();
   } finally {

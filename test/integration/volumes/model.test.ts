@@ -97,7 +97,7 @@ async function list(volume: Volume): Promise<string[]> {
 
 async function read(volume: Volume, path: string): Promise<Uint8Array | string> {
   try {
-    const file = volume.open(parsePath(path));
+    const file = await volume.open(parsePath(path));
     try {
       return await file.bytes(0, file.status.size);
     } finally {

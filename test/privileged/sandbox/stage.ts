@@ -89,11 +89,14 @@ export async function stageExec(lib: string, settings: Partial<Config["exec"]> =
     connections,
     log,
     // What the volumes part does in api: nothing here but the directory.
-    async prepare(id) {
-      mkdirSync(live(id), { recursive: true, mode: 0o755 });
-      chownSync(dirname(live(id)), api.uid, api.gid);
-      chmodSync(dirname(live(id)), 0o700);
-      chownSync(live(id), TENANT.uid, TENANT.gid);
+    leases: {
+      async acquire(id) {
+        mkdirSync(live(id), { recursive: true, mode: 0o755 });
+        chownSync(dirname(live(id)), api.uid, api.gid);
+        chmodSync(dirname(live(id)), 0o700);
+        chownSync(live(id), TENANT.uid, TENANT.gid);
+        return () => {};
+      },
     },
   });
 
