@@ -44,6 +44,8 @@ export interface ApiRoleParts {
   readonly stderr: LineWriter;
   /** What holds this process, looked at anew: for `doctor`. */
   readonly confinement: () => Check[];
+  /** Asks whoever waits for the start to wait so long from now on. */
+  readonly onSlowStart: (forMs: number) => void;
 }
 
 /** Sandboxes are started by root alone. */
@@ -54,17 +56,24 @@ const HEALTH_TIMEOUT_MS = 10_000;
 const SETTLE_EVERY_MS = 10 * 60_000;
 const CERTIFICATE_EVERY_MS = 5_000;
 const RETENTION_EVERY_MS = 10 * 60_000;
+/** More than the upgrade of any database that fits on a disk takes. */
+const UPGRADE_MS = 6 * 60 * 60_000;
 
 /** Everything of the api role, from the database up to the listeners. */
 export async function startApi(parts: ApiRoleParts) {
-  const { instance, masterKey, loaded, log, stderr, confinement } = parts;
+  const { instance, masterKey, loaded, log, stderr, confinement, onSlowStart } = parts;
   const first = loaded.config;
   const listening = listeningOf(first.http);
   const certificate = listening.tls === null ? null : createCertificate(instance.publishedPair, log);
   const startedAt = Date.now();
   const settings = { current: loaded };
   const contexts = createContexts();
-  const db = await openDatabase(instance.api.database);
+  const db = await openDatabase(instance.api.database, {
+    onUpgrade(version) {
+      log.info("the database is upgraded; a copy of it is kept beside it", { version });
+      onSlowStart(UPGRADE_MS);
+    },
+  });
   const secrets = createSecrets(masterKey);
   const ledger = await openLedger({ db, secrets, log });
   const volumes = createVolumes({

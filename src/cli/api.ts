@@ -21,7 +21,7 @@ export const api = defineCommand({
   },
   async run({ args, rawArgs }) {
     const options = { role: "api", data: args.data, args: ["api", ...rawArgs], env: environment() } as const;
-    await runConfined(options, async ({ instance, env, link, log, stderr }) => {
+    await runConfined(options, async ({ instance, env, link, log, stderr, onSlowStart }) => {
       const masterKey = link === null ? credential(env) : readLink(link, MASTER_KEY_BYTES);
       checkMasterKey(masterKey);
       const { loadConfig } = await import("../config/load.ts");
@@ -39,6 +39,7 @@ export const api = defineCommand({
         log,
         stderr,
         confinement: () => [confinementCheck("api", instance)],
+        onSlowStart,
       });
       return { ...running, reload: () => running.reload(load()) };
     });

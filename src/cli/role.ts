@@ -27,6 +27,8 @@ export interface RoleContext {
   readonly stderr: LineWriter;
   /** serve's descriptor, null under systemd. */
   readonly link: number | null;
+  /** Asks whoever waits for the start to wait so long from now on. */
+  readonly onSlowStart: (forMs: number) => void;
 }
 
 export interface ConfinedRoleOptions {
@@ -52,8 +54,9 @@ export async function runConfined(
   const stderr = openStderr();
   const log = createLog(role, stderr.write);
   const link = linked ? LINK_FD : null;
-  await live({ log, notify: createNotifier({ env, link }), link }, () =>
-    start({ instance, env, log, stderr, link }),
+  const notify = createNotifier({ env, link });
+  await live({ log, notify, link }, () =>
+    start({ instance, env, log, stderr, link, onSlowStart: (forMs) => notify.starting(forMs) }),
   );
 }
 

@@ -1,6 +1,6 @@
 /**
- * Forward only: a statement list per version, each applied once, in order, in one transaction with its number. A
- * released one is never edited.
+ * Forward only: a statement list per version, each applied once, in order. All that are new to a database are one
+ * transaction, with their numbers. A released one is never edited.
  */
 export const migrations: readonly (readonly string[])[] = [
   [

@@ -1,24 +1,41 @@
 import { closeSync, existsSync, openSync } from "node:fs";
-import { createClient, type Client, type InStatement } from "@libsql/client/sqlite3";
+import { createClient } from "@libsql/client/sqlite3";
 import { drizzle } from "drizzle-orm/libsql/sqlite3";
 import { AppError } from "../errors.ts";
-import { migrations } from "./migrations.ts";
+import { copyBefore, type CopyParts } from "./copy.ts";
 import { openTransactions, type PlainStatement } from "./transact.ts";
+import { upgrade, type UpgradeParts } from "./upgrade.ts";
 import { createWalSync } from "./wal-sync.ts";
 
 const BUSY_TIMEOUT_MS = 5000;
 
 export type Database = Awaited<ReturnType<typeof openDatabase>>;
 
-/** Opens the appliance's database, making or upgrading it. Only api does this, and only one api at a time. */
-export async function openDatabase(file: string) {
+export interface OpenOptions extends Pick<UpgradeParts, "steps">, Pick<CopyParts, "freeBytes"> {
+  /** Told before an upgrade, with the version it leads to: it may take long, and blocks. */
+  readonly onUpgrade?: (version: number) => void;
+}
+
+/**
+ * Opens the appliance's database, making or upgrading it; a copy from before an upgrade stays beside it. Only api does
+ * this, and only one api at a time.
+ */
+export async function openDatabase(file: string, { onUpgrade, freeBytes, steps }: OpenOptions = {}) {
   // SQLite would make it readable for all that the umask allows; it holds every key's hash.
   closeSync(openSync(file, "a", 0o600));
   // One connection in its pool: a PRAGMA reaches no more, and a second would only wait for the first.
   const client = createClient({ url: `file:${file}`, timeout: BUSY_TIMEOUT_MS, concurrency: 1 });
   try {
     await client.execute("PRAGMA journal_mode = WAL");
-    await migrate(client, file);
+    await upgrade({
+      client,
+      name: file,
+      async before(version) {
+        onUpgrade?.(version);
+        await copyBefore({ client, file, ...(freeBytes === undefined ? {} : { freeBytes }) }, version);
+      },
+      ...(steps === undefined ? {} : { steps }),
+    });
     // From here on a commit survives this process's death at once, and a power cut after `sync`.
     await client.execute("PRAGMA synchronous = NORMAL");
   } catch (error) {
@@ -59,26 +76,4 @@ export async function openCopy(file: string) {
     throw new AppError("invalid", `${file} is no database of Cofferdam's.`, { cause: error });
   }
   return Object.assign(drizzle(client), { close: () => client.close() });
-}
-
-async function migrate(client: Client, file: string): Promise<void> {
-  await client.execute(
-    "CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT",
-  );
-  const { rows } = await client.execute("SELECT coalesce(max(version), 0) FROM migrations");
-  const version = Number(rows[0]?.[0]);
-  if (version > migrations.length) {
-    throw new AppError(
-      "invalid",
-      `The database ${file} is of a newer Cofferdam (version ${version}, this one knows ${migrations.length}); ` +
-        "install that one again.",
-    );
-  }
-  for (const [index, statements] of migrations.slice(version).entries()) {
-    const applied: InStatement = {
-      sql: "INSERT INTO migrations VALUES (?, ?)",
-      args: [version + index + 1, Date.now()],
-    };
-    await client.batch([...statements, applied], "write");
-  }
 }

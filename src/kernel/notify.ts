@@ -8,6 +8,8 @@ export interface Notifier {
   reloading(): void;
   stopping(): void;
   alive(): void;
+  /** The start goes on, and may take so long from now on. */
+  starting(forMs: number): void;
   /** How often `alive` is due; null when nobody asks for it. */
   readonly aliveEveryMs: number | null;
 }
@@ -36,6 +38,7 @@ export function createNotifier({ env, link }: NotifierOptions): Notifier {
     reloading: () => send(["RELOADING=1"]),
     stopping: () => send(["STOPPING=1"]),
     alive: () => send(["WATCHDOG=1"]),
+    starting: (forMs) => send([`EXTEND_TIMEOUT_USEC=${forMs * 1000}`]),
     aliveEveryMs: watchdogUs > 0 && forUs ? watchdogUs / 2000 : null,
   };
 }

@@ -71,7 +71,8 @@ export function superviseRole(options: SupervisedRoleOptions): SupervisedRole {
       onOutput: options.onOutput,
       onNotice(notice, value) {
         clearTimeout(watchdog);
-        watchdog = setTimeout(silent, watchdogMs);
+        const extendedMs = notice === "EXTEND_TIMEOUT_USEC" ? Number(value) / 1000 : 0;
+        watchdog = setTimeout(silent, Math.max(watchdogMs, extendedMs));
         notices.set(notice, value);
         if (notice !== "READY") return;
         state.ready = true;

@@ -101,6 +101,13 @@ test("a role that falls silent is killed and started again; one that shows life 
   expect(lively.logged).toEqual([]);
 });
 
+test("a role that said that its start takes longer is waited for", async () => {
+  const slow = `echo EXTEND_TIMEOUT_USEC=60000000 >&3; sleep 0.5; echo READY=1 >&3; exec sleep 100`;
+  const { readyTimes, logged } = supervise(slow, { watchdogMs: 100 });
+  await readyTimes(1);
+  expect(logged).toEqual([]);
+});
+
 test("a reload reaches a role that is still starting when it is ready, and a later one at once", async () => {
   const script = `
     touch $TOP.started; sleep 0.3

@@ -26,6 +26,7 @@ const start = () =>
     log,
     stderr: { write: (line) => void lines.push(line), flush() {}, lost: () => 0 },
     confinement: () => [{ name: "api confined", status: "ok", detail: "for the test", fix: null }],
+    onSlowStart() {},
   });
 const admin = async (path: string, method = "GET") =>
   (await fetch(`http://admin${path}`, { unix: instance.sockets.admin, method })).json() as Promise<
