@@ -100,6 +100,7 @@ export function createLocalStore(dir: string): LocalStore {
     },
 
     read,
+    tag: async (key) => (await read(key))?.tag ?? null,
 
     replace: async (key, bytes, expected) =>
       inTurn(key, async () => {

@@ -10,6 +10,8 @@ export interface BlobStore {
   list(prefix: string): AsyncIterable<StoredObject>;
   /** One of the few objects that change, and a tag of the version that was read. */
   read(key: string): Promise<Version | null>;
+  /** The tag alone: whether it is still the version that is known costs no download. null when there is none. */
+  tag(key: string): Promise<string | null>;
   /**
    * Puts `bytes` in place of the version `expected` (null: there must be none) and returns the tag of the new one, or
    * throws StaleVersion and changes nothing.
