@@ -148,7 +148,7 @@ export function createManifestWriter(blobs: Pick<SealedBlobs, "put">): ManifestW
 
   return {
     add(entry) {
-      const line = `${JSON.stringify(encoded(entry))}\n`;
+      const line = `${encodeEntry(entry)}\n`;
       lines.push(line);
       length += line.length;
       if (length < MIN_CHUNK) return undefined;
@@ -205,7 +205,7 @@ export async function* decodeManifest(
       .toString()
       .split("\n")) {
       if (line === "") continue;
-      const entry = decoded(JSON.parse(line) as Line);
+      const entry = decodeEntry(line);
       order(entry);
       entries.push(entry);
     }
@@ -242,6 +242,16 @@ function createOrder() {
     }
     last = entry.type;
   };
+}
+
+/** An entry as a line of JSON, without the line's end. */
+export function encodeEntry(entry: Entry): string {
+  return JSON.stringify(encoded(entry));
+}
+
+/** Of what `encodeEntry` made: it is believed to have that form, and only what could do harm is looked at. */
+export function decodeEntry(line: string): Entry {
+  return decoded(JSON.parse(line) as Line);
 }
 
 type Text = string | { readonly base64: string };
