@@ -30,6 +30,8 @@ export interface Instance {
     readonly slots: string;
     readonly bundles: string;
     readonly runsc: string;
+    /** Which volumes' keys the kernel has. */
+    readonly unlocked: string;
   };
   /** The configuration in force, a copy made by root for the roles, which don't see the one it came from. */
   readonly publishedConfig: string;
@@ -73,6 +75,7 @@ export function instanceLayout(data: string, inst: string): Instance {
       slots: join(sandboxd, "slots"),
       bundles: join(sandboxd, "bundles"),
       runsc: join(sandboxd, "runsc"),
+      unlocked: join(sandboxd, "unlocked"),
     },
     publishedConfig: join(run, "config", "config.toml"),
     publishedPair: join(run, "config", "tls.json"),

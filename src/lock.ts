@@ -1,9 +1,8 @@
 import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs";
 import { AppError } from "./errors.ts";
 import type { Instance } from "./instance.ts";
-import { KernelError, NR, syscall } from "./kernel/libc.ts";
+import { tryLock } from "./kernel/flock.ts";
 
-const LOCK_EX_NB = 2 | 4;
 /** A child that a killed holder had forked keeps the lock until it executes something: moments, but a second at most. */
 const DEAD_HOLDER_TRIES = 50;
 const DEAD_HOLDER_PAUSE_MS = 20;
@@ -21,7 +20,7 @@ export function lockInstance(instance: Instance): InstanceLock {
   const file = instance.lockFile;
   const fd = openSync(file, "a+", 0o600);
   try {
-    for (let tries = 0; !tryLock(fd, file); tries++) {
+    for (let tries = 0; !tryLock(fd, "exclusive"); tries++) {
       const holder = readFileSync(file, "utf8").trim();
       if (tries === DEAD_HOLDER_TRIES || isRunning(holder)) {
         throw new AppError(
@@ -38,16 +37,6 @@ export function lockInstance(instance: Instance): InstanceLock {
   ftruncateSync(fd);
   writeSync(fd, `pid ${process.pid}, data ${instance.data}`);
   return { release: () => closeSync(fd) };
-}
-
-function tryLock(fd: number, file: string): boolean {
-  try {
-    syscall("flock", NR.flock, fd, LOCK_EX_NB, 0, 0, 0, 0, file);
-    return true;
-  } catch (error) {
-    if (!(error instanceof KernelError) || error.code !== "EAGAIN") throw error;
-    return false;
-  }
 }
 
 function isRunning(holder: string): boolean {

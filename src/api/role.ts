@@ -13,6 +13,7 @@ import type { LineWriter } from "../kernel/stderr.ts";
 import { statfs } from "../kernel/statfs.ts";
 import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics/metrics.ts";
+import { showPresence } from "../presence.ts";
 import type { Check } from "../protocol/sandboxd.ts";
 import { listenForSandboxes } from "../sandbox/connections.ts";
 import { createExec } from "../sandbox/exec.ts";
@@ -68,6 +69,7 @@ export async function startApi(parts: ApiRoleParts) {
   const startedAt = Date.now();
   const settings = { current: loaded };
   const contexts = createContexts();
+  const presence = await showPresence(instance);
   const db = await openDatabase(instance.api.database, {
     onUpgrade(version) {
       log.info("the database is upgraded; a copy of it is kept beside it", { version });
@@ -240,6 +242,7 @@ export async function startApi(parts: ApiRoleParts) {
       await sampling.stop();
       await ledger.close();
       db.close();
+      presence[Symbol.dispose]();
     },
   };
 }

@@ -19,7 +19,7 @@ export class KernelError extends Error {
 
 /** Where one number has two names the first one counts: EAGAIN, not EWOULDBLOCK. */
 const errnoNames = new Map(
-  Object.entries(os.errno)
+  [...Object.entries(os.errno), ["ENOKEY", 126] as const]
     .map(([name, number]) => [number, name] as const)
     .toReversed(),
 );

@@ -53,6 +53,29 @@ export const operations = {
     args: z.strictObject({ sandbox: sandboxId.schema }),
     result: z.strictObject({ state: z.enum(["running", "gone"]), oom: z.boolean() }),
   },
+  /**
+   * Opens a namespace's files with its key, which the kernel keeps until it is locked. Its directory is made by api; the
+   * first time, when it is empty, it gets its encryption policy.
+   */
+  unlockVolume: {
+    /** In hexadecimal digits; never to be logged, nor put in an error. */
+    args: z.strictObject({ namespace: namespaceId.schema, key: z.string().regex(/^[0-9a-f]{128}$/) }),
+    result: z.strictObject({
+      /** "plain": the file system can't encrypt, or it is from before it could. "foreign": it is under another key. */
+      state: z.enum(["encrypted", "plain", "foreign"]),
+    }),
+  },
+  /**
+   * Takes the key of a namespace's files away again; that it is away is a success, and so is a plain volume. "busy": it
+   * is gone, but files that are open stay readable until they are closed. "attached": a sandbox has the volume, and
+   * nothing was done.
+   */
+  lockVolume: {
+    args: z.strictObject({ namespace: namespaceId.schema }),
+    result: z.strictObject({ state: z.enum(["locked", "busy", "attached"]) }),
+  },
+  /** What was unlocked and not locked since, by an earlier api too. */
+  unlockedVolumes: { args: empty, result: z.strictObject({ namespaces: z.array(namespaceId.schema) }) },
   status: {
     args: empty,
     result: z.strictObject({

@@ -21,6 +21,10 @@ const DEADLINE_MS: Readonly<Record<OperationName, number>> = {
   ensureSandbox: 20_000,
   stopSandbox: 10_000,
   inspectSandbox: 3_000,
+  unlockVolume: 10_000,
+  // The kernel syncs the file system first.
+  lockVolume: 60_000,
+  unlockedVolumes: 5_000,
   status: 5_000,
   doctor: 60_000,
 };

@@ -6,11 +6,13 @@ import type { Instance } from "../instance.ts";
 import { roleUser } from "../kernel/users.ts";
 import { lockInstance, type InstanceLock } from "../lock.ts";
 import type { Log } from "../log.ts";
+import { withoutApi } from "../presence.ts";
 import { ensureRunDirectories } from "../setup.ts";
 import { adoptOrRemove, removeStrays } from "./adopt.ts";
 import { bootSandbox, teardown, type BootStep, type Sandbox } from "./boot.ts";
 import { openCgroups } from "./cgroup.ts";
 import { examine } from "./doctor.ts";
+import { explain } from "./failure.ts";
 import { createLanes } from "./lanes.ts";
 import { makeOf, openLibrary } from "./library.ts";
 import { cgroupParent } from "./names.ts";
@@ -21,6 +23,7 @@ import { runCommand } from "./runner.ts";
 import { createSandboxes } from "./sandboxes.ts";
 import { listenForLines } from "./server.ts";
 import { attachTenant } from "./tenant.ts";
+import { createVolumeKeys } from "./volume-keys.ts";
 import { openVolume } from "./volume.ts";
 
 const CLEANUP_EVERY_MS = 60_000;
@@ -45,7 +48,8 @@ export interface SandboxdOptions {
 export interface Sandboxd {
   /**
    * Answers what is asked, then goes. "keep": sandboxes that api holds live on, for the sandboxd that comes next; those
-   * of an api that is gone end by themselves and are removed. "end": every sandbox is ended and removed.
+   * of an api that is gone end by themselves and are removed. "end": every sandbox is ended and removed. Without an api,
+   * all volumes are locked too.
    */
   stop(sandboxes: "keep" | "end"): Promise<void>;
 }
@@ -111,6 +115,11 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
       },
     });
 
+    const volumeKeys = createVolumeKeys({
+      instance,
+      isAttached: (namespace) => sandboxes.hasTenant(namespace),
+    });
+
     for (const { sandbox, record } of await adoptOrRemove({ instance, cgroups, make, log })) {
       sandboxes.enter(sandbox, record.namespace);
       if (record.namespace === null) pool.add(sandbox);
@@ -138,6 +147,9 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
           return {};
         },
         inspectSandbox: ({ sandbox }) => sandboxes.inspect(sandbox),
+        unlockVolume: ({ namespace, key }) => volumeKeys.unlock(namespace, Buffer.from(key, "hex")),
+        lockVolume: ({ namespace }) => volumeKeys.lock(namespace),
+        unlockedVolumes: async () => ({ namespaces: await volumeKeys.list() }),
         status: async () => ({
           version: library.manifest.version,
           runsc: library.manifest.runsc,
@@ -180,6 +192,9 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
           else if (await clientsLeave())
             await Promise.race([sandboxes.emptied(), Bun.sleep(GONE_API_WAIT_MS)]);
           await sandboxes.settled();
+          await withoutApi(instance, async () => volumeKeys.lockAll()).catch((error: unknown) =>
+            log.error("volumes stay unlocked", { error: explain(error) }),
+          );
           cgroups.removeEmpty(cgroupParent(instance));
         } finally {
           server.drop();

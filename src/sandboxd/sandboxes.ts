@@ -57,6 +57,8 @@ export interface Sandboxes {
   stop(id: SandboxId): Promise<void>;
   inspect(id: SandboxId): Promise<{ state: "running" | "gone"; oom: boolean }>;
   has(id: SandboxId): boolean;
+  /** Whether a sandbox has the namespace's volume, also one that is ending. */
+  hasTenant(namespace: NamespaceId): boolean;
   list(): {
     sandbox: SandboxId;
     namespace: NamespaceId | null;
@@ -208,6 +210,7 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
     },
 
     has: (id) => entries.has(id),
+    hasTenant: (namespace) => tenants.has(namespace),
 
     list: () =>
       [...entries.values()].map(({ sandbox, life }) => ({

@@ -3,7 +3,7 @@ import { relative } from "node:path";
 import type { NamespaceId } from "../ids.ts";
 import type { Instance } from "../instance.ts";
 import { constants, openBeneath } from "../kernel/openat2.ts";
-import { TENANT } from "../kernel/users.ts";
+import { roleUser, TENANT, type User } from "../kernel/users.ts";
 
 /**
  * Opens a namespace's live directory for attaching. All below the data directory is api's and so hostile: it may hold
@@ -13,19 +13,38 @@ import { TENANT } from "../kernel/users.ts";
  */
 export function openVolume(instance: Instance, namespace: NamespaceId): number {
   try {
-    return open(instance.data, `${relative(instance.data, instance.api.volumes)}/${namespace}/live`);
+    return openOwned(instance.data, `${volumePath(instance, namespace)}/live`, constants.O_PATH, TENANT);
   } catch (error) {
     throw new Error(`the volume of ${namespace} can't be attached`, { cause: error });
   }
 }
 
-function open(dataPath: string, live: string): number {
+/** Opens the directory that a namespace's live and tmp lie in, for its encryption; with the same care. */
+export function openVolumeRoot(instance: Instance, namespace: NamespaceId): number {
+  try {
+    return openOwned(
+      instance.data,
+      volumePath(instance, namespace),
+      constants.O_RDONLY,
+      roleUser("cofferdam"),
+    );
+  } catch (error) {
+    throw new Error(`the volume of ${namespace} can't be opened`, { cause: error });
+  }
+}
+
+function volumePath(instance: Instance, namespace: NamespaceId): string {
+  return `${relative(instance.data, instance.api.volumes)}/${namespace}`;
+}
+
+/** A directory of `owner`'s below the data directory. */
+function openOwned(dataPath: string, path: string, access: number, owner: User): number {
   const data = openSync(dataPath, constants.O_PATH | constants.O_DIRECTORY);
   try {
-    const flags = constants.O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
-    const fd = openBeneath(data, live, flags, 0, { noSymlinks: true, noMounts: true });
+    const flags = access | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+    const fd = openBeneath(data, path, flags, 0, { noSymlinks: true, noMounts: true });
     try {
-      check(fd, data);
+      check(fd, data, owner);
       return fd;
     } catch (error) {
       closeSync(fd);
@@ -36,11 +55,11 @@ function open(dataPath: string, live: string): number {
   }
 }
 
-function check(fd: number, data: number): void {
+function check(fd: number, data: number, owner: User): void {
   const found = fstatSync(fd);
   if (!found.isDirectory()) throw new Error("it is not a directory");
-  if (found.uid !== TENANT.uid || found.gid !== TENANT.gid) {
-    throw new Error(`it belongs to ${found.uid}:${found.gid}, not to ${TENANT.uid}:${TENANT.gid}`);
+  if (found.uid !== owner.uid || found.gid !== owner.gid) {
+    throw new Error(`it belongs to ${found.uid}:${found.gid}, not to ${owner.uid}:${owner.gid}`);
   }
   if (found.dev !== fstatSync(data).dev)
     throw new Error("it is on another file system than the data directory");

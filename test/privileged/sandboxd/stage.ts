@@ -192,12 +192,14 @@ export interface StageOptions {
   readonly log?: Log;
   readonly onStep?: SandboxdOptions["onStep"];
   readonly api?: boolean;
+  /** Where its data directory is made. */
+  readonly on?: string;
 }
 
 /** One instance with a sandboxd in this process, a stand-in for api and a client; `end` leaves nothing. */
 export async function stage(lib: string, options: StageOptions = {}) {
   ensureUsers();
-  const instance = createInstance(`/scratch/data-${crypto.randomUUID().slice(0, 8)}`);
+  const instance = createInstance(`${options.on ?? "/scratch"}/data-${crypto.randomUUID().slice(0, 8)}`);
   ensureRunDirectories(instance);
   mkdirSync(instance.api.volumes, { recursive: true });
   const { uid, gid } = roleUser("cofferdam");

@@ -11,6 +11,9 @@ const answerOf = async (line: string, handlers: Partial<Handlers> = {}, busy = f
     ensureSandbox: unasked,
     stopSandbox: unasked,
     inspectSandbox: unasked,
+    unlockVolume: unasked,
+    lockVolume: unasked,
+    unlockedVolumes: unasked,
     status: unasked,
     doctor: unasked,
     ...handlers,
@@ -69,4 +72,28 @@ test("a failure names its step and its cause; the client's code says whether to 
   expect(explain(new AggregateError([slot, new Error("other")], "both"))).toBe(
     "both: slot: mount: EBUSY; other",
   );
+});
+
+test("a volume's key is in no answer and in no line of the log, however its request fails", async () => {
+  const lines: string[] = [];
+  const note = (...all: unknown[]) => void lines.push(JSON.stringify(all));
+  const log = { info: note, warn: note, error: note };
+  const key = "5ec2e7".repeat(22).slice(0, 128);
+  const namespace = namespaceId.make();
+  const ask = async (args: unknown, unlockVolume: Handlers["unlockVolume"]) => {
+    const handlers = { unlockVolume } as unknown as Handlers;
+    return createAnswerer(handlers, log)(JSON.stringify({ id: 1, op: "unlockVolume", args }), false);
+  };
+  const seen = Promise.withResolvers<string>();
+  const answers = [
+    await ask({ namespace, key }, async (args) => {
+      seen.resolve(args.key);
+      throw new Error("the disk is gone");
+    }),
+    await ask({ namespace, key: `${key}0` }, throws(new Error("not asked for"))),
+    await ask({ namespace: key, key }, throws(new Error("not asked for"))),
+  ];
+  expect(await seen.promise).toBe(key);
+  expect([...answers, ...lines].filter((text) => text.includes("5ec2e7"))).toEqual([]);
+  expect(lines).toHaveLength(1);
 });
