@@ -50,7 +50,7 @@ make_data() {
 # What a first install that failed had made. No tenant's file can be among it: nobody was given a key.
 forget_instance() {
   [ -z "$inst" ] || remove_sandboxes
-  (cd "$data" && rm -rf -- inst master.key config.toml api gateway log first-keys.json .new-*)
+  (cd "$data" && rm -rf -- inst master.key keyring config.toml api gateway log first-keys.json .new-*)
 }
 
 # Data that an uninstall kept belongs to users that were removed; they may have other uids now.

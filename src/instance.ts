@@ -15,6 +15,8 @@ export interface Instance {
   readonly configFile: string;
   /** 32 random bytes, root's, 0600; api gets it by a systemd credential or a descriptor. */
   readonly masterKeyFile: string;
+  /** What the master key wraps; root's, 0640, for api to read. */
+  readonly keyringFile: string;
   /** uid cofferdam, 0700. */
   readonly api: {
     readonly dir: string;
@@ -63,6 +65,7 @@ export function instanceLayout(data: string, inst: string): Instance {
     data,
     configFile: join(data, "config.toml"),
     masterKeyFile: join(data, "master.key"),
+    keyringFile: join(data, "keyring"),
     api: {
       dir: api,
       database: join(api, "cofferdam.db"),

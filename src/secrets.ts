@@ -10,8 +10,8 @@ const VERSION = 1;
 
 export type Secrets = ReturnType<typeof createSecrets>;
 
-/** All that depends on the master key: keys derived from it, and what is sealed at rest. */
-export function createSecrets(masterKey: Uint8Array) {
+/** All that depends on one secret of 32 bytes, the appliance's mostly: keys derived from it, and what is sealed at rest. */
+export function createSecrets(secret: Uint8Array) {
   const text = new TextEncoder();
   const keys = new Map<string, Uint8Array>();
 
@@ -19,7 +19,7 @@ export function createSecrets(masterKey: Uint8Array) {
   function derive(purpose: string): Uint8Array {
     const known = keys.get(purpose);
     if (known !== undefined) return known;
-    const key = hkdf(sha256, masterKey, undefined, text.encode(`cofferdam ${purpose}`), KEY_BYTES);
+    const key = hkdf(sha256, secret, undefined, text.encode(`cofferdam ${purpose}`), KEY_BYTES);
     keys.set(purpose, key);
     return key;
   }
@@ -28,10 +28,10 @@ export function createSecrets(masterKey: Uint8Array) {
     derive,
 
     /** `boundTo` names what the secret belongs to: sealed for one row, it opens in no other. */
-    seal(purpose: string, secret: Uint8Array, boundTo: string): Uint8Array {
+    seal(purpose: string, plain: Uint8Array, boundTo: string): Uint8Array {
       const nonce = randomBytes(NONCE_BYTES);
       const cipher = createCipheriv(CIPHER, derive(purpose), nonce).setAAD(text.encode(boundTo));
-      const sealed = [cipher.update(secret), cipher.final()];
+      const sealed = [cipher.update(plain), cipher.final()];
       return Buffer.concat([Buffer.of(VERSION), nonce, ...sealed, cipher.getAuthTag()]);
     },
 

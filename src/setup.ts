@@ -1,14 +1,9 @@
 import {
   chmodSync,
   chownSync,
-  closeSync,
   existsSync,
-  fchmodSync,
-  fsyncSync,
-  linkSync,
   lstatSync,
   mkdirSync,
-  openSync,
   readdirSync,
   readFileSync,
   realpathSync,
@@ -16,20 +11,24 @@ import {
   rmSync,
   statSync,
   writeFileSync,
-  writeSync,
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { AppError } from "./errors.ts";
 import { openInstance, type Instance } from "./instance.ts";
+import { TEMPORARY, writeOnce } from "./kernel/durable.ts";
 import { roleUser, type User } from "./kernel/users.ts";
+import { checkMasterKey, keyringText, newSecret } from "./keyring.ts";
 
 const ROOT: User = { uid: 0, gid: 0 };
+
+/** One that is not kept in the data directory; or that it is not for this process to look at; null: as usual. */
+export type GivenKey = Uint8Array | "elsewhere" | null;
 
 /**
  * Makes what is missing of an instance, as root, and returns it: safe to call at every start, and after a crash in an
  * earlier call. It never replaces a key and never takes over a directory that holds something else.
  */
-export function createInstance(data: string): Instance {
+export function createInstance(data: string, masterKey: GivenKey = null): Instance {
   const api = roleUser("cofferdam");
   const gateway = roleUser("cofferdam-gw");
   mkdirSync(resolve(data), { recursive: true, mode: 0o755 });
@@ -39,18 +38,32 @@ export function createInstance(data: string): Instance {
   // Others may pass through, since each role's directory below is closed to them, but not look around.
   chownSync(dir, 0, 0);
   chmodSync(dir, 0o711);
-  writeOnce(join(dir, "inst"), freeTag(), 0o644);
+  writeOnce(join(dir, "inst"), freeTag(), { mode: 0o644 });
   const instance = openInstance(dir);
-  if (!existsSync(instance.masterKeyFile) && existsSync(instance.api.database)) {
-    throw new AppError(
-      "conflict",
-      `${instance.masterKeyFile} is missing but there is a database that needs it; restore the key from a backup.`,
-    );
-  }
-  writeOnce(instance.masterKeyFile, crypto.getRandomValues(new Uint8Array(32)), 0o600);
+  makeKeys(instance, masterKey, api.gid);
   ensureDirectory(instance.api.dir, api, 0o700);
   ensureDirectory(instance.gateway.dir, gateway, 0o700);
   return instance;
+}
+
+/** The master key and what it wraps. Only a new instance gets new ones. */
+function makeKeys(instance: Instance, given: GivenKey, gid: number): void {
+  const { masterKeyFile, keyringFile, api } = instance;
+  const isOld = existsSync(api.database) || existsSync(keyringFile);
+  if (given === "elsewhere" && existsSync(keyringFile)) return;
+  const kept = given instanceof Uint8Array;
+  if (!kept && isOld && !existsSync(masterKeyFile)) {
+    throw new AppError(
+      "conflict",
+      `${masterKeyFile} is missing but there is data that needs it; restore the key from a backup.`,
+    );
+  }
+  if (!kept) writeOnce(masterKeyFile, newSecret(), { mode: 0o600 });
+  if (existsSync(keyringFile)) return;
+  const masterKey = checkMasterKey(kept ? given : readFileSync(masterKeyFile));
+  // An instance from before there was a keyring has derived all from its master key, which stays what that is for.
+  const secret = isOld ? masterKey : newSecret();
+  writeOnce(keyringFile, keyringText(secret, [masterKey]), { mode: 0o640, gid });
 }
 
 /** The directories for sockets and sandboxes; /run is empty after every boot. As root, before any role starts. */
@@ -120,7 +133,7 @@ function ensureDirectory(path: string, owner: User, mode: number): void {
 /** An empty directory, or one that this appliance made; lost+found and a configuration put there beforehand are fine. */
 function refuseForeign(dir: string): void {
   const entries = readdirSync(dir);
-  const ours = new Set(["inst", "master.key", "config.toml", "lost+found"]);
+  const ours = new Set(["inst", "master.key", "keyring", "config.toml", "lost+found"]);
   const foreign = entries.find((name) => !ours.has(name) && !name.startsWith(TEMPORARY));
   if (!entries.includes("inst") && foreign !== undefined) {
     throw new AppError(
@@ -150,36 +163,5 @@ function freeTag(): string {
   for (;;) {
     const tag = Buffer.from(crypto.getRandomValues(new Uint8Array(2))).toString("hex");
     if (!existsSync(`/run/cofferdam/${tag}`)) return tag;
-  }
-}
-
-const TEMPORARY = ".new-";
-
-/** A durable file with all of its content, or none: a link never replaces what is there. */
-function writeOnce(path: string, content: string | Uint8Array, mode: number): void {
-  if (existsSync(path)) return;
-  const temporary = join(dirname(path), `${TEMPORARY}${crypto.randomUUID()}`);
-  const fd = openSync(temporary, "wx", mode);
-  try {
-    fchmodSync(fd, mode);
-    const bytes = Buffer.from(content);
-    if (writeSync(fd, bytes) !== bytes.length) throw new Error(`${temporary}: short write`);
-    fsyncSync(fd);
-    linkSync(temporary, path);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-  } finally {
-    closeSync(fd);
-    rmSync(temporary);
-  }
-  syncDirectory(dirname(path));
-}
-
-function syncDirectory(path: string): void {
-  const fd = openSync(path, "r");
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
   }
 }

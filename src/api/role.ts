@@ -38,8 +38,8 @@ import { createWatch } from "./appliance/watch.ts";
 
 export interface ApiRoleParts {
   readonly instance: Instance;
-  /** 32 bytes. */
-  readonly masterKey: Uint8Array;
+  /** The appliance's: src/keyring.ts. */
+  readonly secret: Uint8Array;
   readonly loaded: LoadedConfig;
   readonly log: Log;
   readonly stderr: LineWriter;
@@ -62,7 +62,7 @@ const UPGRADE_MS = 6 * 60 * 60_000;
 
 /** Everything of the api role, from the database up to the listeners. */
 export async function startApi(parts: ApiRoleParts) {
-  const { instance, masterKey, loaded, log, stderr, confinement, onSlowStart } = parts;
+  const { instance, secret, loaded, log, stderr, confinement, onSlowStart } = parts;
   const first = loaded.config;
   const listening = listeningOf(first.http);
   const certificate = listening.tls === null ? null : createCertificate(instance.publishedPair, log);
@@ -76,7 +76,7 @@ export async function startApi(parts: ApiRoleParts) {
       onSlowStart(UPGRADE_MS);
     },
   });
-  const secrets = createSecrets(masterKey);
+  const secrets = createSecrets(secret);
   const ledger = await openLedger({ db, secrets, log });
   const volumes = createVolumes({
     dir: instance.api.volumes,

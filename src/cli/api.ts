@@ -1,6 +1,5 @@
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { defineCommand } from "citty";
+import { credential } from "../config/credential.ts";
 import { environment, type Environment } from "../config/environment.ts";
 import { AppError } from "../errors.ts";
 import { dataArgument } from "./arguments.ts";
@@ -22,8 +21,9 @@ export const api = defineCommand({
   async run({ args, rawArgs }) {
     const options = { role: "api", data: args.data, args: ["api", ...rawArgs], env: environment() } as const;
     await runConfined(options, async ({ instance, env, link, log, stderr, onSlowStart }) => {
-      const masterKey = link === null ? credential(env) : readLink(link, MASTER_KEY_BYTES);
-      checkMasterKey(masterKey);
+      const { MASTER_KEY_BYTES, openKeyring } = await import("../keyring.ts");
+      const masterKey = link === null ? masterKeyOf(env) : readLink(link, MASTER_KEY_BYTES);
+      const { secret } = openKeyring(instance.keyringFile, masterKey);
       const { loadConfig } = await import("../config/load.ts");
       const { confinementCheck } = await import("../kernel/verify.ts");
       const { startApi } = await import("../api/role.ts");
@@ -34,7 +34,7 @@ export const api = defineCommand({
       const load = () => loadConfig({ file: instance.publishedConfig, shownAs, env, overrides });
       const running = await startApi({
         instance,
-        masterKey,
+        secret,
         loaded: load(),
         log,
         stderr,
@@ -46,23 +46,8 @@ export const api = defineCommand({
   },
 });
 
-const MASTER_KEY_BYTES = 32;
-
-/** systemd's LoadCredential=master.key, in a directory that only this service sees. */
-function credential(env: Environment): Uint8Array {
-  const directory = env["CREDENTIALS_DIRECTORY"];
-  if (directory === undefined) {
-    throw new AppError("unavailable", "api has no master key: start it by its unit, or by cofferdam serve.");
-  }
-  return readFileSync(join(directory, "master.key"));
-}
-
-/** An appliance without its key must not come up and take data all the same. */
-function checkMasterKey(key: Uint8Array): void {
-  if (key.length !== MASTER_KEY_BYTES) {
-    throw new AppError(
-      "unavailable",
-      `The master key has ${key.length} bytes instead of ${MASTER_KEY_BYTES}; restore master.key from a backup.`,
-    );
-  }
+function masterKeyOf(env: Environment): Uint8Array {
+  const key = credential("master.key", env);
+  if (key !== null) return key;
+  throw new AppError("unavailable", "api has no master key: start it by its unit, or by cofferdam serve.");
 }

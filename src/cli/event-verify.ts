@@ -1,11 +1,12 @@
 import { existsSync, readFileSync, realpathSync } from "node:fs";
-import { resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { defineCommand } from "citty";
 import { auditKeys } from "../audit/keys.ts";
 import { auditReport, verifyAudit, type AuditReport } from "../audit/verify.ts";
 import { openCopy } from "../db/open.ts";
 import { AppError } from "../errors.ts";
 import { openInstance } from "../instance.ts";
+import { MASTER_KEY_BYTES, openKeyring } from "../keyring.ts";
 import { createSecrets } from "../secrets.ts";
 import { connect } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
@@ -24,7 +25,7 @@ export const verify = defineCommand({
     database: { type: "string", description: "Look at this copy of the database instead", valueHint: "FILE" },
     "master-key": {
       type: "string",
-      description: "The copy's master key, when it is not this instance's",
+      description: "The copy's master key with its keyring beside it, when they are not this instance's",
       valueHint: "FILE",
     },
     ...dataArgument,
@@ -59,7 +60,7 @@ async function ofCopy(
   }
   const db = await openCopy(file);
   try {
-    const keys = auditKeys(createSecrets(readKey(masterKeyFile ?? instance?.masterKeyFile ?? "")));
+    const keys = auditKeys(createSecrets(secretOf(masterKeyFile ?? instance?.masterKeyFile ?? "")));
     const report = await verifyAudit({ db, ...keys });
     if (workspace === undefined) return report;
     const workspaces = report.workspaces.filter(({ workspace_id }) => workspace_id === workspace);
@@ -68,6 +69,13 @@ async function ofCopy(
   } finally {
     db.close();
   }
+}
+
+/** The keyring lies beside its master key; an instance from before there was one has derived all from the key itself. */
+function secretOf(masterKeyFile: string): Uint8Array {
+  const masterKey = readKey(masterKeyFile);
+  const keyringFile = join(dirname(masterKeyFile), "keyring");
+  return existsSync(keyringFile) ? openKeyring(keyringFile, masterKey).secret : masterKey;
 }
 
 function readKey(file: string): Uint8Array {
@@ -80,8 +88,11 @@ function readKey(file: string): Uint8Array {
       cause: error,
     });
   }
-  if (key.length === 32) return key;
-  throw new AppError("invalid", `${file} is no master key: it has ${key.length} bytes instead of 32.`);
+  if (key.length === MASTER_KEY_BYTES) return key;
+  throw new AppError(
+    "invalid",
+    `${file} is no master key: it has ${key.length} bytes instead of ${MASTER_KEY_BYTES}.`,
+  );
 }
 
 function shown({ ok, workspaces }: AuditReport): string {

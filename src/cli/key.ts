@@ -1,5 +1,6 @@
 import { defineCommand } from "citty";
 import { z } from "zod";
+import { rotateMaster } from "./key-rotate-master.ts";
 import { connect } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
 import { jsonArgument, print, shortTime, table } from "./output.ts";
@@ -94,5 +95,5 @@ const revoke = defineCommand({
 
 export const key = defineCommand({
   meta: { name: "key", description: "Keys: admin, for any namespace, or locked to one" },
-  subCommands: { create, list, revoke },
+  subCommands: { create, list, revoke, "rotate-master": rotateMaster },
 });

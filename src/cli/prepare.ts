@@ -1,5 +1,6 @@
 import { existsSync } from "node:fs";
 import { defineCommand } from "citty";
+import { credential } from "../config/credential.ts";
 import { environment } from "../config/environment.ts";
 import { listeningOf, type Listening } from "../config/listen.ts";
 import { loadConfig } from "../config/load.ts";
@@ -23,7 +24,9 @@ export const prepare = defineCommand({
   },
   async run({ args }) {
     if (process.getuid?.() !== 0) throw new AppError("forbidden", "prepare has to be run by root; use sudo.");
-    const instance = createInstance(args.data);
+    // Where the key is given to api alone, sandboxd's start can't say whether it is missing.
+    const elsewhere = args.certificate === true ? null : "elsewhere";
+    const instance = createInstance(args.data, credential("master.key", environment()) ?? elsewhere);
     ensureRunDirectories(instance);
     publishConfig(instance, existsSync(instance.configFile) ? instance.configFile : null);
     if (args.certificate === true) await publishCertificate(instance);

@@ -68,7 +68,10 @@ export function confinementOf(
 /** Samples of a host's files: with one of them in sight, the view is not what was meant. */
 const ELSEWHERE = ["/root", "/home", "/tmp", "/sys", "/etc/shadow", "/bin/sh", "/var/log"];
 
-function apiConfinement({ api, gateway, sockets, publishedConfig }: Instance, { credentials }: Surroundings) {
+function apiConfinement(
+  { api, gateway, keyringFile, sockets, publishedConfig }: Instance,
+  { credentials }: Surroundings,
+) {
   return {
     user: "cofferdam",
     // Tenants' files are uid 10000's: it reads and writes them, and gives new ones to that uid.
@@ -79,6 +82,7 @@ function apiConfinement({ api, gateway, sockets, publishedConfig }: Instance, { 
     read: [
       ...NETWORK_FILES,
       dirname(publishedConfig),
+      keyringFile,
       `${libraryDirectory()}/manifest.json`,
       // To connect to.
       dirname(sockets.sandboxd),

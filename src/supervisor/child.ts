@@ -6,7 +6,7 @@ export interface ChildOptions {
   readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   /** The first bytes on the child's link: a key, which must show neither in its environment nor in its arguments. */
-  readonly secret: Uint8Array | null;
+  readonly secret: (() => Uint8Array) | null;
   /** A line of the child's sd_notify. */
   readonly onNotice: (name: string, value: string) => void;
   /** What it writes to its stderr, in whole lines. */
@@ -29,7 +29,7 @@ const MAX_LINE = 64 * 1024;
  */
 export async function startChild({ command, env, secret, onNotice, onOutput }: ChildOptions): Promise<Child> {
   const [ours, theirs] = socketPair();
-  if (secret !== null) writeSync(ours, secret);
+  if (secret !== null) writeSync(ours, secret());
   const child = (() => {
     try {
       return Bun.spawn([...command], {

@@ -34,7 +34,11 @@ export function startSupervisor(options: SupervisorOptions): Supervisor {
   const { executable, script } = self();
   const env = { ...configuration(options.env), [SUPERVISED]: "1" };
   const roles = new Map<ConfinedRole, SupervisedRole>();
-  const supervise = (role: ConfinedRole, secret: Uint8Array | null, args: readonly string[]): void => {
+  const supervise = (
+    role: ConfinedRole,
+    secret: (() => Uint8Array) | null,
+    args: readonly string[],
+  ): void => {
     const supervised = superviseRole({
       name: role,
       process: {
@@ -53,7 +57,7 @@ export function startSupervisor(options: SupervisorOptions): Supervisor {
     });
     roles.set(role, supervised);
   };
-  supervise("api", readFileSync(instance.masterKeyFile), options.apiArgs);
+  supervise("api", () => readFileSync(instance.masterKeyFile), options.apiArgs);
   return {
     reload() {
       for (const role of roles.values()) role.reload();

@@ -92,7 +92,7 @@ describe("the roles' processes", () => {
       for (const name of ["root", "home", "bin", "sbin", "sys", "boot", "var"])
         if (name !== way) expect(readdirSync(root)).not.toContain(name);
       expect(readdirSync(`${root}/etc`)).not.toContain("shadow");
-      const inData = role === "api" ? ["api", "inst"] : ["gateway", "inst"];
+      const inData = role === "api" ? ["api", "inst", "keyring"] : ["gateway", "inst"];
       expect(readdirSync(root + appliance.data).toSorted()).toEqual(inData);
       const inRun = role === "api" ? ["api", "config", "gateway", "sandboxd"] : ["gateway"];
       expect(readdirSync(`${root}/run/cofferdam/${appliance.inst}`).toSorted()).toEqual(inRun);

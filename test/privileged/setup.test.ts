@@ -31,10 +31,17 @@ describe("createInstance", () => {
     expect(instance.data).toBe("/scratch/deep/data");
     expect(look(instance.data)).toEqual({ uid: 0, gid: 0, mode: 0o711 });
     expect(look(instance.masterKeyFile)).toEqual({ uid: 0, gid: 0, mode: 0o600 });
+    expect(look(instance.keyringFile)).toEqual({ uid: 0, gid: api.gid, mode: 0o640 });
     expect(look(instance.api.dir)).toEqual({ ...api, mode: 0o700 });
     expect(look(instance.gateway.dir)).toEqual({ ...gateway, mode: 0o700 });
     expect(readFileSync(instance.masterKeyFile)).toHaveLength(32);
-    expect(readdirSync(instance.data).toSorted()).toEqual(["api", "gateway", "inst", "master.key"]);
+    expect(readdirSync(instance.data).toSorted()).toEqual([
+      "api",
+      "gateway",
+      "inst",
+      "keyring",
+      "master.key",
+    ]);
     expect(openInstance("/scratch/deep/data")).toEqual(instance);
   });
 

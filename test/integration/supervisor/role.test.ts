@@ -20,12 +20,13 @@ function supervise(script: string, options: { secret?: string; watchdogMs?: numb
   const waiting: (() => void)[] = [];
   const givenUp = Promise.withResolvers<string>();
   const logged: { message: string }[] = [];
+  const { secret } = options;
   const role = superviseRole({
     name: "test",
     process: {
       command: ["/bin/bash", "-c", script],
       env: { PATH: "/usr/bin:/bin", TOP: top },
-      secret: options.secret === undefined ? null : Buffer.from(options.secret),
+      secret: secret === undefined ? null : () => Buffer.from(secret),
     },
     log: createLog("serve", (line) => logged.push(JSON.parse(line))),
     onOutput: (text) => output.push(text),

@@ -21,7 +21,7 @@ let keys: Record<string, string>;
 const start = () =>
   startApi({
     instance,
-    masterKey: new Uint8Array(32).fill(7),
+    secret: new Uint8Array(32).fill(7),
     loaded: load(),
     log,
     stderr: { write: (line) => void lines.push(line), flush() {}, lost: () => 0 },

@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { randomBytes } from "node:crypto";
 import { createClient } from "@libsql/client";
 import { binary } from "../../fixtures/appliance.ts";
 import { freePort } from "../../fixtures/free-port.ts";
@@ -72,10 +71,10 @@ test("opens its database: libSQL's native part is inside", async () => {
     "root:x:0:0::/:/x\ncofferdam:x:990:990::/:/x\ncofferdam-gw:x:991:991::/:/x\ncofferdam-tenant:x:10000:10000::/:/x\n",
   );
   writeFileSync(join(root, "etc/group"), "root:x:0:\ncofferdam:x:990:\ncofferdam-gw:x:991:\n");
-  writeFileSync(join(root, "credentials/master.key"), randomBytes(32));
   const prepared = alone(["prepare", "--data", "/data"]);
   expect(await prepared.stderr.text()).toBe("");
   expect(await prepared.exited).toBe(0);
+  copyFileSync(join(root, "data/master.key"), join(root, "credentials/master.key"));
   run("chown", "-R", "990:990", join(root, "credentials"));
 
   const port = freePort();
