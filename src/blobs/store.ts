@@ -42,7 +42,11 @@ export class StaleVersion extends Error {
 /** Keys are relative paths of lower-case names; nothing that a tenant chose is ever part of one. */
 const KEY = /^[a-z0-9][a-z0-9.-]*(\/[a-z0-9][a-z0-9.-]*)*$/;
 
+export function isKey(text: string): boolean {
+  return KEY.test(text);
+}
+
 export function checkKey(key: string): string {
-  if (!KEY.test(key)) throw new Error(`${JSON.stringify(key)} is no key of a blob store`);
+  if (!isKey(key)) throw new Error(`${JSON.stringify(key)} is no key of a blob store`);
   return key;
 }

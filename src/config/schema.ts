@@ -52,6 +52,42 @@ export const configSchema = z.strictObject({
       max_path_bytes: positive.max(4096).default(4096),
     })
     .prefault({}),
+  /** What these say together, src/config/bucket.ts checks. */
+  storage: z
+    .strictObject({
+      /** Where snapshots lie, and with "s3" everything: in a bucket, for which the local disk is a cache. */
+      kind: z.enum(["local", "s3"], 'expected "local" or "s3"').default("local"),
+      bucket: z
+        .string()
+        .regex(
+          /^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$/,
+          "expected a bucket's name: lower case, digits, - and .",
+        )
+        .default(""),
+      /** https://HOST[:PORT]; empty for Amazon's of the region. */
+      endpoint: z.string().default(""),
+      region: z
+        .string()
+        .regex(/^[a-z0-9-]+$/, 'expected a region such as "us-east-1"')
+        .default("us-east-1"),
+      /** What all objects' names begin with, so that a bucket may hold something else as well. */
+      prefix: z
+        .string()
+        .regex(
+          /^([A-Za-z0-9_-][A-Za-z0-9._-]*(\/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)?$/,
+          'expected a path such as "cofferdam/one": letters, digits, - _ and ., no slash at either end',
+        )
+        .default(""),
+      /** https://HOST/BUCKET/…, which every server knows; false is https://BUCKET.HOST/… */
+      path_style: z.boolean().default(true),
+      /** Asks the server to encrypt what it stores, too (AES256). */
+      sse: z
+        .union([z.boolean(), z.literal("AES256").transform(() => true)], 'expected true, false or "AES256"')
+        .default(false),
+      /** Root's alone to read; without it, systemd's credential "s3". */
+      credentials_file: fileOrNone,
+    })
+    .prefault({}),
   exec: z
     .strictObject({
       timeout_s: positive.max(3600).default(30),

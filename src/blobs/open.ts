@@ -1,0 +1,59 @@
+import { bucketOf } from "../config/bucket.ts";
+import type { Config } from "../config/schema.ts";
+import type { Check } from "../protocol/sandboxd.ts";
+import { createLocalStore } from "./local.ts";
+import { createClient } from "./s3/client.ts";
+import { reachBucket, probeBucket } from "./s3/probe.ts";
+import { findCredentials, type CredentialPlaces } from "./s3/published.ts";
+import { createS3Store } from "./s3/store.ts";
+import type { BlobStore } from "./store.ts";
+
+export interface OpenStoreParts {
+  readonly storage: Config["storage"];
+  /** Of the local store. */
+  readonly dir: string;
+  readonly credentials: CredentialPlaces;
+}
+
+export interface OpenedStore {
+  readonly store: BlobStore;
+  /** Takes new credentials; throws a sentence when they are wrong, and those before stay. */
+  reload(): void;
+  /** Throws a sentence, for the operator, when it can't be used now. Cheap. */
+  look(): Promise<void>;
+  /** What `doctor` says of it, after a thorough look. */
+  check(): Promise<Check>;
+}
+
+/**
+ * The store that the configuration names. With a bucket, it is tried first, and a sentence thrown unless it answers and
+ * does all that we rely on.
+ */
+export async function openStore({ storage, dir, credentials }: OpenStoreParts): Promise<OpenedStore> {
+  const bucket = bucketOf(storage);
+  if (bucket === null) {
+    const store = createLocalStore(dir);
+    await store.sweep();
+    const check: Check = { name: "store", status: "ok", detail: "on the local disk", fix: null };
+    return { store, reload() {}, look: async () => {}, check: async () => check };
+  }
+  const keys = { current: findCredentials(credentials) };
+  const client = createClient({ bucket, credentials: () => keys.current });
+  const store = createS3Store(client);
+  await probeBucket(client, store);
+  return {
+    store,
+    reload: () => void (keys.current = findCredentials(credentials)),
+    look: async () => reachBucket(client),
+    async check() {
+      try {
+        await probeBucket(client, store);
+        const detail = `bucket ${bucket.name} at ${bucket.endpoint} takes, gives back, and refuses what it should`;
+        return { name: "store", status: "ok", detail, fix: null };
+      } catch (error) {
+        const detail = error instanceof Error ? error.message : String(error);
+        return { name: "store", status: "fail", detail, fix: "See docs/storage.md, Stores." };
+      }
+    },
+  };
+}
