@@ -9,6 +9,7 @@ import { openDatabase } from "../db/open.ts";
 import { AppError } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { peerCredentials } from "../kernel/peer.ts";
+import { createNamespaceKeys } from "../keys/namespace-keys.ts";
 import type { LineWriter } from "../kernel/stderr.ts";
 import { statfs } from "../kernel/statfs.ts";
 import type { Log } from "../log.ts";
@@ -19,6 +20,7 @@ import { listenForSandboxes } from "../sandbox/connections.ts";
 import { createExec } from "../sandbox/exec.ts";
 import { createSandboxdClient } from "../sandbox/sandboxd-client.ts";
 import { createSecrets } from "../secrets.ts";
+import { createEncryption } from "../volumes/encryption.ts";
 import { createVolumes, type Volumes } from "../volumes/volumes.ts";
 import { openPoster } from "../webhooks/post.ts";
 import { startWebhooks } from "../webhooks/start.ts";
@@ -56,6 +58,7 @@ const STOP_PATIENCE_MS = 35_000;
 const HEALTH_TIMEOUT_MS = 10_000;
 const SETTLE_EVERY_MS = 10 * 60_000;
 const CERTIFICATE_EVERY_MS = 5_000;
+const UNHELD_EVERY_MS = 60_000;
 const RETENTION_EVERY_MS = 10 * 60_000;
 /** More than the upgrade of any database that fits on a disk takes. */
 const UPGRADE_MS = 6 * 60 * 60_000;
@@ -78,14 +81,6 @@ export async function startApi(parts: ApiRoleParts) {
   });
   const secrets = createSecrets(secret);
   const ledger = await openLedger({ db, secrets, log });
-  const volumes = createVolumes({
-    dir: instance.api.volumes,
-    config: () => ({ ...settings.current.config, http: first.http }),
-    inUse: (id) => exec.isWarm(id),
-    log,
-  });
-  // Before any call, and before the sweep takes away what tells.
-  await settleIntents({ db, ledger, judges: { ...volumes.judges(), ...execJudges }, log });
   const connections = listenForSandboxes({
     path: instance.sockets.sandboxes,
     trustedUid: SANDBOXD_UID,
@@ -93,9 +88,19 @@ export async function startApi(parts: ApiRoleParts) {
     log,
   });
   const sandboxd = createSandboxdClient({ path: instance.sockets.sandboxd, log });
+  const namespaceKeys = createNamespaceKeys({ db, secrets });
+  const volumes = createVolumes({
+    dir: instance.api.volumes,
+    config: () => ({ ...settings.current.config, http: first.http }),
+    inUse: (id) => exec.isWarm(id),
+    encryption: createEncryption({ sandboxd, keyOf: async (id) => namespaceKeys.of(id) }),
+    log,
+  });
   const metrics = createMetrics();
   const { meters: meter } = metrics;
   const exec = createExec({ config: first, sandboxd, connections, log, leases: volumes.leases, meter });
+  // Before any call, and before the sweep takes away what tells.
+  await settleIntents({ db, ledger, judges: { ...volumes.judges(), ...execJudges }, log });
   const poster = openPoster(() => settings.current.config.webhooks);
   const webhooks = startWebhooks({
     db,
@@ -149,7 +154,10 @@ export async function startApi(parts: ApiRoleParts) {
     namespaceLimit: () => settings.current.config.quota.namespaces,
     rates: () => settings.current.config.rate,
     stopSandbox: async (id) => exec.stopNamespace(id),
-    removeFiles: async (id) => volumes.remove(id),
+    removeFiles: async (id) => {
+      namespaceKeys.forget(id);
+      await volumes.remove(id);
+    },
     usage: async (id) => volumes.open(id).usage(),
     ...status,
     settings: () => settingsInForce(loaded, settings.current),
@@ -197,6 +205,12 @@ export async function startApi(parts: ApiRoleParts) {
   // The first is not at once: what a crash kept from being delivered goes out before.
   const cut = () => void retention.apply().catch(failed("old events were not removed; it is tried again"));
   const cutting = setInterval(cut, RETENTION_EVERY_MS);
+  // What an api before this one, or a deletion without sandboxd, has left unlocked. sandboxd may be away; then later.
+  const lockUnheld = async () => {
+    const { namespaces } = await sandboxd.call("unlockedVolumes", {});
+    for (const id of namespaces) volumes.leases.closeUnheld(id);
+  };
+  const locking = setInterval(() => void lockUnheld().catch(() => {}), UNHELD_EVERY_MS);
   const renew = () =>
     void certificate?.refresh(server.replacePair).catch(failed("the new certificate was not taken"));
   const renewing = setInterval(renew, CERTIFICATE_EVERY_MS);
@@ -235,6 +249,7 @@ export async function startApi(parts: ApiRoleParts) {
       sandboxd.close();
       clearInterval(settling);
       clearInterval(cutting);
+      clearInterval(locking);
       clearInterval(renewing);
       for (const timer of timers) timer.stop();
       await Promise.all([keys.lastUse.flush(), namespaces.lastUse.flush()]);

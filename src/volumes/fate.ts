@@ -28,7 +28,9 @@ const announcedRemoval = z.object({
 });
 
 /** What became of writes and deletions, by what they have left on the disk. Before anything else changes it. */
-export function fileJudges(openSpace: (id: NamespaceId) => Space | null): Record<string, Judge> {
+export function fileJudges(
+  within: <T>(id: NamespaceId, look: (space: Space | null) => Promise<T>) => Promise<T>,
+): Record<string, Judge> {
   const budget = { bytes: MAX_HASHED_BYTES };
 
   async function judged(
@@ -36,10 +38,12 @@ export function fileJudges(openSpace: (id: NamespaceId) => Space | null): Record
     data: EventData,
     find: (space: Space) => Promise<Fate>,
   ): Promise<{ fate: Fate; data: EventData }> {
-    using space = openSpace(id);
-    // Deleted with all that would have told.
-    if (space === null) return { fate: "unknown", data: { ...data, namespace_deleted: true } };
-    return { fate: await find(space), data };
+    return within(id, async (space) =>
+      // Deleted with all that would have told.
+      space === null
+        ? { fate: "unknown", data: { ...data, namespace_deleted: true } }
+        : { fate: await find(space), data },
+    );
   }
 
   return {

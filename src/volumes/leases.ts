@@ -45,9 +45,9 @@ export function createLeases({ opener, idleMs, inUse, log, tickMs = 2_000 }: Lea
   const entries = new Map<NamespaceId, Entry>();
   const ticking = setInterval(tick, tickMs).unref();
 
-  function opening(id: NamespaceId): Entry {
+  function newEntry(id: NamespaceId, opened: Promise<void>): Entry {
     const entry: Entry = {
-      opened: opener.open(id),
+      opened,
       isOpen: false,
       leases: 0,
       writers: 0,
@@ -56,6 +56,11 @@ export function createLeases({ opener, idleMs, inUse, log, tickMs = 2_000 }: Lea
       idleSince: 0,
     };
     entries.set(id, entry);
+    return entry;
+  }
+
+  function opening(id: NamespaceId): Entry {
+    const entry = newEntry(id, opener.open(id));
     entry.opened.then(
       () => (entry.isOpen = true),
       // The next who wants it tries again.
@@ -106,15 +111,16 @@ export function createLeases({ opener, idleMs, inUse, log, tickMs = 2_000 }: Lea
     }
   }
 
-  function close(id: NamespaceId, entry: Entry): void {
+  function close(id: NamespaceId, entry: Entry, by: "held" | "unheld" = "held"): void {
     entry.isOpen = false;
-    entry.opened = closing(id, entry);
+    entry.opened = closing(id, entry, by);
     entry.opened.catch(() => void (entries.get(id) === entry && entries.delete(id)));
   }
 
   /** Whoever comes meanwhile waits, and then has it opened anew. */
-  async function closing(id: NamespaceId, entry: Entry): Promise<void> {
-    if (await closed(id)) {
+  async function closing(id: NamespaceId, entry: Entry, by: "held" | "unheld"): Promise<void> {
+    // One that somebody else has opened may lack what opening it here does.
+    if ((await closed(id)) || by === "unheld") {
       if (entry.leases === 0) {
         if (entries.get(id) === entry) entries.delete(id);
         return;
@@ -165,6 +171,11 @@ export function createLeases({ opener, idleMs, inUse, log, tickMs = 2_000 }: Lea
     },
 
     isOpen: (id: NamespaceId) => entries.get(id)?.isOpen === true,
+
+    /** Closes a volume that somebody else has left open. Whoever comes meanwhile waits, and then has it opened. */
+    closeUnheld(id: NamespaceId): void {
+      if (!entries.has(id) && !inUse(id)) close(id, newEntry(id, Promise.resolve()), "unheld");
+    },
 
     /** Forgets a volume that is gone; what it takes to close it is its remover's. */
     forget(id: NamespaceId): void {

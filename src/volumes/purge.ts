@@ -5,6 +5,7 @@ import { Descriptor } from "./descriptor.ts";
 import { codeOf } from "./failure.ts";
 import { createPause } from "./pause.ts";
 import { OPEN_DIRECTORY } from "./beneath.ts";
+import { purgeLocked } from "./purge-locked.ts";
 
 /** A command that still has a directory open can put files into it; one that does so for ever is left to the sweep. */
 const MAX_ROUNDS = 50;
@@ -17,7 +18,13 @@ const MAX_ROUNDS = 50;
 export async function purge(trash: Descriptor, name: string, freshName: () => string): Promise<void> {
   const waiting = [name];
   for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
-    if (!(await unlinked(trash, next))) await purgeDirectory(trash, next, waiting, freshName);
+    if (await unlinked(trash, next)) continue;
+    try {
+      await purgeDirectory(trash, next, waiting, freshName);
+    } catch (error) {
+      if (codeOf(error) !== "ENOKEY") throw error;
+      await purgeLocked(trash, next);
+    }
   }
 }
 

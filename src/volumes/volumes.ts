@@ -1,20 +1,22 @@
 import { mkdirSync, openSync } from "node:fs";
 import { rename } from "node:fs/promises";
+import { AppError } from "../errors.ts";
 import type { Config } from "../config/schema.ts";
 import { namespaceId, type NamespaceId } from "../ids.ts";
-import { readDirectory, statFd } from "../kernel/directory.ts";
+import { readDirectory, statAt, statFd } from "../kernel/directory.ts";
 import type { Log } from "../log.ts";
 import { constants, fchmodFd, fchownFd, mkdirAt, openBeneath } from "../kernel/openat2.ts";
-import { OPEN_DIRECTORY } from "./beneath.ts";
+import { OPEN_DIRECTORY, statusAt } from "./beneath.ts";
 import { Descriptor } from "./descriptor.ts";
 import { syncFile } from "./disk.ts";
 import { codeOf } from "./failure.ts";
 import { createLeases } from "./leases.ts";
 import { TENANT } from "./parents.ts";
+import { isEmpty, type Encryption } from "./encryption.ts";
 import { purge } from "./purge.ts";
 import { fileJudges } from "./fate.ts";
 import { createFileQuota } from "./quota.ts";
-import { openSpace } from "./space.ts";
+import { openSpace, type Space } from "./space.ts";
 import type { WorkspacePath } from "./path.ts";
 import { noVolume, openVolume, type Volume } from "./volume.ts";
 import { checkWrite } from "./write.ts";
@@ -22,6 +24,8 @@ import { checkWrite } from "./write.ts";
 /** Removed namespaces, until they are deleted. No namespace's id looks like this. */
 const TRASH = ".trash";
 const MIB = 1024 * 1024;
+const SETTLE_PATIENCE_MS = 30_000;
+const SETTLE_PAUSE_MS = 100;
 
 export interface VolumesParts {
   /** The directory of all volumes, made by whoever made the instance. */
@@ -30,13 +34,14 @@ export interface VolumesParts {
   readonly config: () => Pick<Config, "http" | "quota" | "exec">;
   /** Whether a sandbox has the volume. */
   readonly inUse: (id: NamespaceId) => boolean;
+  readonly encryption: Encryption;
   readonly log: Pick<Log, "warn">;
 }
 
 export type Volumes = ReturnType<typeof createVolumes>;
 
 /** The namespaces' directories: `<dir>/<id>/live`, the tenant's, and `<dir>/<id>/tmp`, ours. */
-export function createVolumes({ dir, config, inUse, log }: VolumesParts) {
+export function createVolumes({ dir, config, inUse, encryption, log }: VolumesParts) {
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   const volumes = new Descriptor(openSync(dir, OPEN_DIRECTORY | constants.O_NOFOLLOW | constants.O_CLOEXEC));
   const trash = ensureDirectory(volumes, TRASH, 0o700);
@@ -52,8 +57,10 @@ export function createVolumes({ dir, config, inUse, log }: VolumesParts) {
   const freshName = () => `${mine}${made++}`;
 
   async function ensure(id: NamespaceId): Promise<void> {
-    if (isWhole(volumes, id)) return;
     using volume = ensureDirectory(volumes, id, 0o700);
+    // Until then all below looks as if it were not there.
+    await encryption.unlock(id, volume);
+    if (isWhole(volumes, id)) return;
     using tmp = ensureDirectory(volume, "tmp", 0o700);
     // Last, so that a `live` of the tenant's says that all is there.
     using live = ensureDirectory(volume, "live", 0o755);
@@ -62,7 +69,7 @@ export function createVolumes({ dir, config, inUse, log }: VolumesParts) {
   }
 
   const leases = createLeases({
-    opener: { open: ensure, close: async () => {} },
+    opener: { open: ensure, close: async (id) => encryption.lock(id) },
     idleMs: () => config().exec.idle_s * 1000,
     inUse,
     log,
@@ -76,6 +83,10 @@ export function createVolumes({ dir, config, inUse, log }: VolumesParts) {
     async remove(id: NamespaceId): Promise<void> {
       quota.forget(id);
       leases.forget(id);
+      // Its key is destroyed; now the kernel's is too. One that stays, with sandboxd away, goes with the next unheld.
+      await encryption.lock(id).catch((error: unknown) => {
+        log.warn("a deleted volume's key is still in the kernel", { namespace: id, error: String(error) });
+      });
       const fresh = freshName();
       try {
         await rename(volumes.entry(id), trash.entry(fresh));
@@ -99,7 +110,7 @@ export function createVolumes({ dir, config, inUse, log }: VolumesParts) {
     },
 
     /** For the start after a crash: to be asked before `sweep`, which takes away what tells. */
-    judges: () => fileJudges((id) => openSpace(volumes, id)),
+    judges: () => fileJudges(async (id, look) => settling(id, look)),
 
     /** Deletes what uploads and deletions that a crash cut short have left. Calls may go on meanwhile. */
     async sweep(): Promise<number> {
@@ -109,8 +120,11 @@ export function createVolumes({ dir, config, inUse, log }: VolumesParts) {
         for (const { name } of batch) {
           const id = namespaceId.schema.safeParse(Buffer.from(name).toString());
           if (!id.success) continue;
-          using space = openSpace(volumes, id.data);
-          if (space !== null) swept += await sweepDirectory(space.tmp);
+          if (!mayBeUnfinished(volumes, id.data)) continue;
+          swept += await leases.hold(id.data, "read", async () => {
+            using space = openSpace(volumes, id.data);
+            return space === null ? 0 : await sweepDirectory(space.tmp);
+          });
         }
       }
       return swept;
@@ -122,6 +136,23 @@ export function createVolumes({ dir, config, inUse, log }: VolumesParts) {
       volumes[Symbol.dispose]();
     },
   };
+
+  /** What a start finds of a namespace; null when it was deleted. At a host's start sandboxd may be a moment behind. */
+  async function settling<T>(id: NamespaceId, look: (space: Space | null) => Promise<T>): Promise<T> {
+    for (const deadline = Date.now() + SETTLE_PATIENCE_MS; ; await Bun.sleep(SETTLE_PAUSE_MS)) {
+      if (statusAt(volumes, id) === null) return await look(null);
+      try {
+        return await leases.hold(id, "read", async () => {
+          using space = openSpace(volumes, id);
+          return await look(space);
+        });
+      } catch (error) {
+        if (!(error instanceof AppError)) throw error;
+        if (error.code === "not_found") return await look(null);
+        if (error.code !== "unavailable" || Date.now() > deadline) throw error;
+      }
+    }
+  }
 
   async function sweepDirectory(dir: Descriptor): Promise<number> {
     let swept = 0;
@@ -141,6 +172,22 @@ export function createVolumes({ dir, config, inUse, log }: VolumesParts) {
 function isWhole(volumes: Descriptor, id: NamespaceId): boolean {
   using space = openSpace(volumes, id);
   return space !== null && statFd(space.live.fd).uid === TENANT;
+}
+
+/**
+ * Whether something is in a namespace's tmp. Asked of every one at a start, so without its key: what stands in for names
+ * then does not tell tmp from live, but whose they are does.
+ */
+function mayBeUnfinished(volumes: Descriptor, id: NamespaceId): boolean {
+  using volume = new Descriptor(openBeneath(volumes.fd, id, OPEN_DIRECTORY | constants.O_NOFOLLOW));
+  for (const batch of readDirectory(volume.fd)) {
+    for (const { name, kind } of batch) {
+      if (kind !== "directory" || statAt(volume.fd, name).uid === TENANT) continue;
+      using tmp = new Descriptor(openBeneath(volume.fd, name, OPEN_DIRECTORY | constants.O_NOFOLLOW));
+      if (!isEmpty(tmp)) return true;
+    }
+  }
+  return false;
 }
 
 function ensureDirectory(parent: Descriptor, name: string, mode: number): Descriptor {
