@@ -77,14 +77,14 @@ export function createSealedBlobs({ store, namespace, key }: SealedBlobsParts) {
       return { id, storedBytes: sealed.length };
     },
 
-    /** The content, verified. Throws an AppError that names the blob when it is missing or damaged. */
+    /** The content, verified. Throws DamagedBlob when it is missing or damaged. */
     async get(id: BlobId): Promise<Uint8Array> {
       const bytes = await store.get(keyOf(id));
-      if (bytes === null) throw damaged(id, "it is missing");
+      if (bytes === null) throw new DamagedBlob(id, "it is missing");
       try {
         return await open(id, bytes);
       } catch (error) {
-        throw damaged(id, "it is not what was stored", error);
+        throw new DamagedBlob(id, "it is not what was stored", error);
       }
     },
   };
@@ -99,6 +99,15 @@ function boundTo(id: BlobId, form: number): Buffer {
   return Buffer.from(`cofferdam blob ${form} ${id}`);
 }
 
-function damaged(id: BlobId, what: string, cause?: unknown): AppError {
-  return new AppError("internal", `The blob ${id} is damaged: ${what}.`, { cause });
+/** What a blob held is lost, in the store or on the way from it. */
+export class DamagedBlob extends AppError {
+  readonly blob: BlobId;
+  readonly reason: string;
+
+  constructor(blob: BlobId, reason: string, cause?: unknown) {
+    super("internal", `The blob ${blob} is damaged: ${reason}.`, { cause });
+    this.name = "DamagedBlob";
+    this.blob = blob;
+    this.reason = reason;
+  }
 }

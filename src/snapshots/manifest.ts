@@ -174,7 +174,7 @@ export async function readHead(blobs: Pick<SealedBlobs, "get">, ref: ManifestRef
 
 function headOf(ref: ManifestRef): BlobId {
   const [head] = ref.blobs;
-  if (head === undefined) throw damaged("it has no head");
+  if (head === undefined) throw damagedManifest("it has no head");
   return head;
 }
 
@@ -235,9 +235,9 @@ function createOrder() {
   let deepest = 0;
   return (entry: Entry): void => {
     if (entry.type === "more") {
-      if (last !== "file" && last !== "more") throw damaged("data of no file");
+      if (last !== "file" && last !== "more") throw damagedManifest("data of no file");
     } else {
-      if (!(entry.depth >= 0 && entry.depth <= deepest)) throw damaged("an entry in no directory");
+      if (!(entry.depth >= 0 && entry.depth <= deepest)) throw damagedManifest("an entry in no directory");
       deepest = entry.type === "dir" ? entry.depth + 1 : entry.depth;
     }
     last = entry.type;
@@ -318,7 +318,7 @@ function decoded(line: Line): Entry {
     return { type: "symlink", depth: at, name: nameOf(symlink), mtime, target: bytesOf(to) };
   }
   if ("link" in line) return { type: "link", depth: line.at, name: nameOf(line.link), first: line.first };
-  throw damaged("an entry of no known type");
+  throw damagedManifest("an entry of no known type");
 }
 
 function textOf(bytes: Uint8Array): Text {
@@ -334,11 +334,11 @@ function nameOf(text: Text): Uint8Array {
   const name = bytesOf(text);
   const dots = name.length <= 2 && name.every((byte) => byte === 0x2e);
   if (dots || name.length > 255 || name.includes(0x2f) || name.includes(0)) {
-    throw damaged("a name that no file has");
+    throw damagedManifest("a name that no file has");
   }
   return name;
 }
 
-function damaged(what: string): AppError {
+export function damagedManifest(what: string): AppError {
   return new AppError("internal", `A snapshot's manifest is damaged: ${what}.`);
 }

@@ -1,0 +1,262 @@
+import { ftruncateSync, openSync, rmdirSync } from "node:fs";
+import type { SealedBlobs } from "../blobs/sealed.ts";
+import { AppError } from "../errors.ts";
+import { readDirectory } from "../kernel/directory.ts";
+import {
+  chownLinkAt,
+  closeFd,
+  constants,
+  fchmodFd,
+  fchownFd,
+  linkAt,
+  mkdirAt,
+  openBeneath,
+  setModified,
+  symlinkAt,
+  unlinkAt,
+} from "../kernel/openat2.ts";
+import { OPEN_DIRECTORY } from "../volumes/beneath.ts";
+import { Descriptor } from "../volumes/descriptor.ts";
+import { closeFile, writeAt } from "../volumes/disk.ts";
+import { codeOf } from "../volumes/failure.ts";
+import { TENANT } from "../volumes/parents.ts";
+import { createPause } from "../volumes/pause.ts";
+import { createFlow } from "./flow.ts";
+import {
+  damagedManifest,
+  decodeManifest,
+  readHead,
+  type DirectoryEntry,
+  type Entry,
+  type Extent,
+  type FileEntry,
+  type ManifestRef,
+} from "./manifest.ts";
+import { createBlobReader } from "./reader.ts";
+
+const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, O_CLOEXEC } = constants;
+/** Files that are written at once. */
+const AT_ONCE = 8;
+
+export interface Tree {
+  readonly blobs: Pick<SealedBlobs, "get">;
+  readonly ref: ManifestRef;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface Built {
+  readonly files: number;
+  readonly bytes: number;
+}
+
+/** A file that is made and not yet whole: more of its data may come. */
+interface Unfinished {
+  readonly entry: FileEntry;
+  readonly fd: number;
+  extents: readonly Extent[];
+}
+
+/**
+ * Makes the tree of a manifest in `root`, an empty directory out of every tenant's reach, and gives it to the tenant
+ * with all that the manifest says of it. Throws when a blob is damaged, or the manifest does not add up. It is not on
+ * the disk before the file system is flushed.
+ */
+export async function buildTree({ blobs, ref, signal }: Tree, root: Descriptor): Promise<Built> {
+  const head = await readHead(blobs, ref);
+  const builder = createBuilder(blobs, root);
+  const pause = createPause(signal);
+  try {
+    for await (const entries of decodeManifest(blobs, ref)) {
+      for (const entry of entries) {
+        await builder.add(entry);
+        await pause();
+      }
+    }
+    const built = await builder.finish();
+    if (built.files !== head.files || built.bytes !== head.bytes) {
+      throw damagedManifest("it does not have the files that it should");
+    }
+  } catch (error) {
+    throw failure(error);
+  } finally {
+    await builder.close();
+  }
+  fchownFd(root.fd, TENANT, TENANT);
+  fchmodFd(root.fd, head.root.mode);
+  setModified(root.fd, head.root.mtime);
+  return { files: head.files, bytes: head.bytes };
+}
+
+function createBuilder(blobs: Pick<SealedBlobs, "get">, root: Descriptor) {
+  const reader = createBlobReader(blobs);
+  const flow = createFlow(AT_ONCE);
+  const counted = { files: 0, bytes: 0 };
+  /** What is to be said of the directories that are open, when all is in them. */
+  const above: DirectoryEntry[] = [];
+  /** One descriptor however deep the tree is. The way up is `..`: nobody else moves anything here. */
+  let current = new Descriptor(openBeneath(root.fd, ".", OPEN_DIRECTORY));
+  let unfinished: Unfinished | null = null;
+  let links: Links | null = null;
+
+  function enter(entry: DirectoryEntry): void {
+    mkdirAt(current.fd, entry.name, 0o700);
+    const child = new Descriptor(openBeneath(current.fd, entry.name, OPEN_DIRECTORY | O_NOFOLLOW));
+    current[Symbol.dispose]();
+    current = child;
+    fchownFd(child.fd, TENANT, TENANT);
+    above.push(entry);
+  }
+
+  function leave({ mode, mtime }: DirectoryEntry): void {
+    const parent = new Descriptor(openSync(current.entry(".."), OPEN_DIRECTORY | O_CLOEXEC));
+    fchmodFd(current.fd, mode);
+    setModified(current.fd, mtime);
+    current[Symbol.dispose]();
+    current = parent;
+  }
+
+  function leaveTo(depth: number): void {
+    for (const entry of above.splice(depth).toReversed()) leave(entry);
+  }
+
+  function begin(entry: FileEntry): void {
+    const fd = openBeneath(current.fd, entry.name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+    unfinished = { entry, fd, extents: entry.data };
+    counted.files += 1;
+    counted.bytes += entry.size;
+    if (entry.link === undefined) return;
+    links ??= createLinks(root);
+    links.keep(entry.link, current, entry.name);
+  }
+
+  async function write(file: Unfinished): Promise<void> {
+    for await (const { position, bytes } of reader.data(file.extents)) {
+      if (position < 0 || position + bytes.length > file.entry.size) {
+        throw damagedManifest("data behind the end of its file");
+      }
+      await writeAt(file.fd, bytes, position);
+    }
+  }
+
+  async function complete(file: Unfinished): Promise<void> {
+    const { fd, entry } = file;
+    try {
+      await write(file);
+      // A hole at the end.
+      ftruncateSync(fd, entry.size);
+      fchownFd(fd, TENANT, TENANT);
+      // After the chown, which takes setuid and setgid away.
+      fchmodFd(fd, entry.mode);
+      setModified(fd, entry.mtime);
+    } finally {
+      await closeFile(fd);
+    }
+  }
+
+  function settle(): Promise<void> | undefined {
+    const file = unfinished;
+    unfinished = null;
+    return file === null ? undefined : flow.start(async () => complete(file));
+  }
+
+  return {
+    async add(entry: Entry): Promise<void> {
+      if (entry.type === "more") {
+        if (unfinished === null) throw damagedManifest("data of no file");
+        await write(unfinished);
+        unfinished.extents = entry.data;
+        return;
+      }
+      await settle();
+      leaveTo(entry.depth);
+      switch (entry.type) {
+        case "dir":
+          return enter(entry);
+        case "file":
+          return begin(entry);
+        case "symlink":
+          symlinkAt(entry.target, current.fd, entry.name);
+          chownLinkAt(current.fd, entry.name, TENANT, TENANT);
+          return setModified(current.fd, entry.mtime, entry.name);
+        case "link":
+          if (links === null) throw damagedManifest("another name of no file");
+          links.link(entry.first, current, entry.name);
+          counted.files += 1;
+          return undefined;
+      }
+    },
+
+    async finish(): Promise<Built> {
+      await settle();
+      await flow.end();
+      leaveTo(0);
+      return counted;
+    },
+
+    async close(): Promise<void> {
+      await flow.end().catch(() => {});
+      if (unfinished !== null) closeFd(unfinished.fd);
+      await links?.remove();
+      current[Symbol.dispose]();
+    },
+  };
+}
+
+type Links = ReturnType<typeof createLinks>;
+
+/**
+ * Files that have more names, each once more under its number: however many there are and wherever they lie, none of
+ * that is kept in memory. Beside the tree's own names for a while, under one that is none of them.
+ */
+function createLinks(root: Descriptor) {
+  const name = `.links-${crypto.randomUUID()}`;
+  mkdirAt(root.fd, name, 0o700);
+  const dir = new Descriptor(openBeneath(root.fd, name, OPEN_DIRECTORY));
+  return {
+    keep: (number: number, from: Descriptor, fromName: Uint8Array) =>
+      linkAt(from.fd, fromName, dir.fd, String(number)),
+
+    link(number: number, to: Descriptor, toName: Uint8Array): void {
+      try {
+        linkAt(dir.fd, String(number), to.fd, toName);
+      } catch (error) {
+        throw codeOf(error) === "ENOENT" ? damagedManifest("another name of no file") : error;
+      }
+    },
+
+    async remove(): Promise<void> {
+      const pause = createPause();
+      // Not while it is read: what is removed from a directory moves what is behind it.
+      for (let left = true; left;) {
+        left = false;
+        using listed = new Descriptor(openBeneath(dir.fd, ".", OPEN_DIRECTORY));
+        for (const batch of readDirectory(listed.fd)) {
+          for (const entry of batch) {
+            unlinkAt(dir.fd, entry.name);
+            left = true;
+            await pause();
+          }
+        }
+      }
+      dir[Symbol.dispose]();
+      rmdirSync(root.entry(name));
+    },
+  };
+}
+
+function failure(error: unknown): unknown {
+  switch (codeOf(error)) {
+    case "ENOSPC":
+    case "EDQUOT":
+      return new AppError("no_space", "The disk is full; delete something and try again.", { cause: error });
+    case "EEXIST":
+      return damagedManifest("a name that is there twice");
+    case "EMLINK":
+      return new AppError("no_space", "The file system cannot hold that many names of one file.", {
+        cause: error,
+      });
+    case undefined:
+    default:
+      return error;
+  }
+}
