@@ -97,29 +97,18 @@ function describe(
   links: LinkPaths,
 ): TarEntry | string {
   if (path.length > MAX_PATH_BYTES) return "its path is too long";
-  switch (entry.type) {
-    case "dir":
-      return { type: "dir", path, mode: entry.mode, mtime: entry.mtime };
-    case "symlink":
-      return { type: "symlink", path, mode: 0o777, mtime: entry.mtime, target: entry.target };
-    case "link": {
-      const first = links.of(entry.first);
-      if (first === undefined) return "the file that it is another name of is not here";
-      return { type: "link", path, mode: first.mode, mtime: first.mtime, target: first.path };
-    }
-    case "file": {
-      if (extents.length > MAX_EXTENTS) return "it has too many pieces";
-      if (entry.link !== undefined) links.remember(entry.link, path, entry);
-      return {
-        type: "file",
-        path,
-        mode: entry.mode,
-        mtime: entry.mtime,
-        size: entry.size,
-        ranges: rangesOf(extents, entry.size),
-      };
-    }
+  if (entry.type === "link") {
+    const first = links.of(entry.first);
+    if (first === undefined) return "the file that it is another name of is not here";
+    return { type: "link", path, mode: first.mode, mtime: first.mtime, target: first.path };
   }
+  const { mtime } = entry;
+  if (entry.type === "dir") return { type: "dir", path, mode: entry.mode, mtime };
+  if (entry.type === "symlink") return { type: "symlink", path, mode: 0o777, mtime, target: entry.target };
+  if (extents.length > MAX_EXTENTS) return "it has too many pieces";
+  if (entry.link !== undefined) links.remember(entry.link, path, entry);
+  const { mode, size } = entry;
+  return { type: "file", path, mode, mtime, size, ranges: rangesOf(extents, size) };
 }
 
 /**
