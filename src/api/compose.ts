@@ -17,6 +17,7 @@ import type { Check } from "../protocol/sandboxd.ts";
 import type { Secrets } from "../secrets.ts";
 import { createConfirmations } from "../signin/confirmation.ts";
 import { createLogins } from "../signin/logins.ts";
+import type { UsageTable } from "../volumes/usage-table.ts";
 import type { StartedWebhooks } from "../webhooks/start.ts";
 import { adminRoutes } from "./appliance/admin.ts";
 import { createApp } from "./http/app.ts";
@@ -37,6 +38,7 @@ import { namespaceRoutes } from "./namespaces.ts";
 import { recordRefusals } from "./http/refused.ts";
 import type { Status } from "./appliance/status.ts";
 import type { Watch } from "./appliance/watch.ts";
+import { usageRoutes } from "./usage.ts";
 import { webhookRoutes } from "./webhooks.ts";
 
 export interface ComposeParts {
@@ -53,7 +55,9 @@ export interface ComposeParts {
   readonly rates: () => Config["rate"];
   readonly stopSandbox: (id: NamespaceId) => Promise<void>;
   readonly removeFiles: (id: NamespaceId) => Promise<void>;
-  readonly usage: (id: NamespaceId) => Promise<{ readonly bytes: number; readonly files: number }>;
+  readonly quotas: () => Config["quota"];
+  /** What the files of a workspace's namespaces take. */
+  readonly usage: UsageTable["survey"];
   readonly watch: Pick<Watch, "ready" | "page">;
   readonly status: () => Promise<Status>;
   readonly doctor: () => Promise<Check[]>;
@@ -91,6 +95,7 @@ export function composeApi(parts: ComposeParts) {
   const shared = (access: Access): AnyElysia[] => [
     keyRoutes({ access, keys, namespaces }),
     namespaceRoutes({ access, namespaces, usage: parts.usage }),
+    usageRoutes({ access, db, namespaces, usage: parts.usage, quotas: parts.quotas }),
     loginRoutes({ access, logins }),
     webhookRoutes({ access, webhooks: parts.webhooks }),
     eventRoutes({ access, namespaces, reader, streams }),

@@ -21,6 +21,8 @@ import { createExec } from "../sandbox/exec.ts";
 import { createSandboxdClient } from "../sandbox/sandboxd-client.ts";
 import { createSecrets } from "../secrets.ts";
 import { createEncryption } from "../volumes/encryption.ts";
+import { createGrowth } from "../volumes/growth.ts";
+import { createUsageRows } from "../volumes/usage-rows.ts";
 import { createVolumes, type Volumes } from "../volumes/volumes.ts";
 import { openPoster } from "../webhooks/post.ts";
 import { startWebhooks } from "../webhooks/start.ts";
@@ -59,6 +61,7 @@ const HEALTH_TIMEOUT_MS = 10_000;
 const SETTLE_EVERY_MS = 10 * 60_000;
 const CERTIFICATE_EVERY_MS = 5_000;
 const UNHELD_EVERY_MS = 60_000;
+const STORE_USAGE_EVERY_MS = 60_000;
 const RETENTION_EVERY_MS = 10 * 60_000;
 /** More than the upgrade of any database that fits on a disk takes. */
 const UPGRADE_MS = 6 * 60 * 60_000;
@@ -81,6 +84,7 @@ export async function startApi(parts: ApiRoleParts) {
   });
   const secrets = createSecrets(secret);
   const ledger = await openLedger({ db, secrets, log });
+  const usageRows = createUsageRows(db, (workspace) => ledger.head(workspace)?.createdAt ?? 0);
   const connections = listenForSandboxes({
     path: instance.sockets.sandboxes,
     trustedUid: SANDBOXD_UID,
@@ -92,15 +96,36 @@ export async function startApi(parts: ApiRoleParts) {
   const volumes = createVolumes({
     dir: instance.api.volumes,
     config: () => ({ ...settings.current.config, http: first.http }),
+    usageRows,
     inUse: (id) => exec.isWarm(id),
     encryption: createEncryption({ sandboxd, keyOf: async (id) => namespaceKeys.of(id) }),
     log,
   });
   const metrics = createMetrics();
   const { meters: meter } = metrics;
-  const exec = createExec({ config: first, sandboxd, connections, log, leases: volumes.leases, meter });
+  const growth = createGrowth({
+    table: volumes.table,
+    quota: volumes.quota,
+    status: () => statfs(instance.api.volumes),
+    floorBytes: () => settings.current.config.quota.disk_floor_mb * MIB,
+    writers: async () => {
+      const { sandboxes } = await sandboxd.call("writers", {});
+      return new Map(sandboxes.map(({ namespace, dirty_bytes }) => [namespace, dirty_bytes]));
+    },
+    log,
+  });
+  const exec = createExec({
+    config: first,
+    sandboxd,
+    connections,
+    log,
+    leases: volumes.leases,
+    growth,
+    meter,
+  });
   // Before any call, and before the sweep takes away what tells.
   await settleIntents({ db, ledger, judges: { ...volumes.judges(), ...execJudges }, log });
+  await usageRows.expire();
   const poster = openPoster(() => settings.current.config.webhooks);
   const webhooks = startWebhooks({
     db,
@@ -158,7 +183,8 @@ export async function startApi(parts: ApiRoleParts) {
       namespaceKeys.forget(id);
       await volumes.remove(id);
     },
-    usage: async (id) => volumes.open(id).usage(),
+    quotas: () => settings.current.config.quota,
+    usage: async (id) => volumes.table.survey(id),
     ...status,
     settings: () => settingsInForce(loaded, settings.current),
     operatorRoutes: (access) => [operatorExecRoutes({ access, exec, ledger })],
@@ -187,6 +213,10 @@ export async function startApi(parts: ApiRoleParts) {
 
   const failed = (what: string) => (error: unknown) => log.error(what, { cause: error });
   const timers = [keys, namespaces].map(({ lastUse }) => lastUse.start(failed("last use was not stored")));
+  const storing = setInterval(
+    () => void volumes.table.flush().catch(failed("what namespaces use was not stored; it is tried again")),
+    STORE_USAGE_EVERY_MS,
+  );
   const sampling = refusalLog.start();
   // What a crash left halfway. Calls need not wait for it: names and keys are free or gone already.
   const settle = () => {
@@ -251,8 +281,9 @@ export async function startApi(parts: ApiRoleParts) {
       clearInterval(cutting);
       clearInterval(locking);
       clearInterval(renewing);
+      clearInterval(storing);
       for (const timer of timers) timer.stop();
-      await Promise.all([keys.lastUse.flush(), namespaces.lastUse.flush()]);
+      await Promise.all([keys.lastUse.flush(), namespaces.lastUse.flush(), volumes.table.flush()]);
       volumes.close();
       await sampling.stop();
       await ledger.close();

@@ -5,6 +5,7 @@ import { dataArgument } from "./arguments.ts";
 import { jsonArgument, print, shortSize, shortTime, table } from "./output.ts";
 import { strict } from "./strict.ts";
 import { confirm, yesArgument } from "./terminal.ts";
+import { usageOfNamespaces } from "./usage.ts";
 import { workspaceArgument, workspaceOf } from "./workspace-option.ts";
 
 const common = { ...workspaceArgument, ...dataArgument, ...jsonArgument };
@@ -66,5 +67,5 @@ const remove = defineCommand({
 
 export const namespace = defineCommand({
   meta: { name: "namespace", description: "Namespaces: one end user's files each" },
-  subCommands: { list, delete: remove },
+  subCommands: { list, usage: usageOfNamespaces, delete: remove },
 });

@@ -4,6 +4,7 @@ import { connect } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
 import { jsonArgument, print, shortTime, table } from "./output.ts";
 import { strict } from "./strict.ts";
+import { usageOfWorkspace } from "./usage.ts";
 import { workspaceList } from "./workspace-option.ts";
 
 const create = defineCommand({
@@ -48,5 +49,5 @@ const list = defineCommand({
 
 export const workspace = defineCommand({
   meta: { name: "workspace", description: "Accounts: each has its own keys and namespaces" },
-  subCommands: { create, list },
+  subCommands: { create, list, usage: usageOfWorkspace },
 });

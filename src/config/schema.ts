@@ -113,11 +113,18 @@ export const configSchema = z.strictObject({
     .prefault({}),
   quota: z
     .strictObject({
-      /** Namespaces a workspace may have; 0 = no limit. */
+      /** Namespaces a workspace may have; 0 = no limit, as for all of these. */
       namespaces: z.int().min(0).default(0),
-      /** Files and directories the API may make in one namespace; 0 = no limit. */
+      /** What the files of one namespace may take; of a workspace: all its namespaces together. */
+      namespace_mb: z.int().min(0).default(0),
+      workspace_mb: z.int().min(0).default(0),
+      /** Files and directories. */
       namespace_files: z.int().min(0).default(0),
-      /** Writes stop with 507 when the disk has less than this free. */
+      workspace_files: z.int().min(0).default(0),
+      /** Snapshots of one namespace, and of a workspace. */
+      snapshots: z.int().min(0).default(0),
+      workspace_snapshots: z.int().min(0).default(0),
+      /** Writes and commands stop with 507 when the disk has less than this free; 0: when it is full. */
       disk_floor_mb: z.int().min(0).default(512),
     })
     .prefault({}),

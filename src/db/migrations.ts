@@ -174,4 +174,11 @@ export const migrations: readonly (readonly string[])[] = [
     `CREATE INDEX snapshots_namespace ON snapshots (namespace_id, created_at)`,
     `CREATE INDEX snapshots_age ON snapshots (created_at)`,
   ],
+  [
+    // What its files come to. `usage_at` is the time of the chain's newest event then; null: to be counted again.
+    `ALTER TABLE namespaces ADD COLUMN usage_bytes INTEGER NOT NULL DEFAULT 0`,
+    `ALTER TABLE namespaces ADD COLUMN usage_files INTEGER NOT NULL DEFAULT 0`,
+    `ALTER TABLE namespaces ADD COLUMN usage_directories INTEGER NOT NULL DEFAULT 0`,
+    `ALTER TABLE namespaces ADD COLUMN usage_at INTEGER`,
+  ],
 ];

@@ -19,6 +19,12 @@ export const namespaces = sqliteTable("namespaces", {
   deletingAt: integer("deleting_at"),
   /** Its key, sealed; src/keys/namespace-keys.ts. Gone as soon as its deletion begins. */
   wrappedKey: blob("wrapped_key", { mode: "buffer" }),
+  /** What its files come to; src/volumes/usage-rows.ts. */
+  usageBytes: integer("usage_bytes").notNull().default(0),
+  usageFiles: integer("usage_files").notNull().default(0),
+  usageDirectories: integer("usage_directories").notNull().default(0),
+  /** The time of its chain's newest event when that was so, in microseconds; null when it has to be counted again. */
+  usageAt: integer("usage_at"),
 });
 
 export const keys = sqliteTable("keys", {

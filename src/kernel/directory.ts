@@ -55,6 +55,8 @@ export interface FileStatus {
   readonly links: bigint;
   readonly uid: number;
   readonly size: number;
+  /** What it takes on the disk. */
+  readonly diskBytes: number;
   readonly modifiedNs: bigint;
   readonly changedNs: bigint;
 }
@@ -105,6 +107,7 @@ function stat(dirFd: number, name: Uint8Array, flags: number): FileStatus {
     links: raw.readBigUInt64LE(16),
     uid: raw.readUInt32LE(28),
     size: Number(raw.readBigInt64LE(48)),
+    diskBytes: Number(raw.readBigInt64LE(64)) * 512,
     modifiedNs: raw.readBigInt64LE(88) * 1_000_000_000n + raw.readBigInt64LE(96),
     changedNs: raw.readBigInt64LE(104) * 1_000_000_000n + raw.readBigInt64LE(112),
   };

@@ -76,6 +76,13 @@ export const operations = {
   },
   /** What was unlocked and not locked since, by an earlier api too. */
   unlockedVolumes: { args: empty, result: z.strictObject({ namespaces: z.array(namespaceId.schema) }) },
+  /** What each namespace's sandbox has written to files and the disk does not have yet. */
+  writers: {
+    args: empty,
+    result: z.strictObject({
+      sandboxes: z.array(z.strictObject({ namespace: namespaceId.schema, dirty_bytes: z.int() })),
+    }),
+  },
   status: {
     args: empty,
     result: z.strictObject({

@@ -3,6 +3,7 @@ import { AppError } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import { MAX_COMMAND_BYTES, MAX_STDIN_BYTES } from "../protocol/frames.ts";
+import type { Growth, Stop, Watched } from "../volumes/growth.ts";
 import type { Leases } from "../volumes/leases.ts";
 import { createAdmission, hungUp } from "./admission.ts";
 import type { Connections } from "./connections.ts";
@@ -26,7 +27,7 @@ interface ExecRequest {
 }
 
 export interface ExecEnd {
-  readonly ended: "exited" | "out_of_memory" | "timed_out" | "killed" | "lost";
+  readonly ended: "exited" | "out_of_memory" | "timed_out" | "killed" | "lost" | Stop["ended"];
   /** null when it is not known. */
   readonly exitCode: number | null;
   /** What is known of it; nothing of a lost one. */
@@ -77,6 +78,8 @@ interface Options {
   readonly log: Log;
   /** Held on the namespace's files: sandboxd attaches a volume that must be there. */
   readonly leases?: Pick<Leases, "acquire">;
+  /** Stops commands that write more than there is room for. */
+  readonly growth?: Growth;
   readonly meter?: ExecMeter;
 }
 
@@ -84,7 +87,7 @@ interface Options {
 const MAX_WAIT_MS = 10_000;
 
 export function createExec(options: Options): Exec {
-  const { sandboxd, connections, log, leases = unleased, meter = unmetered } = options;
+  const { sandboxd, connections, log, leases = unleased, growth = unwatched, meter = unmetered } = options;
   let limits = options.config.exec;
   const admission = createAdmission(() => ({
     concurrency: limits.concurrency,
@@ -172,6 +175,7 @@ export function createExec(options: Options): Exec {
         "The stdin has at most 1 MiB. Write more to a file and redirect it in the command.",
       );
     }
+    growth.check();
   }
 
   return {
@@ -198,15 +202,24 @@ export function createExec(options: Options): Exec {
       try {
         const release = await leases.acquire(namespace, "read");
         try {
-          const lease = await startable(request);
+          const watched = await growth.begin(namespace);
           try {
-            const running = lease.session.run({ command, stdin, outputCap: limits.output_mb * 1024 * 1024 });
-            const result = await finish(running, { timeoutS: limits.timeout_s, signal, onEnd });
-            const code = result.exitCode === 0 ? "zero" : "nonzero";
-            meter.ended(result.oom ? "out_of_memory" : code, result.durationMs / 1000);
-            return result;
+            const lease = await startable(request);
+            try {
+              const running = lease.session.run({
+                command,
+                stdin,
+                outputCap: limits.output_mb * 1024 * 1024,
+              });
+              const result = await finish(running, { timeoutS: limits.timeout_s, signal, onEnd, watched });
+              const code = result.exitCode === 0 ? "zero" : "nonzero";
+              meter.ended(result.oom ? "out_of_memory" : code, result.durationMs / 1000);
+              return result;
+            } finally {
+              lease.release();
+            }
           } finally {
-            lease.release();
+            await watched.end();
           }
         } finally {
           release();
@@ -243,14 +256,22 @@ export function createExec(options: Options): Exec {
   };
 }
 
+const unwatched: Growth = {
+  check() {},
+  begin: async () => ({ stopped: new AbortController().signal, end: async () => null }),
+};
 const unleased: Pick<Leases, "acquire"> = { acquire: async () => () => {} };
 
 interface FinishOptions extends Pick<ExecRequest, "signal" | "onEnd"> {
   readonly timeoutS: number;
+  readonly watched: Watched;
 }
 
-/** Waits for the call's end, for its wall clock or for its caller to go, whichever is first. */
-async function finish(running: RunningCall, { timeoutS, signal, onEnd }: FinishOptions): Promise<ExecResult> {
+/** Waits for the call's end, for its wall clock, for its caller to go or for its disk to be full, whichever is first. */
+async function finish(
+  running: RunningCall,
+  { timeoutS, signal, onEnd, watched }: FinishOptions,
+): Promise<ExecResult> {
   const start = performance.now();
   let late = false;
   const timer = setTimeout(() => {
@@ -258,9 +279,11 @@ async function finish(running: RunningCall, { timeoutS, signal, onEnd }: FinishO
     running.kill();
   }, timeoutS * 1000);
   const onAbort = (): void => running.kill();
-  signal?.addEventListener("abort", onAbort, { once: true });
-  // It may have fired just before there was anything to kill.
-  if (signal?.aborted === true) running.kill();
+  for (const either of [signal, watched.stopped]) {
+    either?.addEventListener("abort", onAbort, { once: true });
+    // It may have fired just before there was anything to kill.
+    if (either?.aborted === true) running.kill();
+  }
   try {
     const { killed, ...outcome } = await running.outcome.catch((error: unknown) => {
       onEnd?.({ ended: "lost", exitCode: null, stdout: new Uint8Array(), durationMs: since(start) });
@@ -268,7 +291,9 @@ async function finish(running: RunningCall, { timeoutS, signal, onEnd }: FinishO
     });
     const durationMs = since(start);
     const { exitCode, stdout, oom } = outcome;
-    onEnd?.({ ended: endOf({ killed, late, oom }), exitCode, stdout, durationMs });
+    const stop = await watched.end();
+    onEnd?.({ ended: stop?.ended ?? endOf({ killed, late, oom }), exitCode, stdout, durationMs });
+    if (stop !== null) throw stop.error;
     if (killed && late) {
       throw new AppError(
         "timeout",
@@ -279,7 +304,7 @@ async function finish(running: RunningCall, { timeoutS, signal, onEnd }: FinishO
     return { ...outcome, durationMs };
   } finally {
     clearTimeout(timer);
-    signal?.removeEventListener("abort", onAbort);
+    for (const either of [signal, watched.stopped]) either?.removeEventListener("abort", onAbort);
   }
 }
 

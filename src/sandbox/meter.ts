@@ -7,6 +7,7 @@ export type ExecOutcome =
   | "out_of_memory"
   | "timeout"
   | "hung_up"
+  | "no_space"
   | "lost"
   | "refused"
   | "failed";
@@ -25,6 +26,7 @@ export const unmetered: ExecMeter = { waited() {}, opened() {}, ended() {} };
 
 const OUTCOMES: Partial<Record<ErrorCode, ExecOutcome>> = {
   timeout: "timeout",
+  no_space: "no_space",
   sandbox_lost: "lost",
   busy: "refused",
   unavailable: "refused",

@@ -25,6 +25,7 @@ const DEADLINE_MS: Readonly<Record<OperationName, number>> = {
   // The kernel syncs the file system first.
   lockVolume: 60_000,
   unlockedVolumes: 5_000,
+  writers: 1_000,
   status: 5_000,
   doctor: 60_000,
 };

@@ -83,7 +83,7 @@ export async function bootSandbox(deps: BootDeps, id: SandboxId = sandboxId.make
   try {
     await step("bundle", () => {
       mkdirSync(names.emptyRoot, { recursive: true, mode: 0o700 });
-      writeFileSync(names.spec, JSON.stringify(sandboxSpec(names, deps.rootImage, config.exec)), {
+      writeFileSync(names.spec, JSON.stringify(sandboxSpec(names, deps.rootImage, config)), {
         mode: 0o600,
       });
     });

@@ -53,6 +53,8 @@ interface Layout {
   readonly weight: Record<Priority, Setting>;
   readonly oomEvents: string;
   readonly memoryUsage: string;
+  /** Lines of memory.stat: pages of files that the disk does not have yet. */
+  readonly dirty: readonly string[];
 }
 
 const V1: Layout = {
@@ -64,6 +66,7 @@ const V1: Layout = {
   },
   oomEvents: "memory.oom_control",
   memoryUsage: "memory.usage_in_bytes",
+  dirty: ["total_dirty", "total_writeback"],
 };
 
 const V2: Layout = {
@@ -75,6 +78,7 @@ const V2: Layout = {
   },
   oomEvents: "memory.events",
   memoryUsage: "memory.current",
+  dirty: ["file_dirty", "file_writeback"],
 };
 
 export type Cgroups = ReturnType<typeof openCgroups>;
@@ -184,6 +188,15 @@ export function openCgroups(
     memoryBytes(path: string): number | null {
       const text = readIfThere(fileOf(path, { controller: "memory", file: layout.memoryUsage }));
       return text === undefined ? null : Number(text);
+    },
+
+    dirtyBytes(path: string): number {
+      const text = readIfThere(fileOf(path, { controller: "memory", file: "memory.stat" })) ?? "";
+      const lines = text.split("\n").map((line) => line.split(" "));
+      return lines.reduce(
+        (sum, [name = "", bytes]) => (layout.dirty.includes(name) ? sum + Number(bytes) : sum),
+        0,
+      );
     },
 
     processes,

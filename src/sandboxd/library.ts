@@ -40,7 +40,7 @@ export function makeOf(library: Library, instance: Instance, config: Config): st
   const names = sandboxNames(instance, sandboxId.schema.parse(`sb-${"a".repeat(10)}`));
   const parts = [
     library.manifest,
-    sandboxSpec(names, library.rootImage, config.exec),
+    sandboxSpec(names, library.rootImage, config),
     runscFlags(instance.sandboxd.runsc, config.exec.directfs),
     config.exec,
   ];

@@ -112,6 +112,7 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
         fate: ({ names }) => ({ oom: cgroups.oomKilled(names.cgroup) }),
         teardown: ({ names, process }) => teardown(names, cgroups, process),
         memoryBytes: ({ names }) => cgroups.memoryBytes(names.cgroup),
+        dirtyBytes: ({ names }) => cgroups.dirtyBytes(names.cgroup),
       },
     });
 
@@ -150,6 +151,7 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
         unlockVolume: ({ namespace, key }) => volumeKeys.unlock(namespace, Buffer.from(key, "hex")),
         lockVolume: ({ namespace }) => volumeKeys.lock(namespace),
         unlockedVolumes: async () => ({ namespaces: await volumeKeys.list() }),
+        writers: async () => ({ sandboxes: sandboxes.writers() }),
         status: async () => ({
           version: library.manifest.version,
           runsc: library.manifest.runsc,

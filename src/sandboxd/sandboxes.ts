@@ -32,6 +32,7 @@ export interface SandboxHost {
   /** Kills what still runs and removes all of it. */
   teardown(sandbox: Sandbox): Promise<void>;
   memoryBytes(sandbox: Sandbox): number | null;
+  dirtyBytes(sandbox: Sandbox): number;
 }
 
 export interface SandboxesOptions {
@@ -65,6 +66,7 @@ export interface Sandboxes {
     started_at: string;
     memory_bytes: number | null;
   }[];
+  writers(): { namespace: NamespaceId; dirty_bytes: number }[];
   /** Ends every sandbox. */
   stopAll(): Promise<void>;
   /** Resolves when the ends that are under way are over. */
@@ -219,6 +221,9 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
         started_at: sandbox.startedAt,
         memory_bytes: host.memoryBytes(sandbox),
       })),
+
+    writers: () =>
+      [...tenants].map(([namespace, { sandbox }]) => ({ namespace, dirty_bytes: host.dirtyBytes(sandbox) })),
 
     async stopAll() {
       const ends = await Promise.allSettled([...entries.values()].map(end));

@@ -2,6 +2,8 @@ import type { Config } from "../config/schema.ts";
 import type { SandboxNames } from "./names.ts";
 import { seccompProfile } from "./seccomp.ts";
 
+type Limits = Pick<Config, "exec" | "quota">;
+
 /** All that the init needs to put a command into namespaces of its own, as uid 10000, and to end it. */
 const INIT_CAPABILITIES = ["CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL"] as const;
 
@@ -11,11 +13,14 @@ const SLOT_IN_SANDBOX = "/home/agent";
 /** Sandboxes die before anything else on the host when it runs out of memory. */
 export const OOM_SCORE_ADJ = 900;
 
+/** What a command's /tmp holds at most; the init's own default. */
+const TMP_MB = 256;
+
 /**
  * The OCI spec of an exec sandbox. Nothing in it comes from a tenant or from api. runsc ignores maskedPaths and
  * readonlyPaths: its /proc is its own kernel's and shows nothing of the host.
  */
-export function sandboxSpec(names: SandboxNames, rootImage: string, exec: Config["exec"]) {
+export function sandboxSpec(names: SandboxNames, rootImage: string, { exec, quota }: Limits) {
   return {
     ociVersion: "1.0.2",
     hostname: "sandbox",
@@ -27,7 +32,7 @@ export function sandboxSpec(names: SandboxNames, rootImage: string, exec: Config
         "--nproc",
         `${processLimit(exec.pids)}`,
         "--fsize-mb",
-        `${exec.file_mb}`,
+        `${largestFileMb({ exec, quota })}`,
       ],
       env: [],
       cwd: "/",
@@ -64,6 +69,15 @@ export function sandboxSpec(names: SandboxNames, rootImage: string, exec: Config
       seccomp: seccompProfile,
     },
   };
+}
+
+/**
+ * No file of a namespace is larger than all it may have. Not what is left of that: the limit is on where in a file is
+ * written, and would forbid writing into one that is there. A file in /tmp may be as large as /tmp.
+ */
+export function largestFileMb({ exec, quota }: Limits): number {
+  const quotas = [quota.namespace_mb, quota.workspace_mb].filter((mb) => mb > 0);
+  return Math.min(exec.file_mb, Math.max(TMP_MB, Math.min(Infinity, ...quotas)));
 }
 
 /**

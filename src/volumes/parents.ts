@@ -23,6 +23,13 @@ export interface Parents {
   readonly grown: readonly Descriptor[];
 }
 
+export interface Making {
+  /** Makes names in tmp. */
+  readonly freshName: () => string;
+  /** Told of each directory, also where what comes after it fails. */
+  readonly made: () => void;
+}
+
 /** How many directories a write to `path` would have to make; too many are refused. */
 export function missingParents(space: Space, path: WorkspacePath): number {
   const budget = lookups();
@@ -49,14 +56,14 @@ export function missingParents(space: Space, path: WorkspacePath): number {
 }
 
 /** Opens the directory that `path` is in; makes it and those above it where they are missing. */
-export function ensureParents(space: Space, path: WorkspacePath, freshName: () => string): Parents {
+export function ensureParents(space: Space, path: WorkspacePath, making: Making): Parents {
   const names = path.names.slice(0, -1);
   const missing = missingParents(space, path);
   const grown: Descriptor[] = [];
   let dir = openInside(space.live, names.slice(0, names.length - missing).join("/"), OPEN_DIRECTORY);
   try {
     for (const name of names.slice(names.length - missing)) {
-      makeDirectory(space, dir, name, freshName);
+      makeDirectory(space, dir, name, making);
       grown.push(dir);
       dir = openMade(dir, name, path);
     }
@@ -68,15 +75,16 @@ export function ensureParents(space: Space, path: WorkspacePath, freshName: () =
 }
 
 /** It appears with its owner and mode: a process killed in between leaves no directory that the tenant can't use. */
-function makeDirectory(space: Space, parent: Descriptor, name: string, freshName: () => string): void {
+function makeDirectory(space: Space, parent: Descriptor, name: string, { freshName, made }: Making): void {
   const fresh = freshName();
   mkdirAt(space.tmp.fd, fresh, DIRECTORY_MODE);
   try {
-    using made = new Descriptor(openBeneath(space.tmp.fd, fresh, OPEN_DIRECTORY));
-    fchownFd(made.fd, TENANT, TENANT);
+    using dir = new Descriptor(openBeneath(space.tmp.fd, fresh, OPEN_DIRECTORY));
+    fchownFd(dir.fd, TENANT, TENANT);
     // The process's umask had its say in mkdir.
-    fchmodFd(made.fd, DIRECTORY_MODE);
+    fchmodFd(dir.fd, DIRECTORY_MODE);
     renameAt(space.tmp.fd, fresh, parent.fd, name, RENAME_NOREPLACE);
+    made();
   } catch (error) {
     rmdirSync(space.tmp.entry(fresh));
     // Somebody else was faster.

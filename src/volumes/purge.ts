@@ -1,5 +1,6 @@
+import { unlinkSync } from "node:fs";
 import { rmdir, unlink } from "node:fs/promises";
-import { readDirectory, type Entry } from "../kernel/directory.ts";
+import { readDirectory, statAt, type Entry, type FileStatus } from "../kernel/directory.ts";
 import { constants, openBeneath, renameAt } from "../kernel/openat2.ts";
 import { Descriptor } from "./descriptor.ts";
 import { codeOf } from "./failure.ts";
@@ -13,14 +14,14 @@ const MAX_ROUNDS = 50;
 /**
  * Deletes an entry of `trash`, a directory that no tenant reaches, with all that is in it. Subdirectories are first
  * moved up into `trash`, so that a tree of any depth takes one open directory and one name at a time, and nothing is
- * ever looked up below a name that somebody could turn into a link. `freshName` makes names for them.
+ * ever looked up below a name that somebody could turn into a link.
  */
-export async function purge(trash: Descriptor, name: string, freshName: () => string): Promise<void> {
+export async function purge(trash: Descriptor, name: string, purging: Purging): Promise<void> {
   const waiting = [name];
   for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
-    if (await unlinked(trash, next)) continue;
+    if (await unlinked(trash, next, purging)) continue;
     try {
-      await purgeDirectory(trash, next, waiting, freshName);
+      await purgeDirectory(trash, next, waiting, purging);
     } catch (error) {
       if (codeOf(error) !== "ENOKEY") throw error;
       await purgeLocked(trash, next);
@@ -28,7 +29,15 @@ export async function purge(trash: Descriptor, name: string, freshName: () => st
   }
 }
 
-async function purgeDirectory(trash: Descriptor, name: string, waiting: string[], freshName: () => string) {
+interface Purging {
+  /** Makes names for subdirectories. */
+  readonly freshName: () => string;
+  /** Told what each entry was. */
+  readonly gone?: (status: FileStatus) => void;
+}
+
+async function purgeDirectory(trash: Descriptor, name: string, waiting: string[], purging: Purging) {
+  const { freshName, gone } = purging;
   const pause = createPause();
   for (let round = 0; round < MAX_ROUNDS; round++) {
     {
@@ -50,12 +59,14 @@ async function purgeDirectory(trash: Descriptor, name: string, waiting: string[]
         }
         // On Bun's threads, since freeing a large file takes the file system a while.
         const rest = batch.filter(({ kind }) => kind !== "directory");
-        const done = await Promise.all(rest.map(async (entry) => unlinked(dir, entry.name)));
+        const done = await Promise.all(rest.map(async (entry) => unlinked(dir, entry.name, purging)));
         for (const [index, entry] of rest.entries()) if (done[index] === false) moveUp(entry);
       }
     }
     try {
+      const status = gone === undefined ? null : statAt(trash.fd, name);
       await rmdir(trash.entry(name));
+      if (status !== null) gone?.(status);
       return;
     } catch (error) {
       if (codeOf(error) === "ENOENT") return;
@@ -65,9 +76,18 @@ async function purgeDirectory(trash: Descriptor, name: string, waiting: string[]
 }
 
 /** false when it is a directory. */
-async function unlinked(dir: Descriptor, name: string | Uint8Array): Promise<boolean> {
+async function unlinked(dir: Descriptor, name: string | Uint8Array, { gone }: Purging): Promise<boolean> {
   try {
-    await unlink(dir.entry(name));
+    if (gone === undefined) {
+      await unlink(dir.entry(name));
+      return true;
+    }
+    const status = statAt(dir.fd, name);
+    if (status.kind === "directory") return false;
+    // At once, so that of two names of one file the second is seen to be the last; nothing is freed yet.
+    if (status.links > 1n) unlinkSync(dir.entry(name));
+    else await unlink(dir.entry(name));
+    gone(status);
     return true;
   } catch (error) {
     if (codeOf(error) === "ENOENT") return true;

@@ -1,83 +1,138 @@
+import type { Config } from "../config/schema.ts";
 import { AppError } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
+import type { Amount, Usage } from "./usage.ts";
+import type { Account, UsageTable } from "./usage-table.ts";
 
-/** A count is taken again after this long, since commands make files too, or later where counting takes long. */
-const FRESH_MS = 1000;
-const COUNTING_SHARE = 0.05;
+const MIB = 1024 * 1024;
 
-interface Known {
-  /** On the disk when they were counted, and what the API made since. */
-  entries: number;
-  freshUntil: number;
-  /** Admitted, and perhaps not on the disk yet. */
-  pending: number;
-  counting: Promise<void> | null;
+type Limits = Config["quota"];
+
+/** What a change of the API's may still add, and what it has. */
+export interface Room {
+  /** Promises that so many bytes come to be added in all, or throws no_space. */
+  reserve(bytes: number): Promise<void>;
+  /** Tells what came or, below 0, went. */
+  add(change: Partial<Usage>): void;
+  /** Runs the change of a name together with the look at what stood there. */
+  inTurn<T>(work: () => Promise<T>): Promise<T>;
+  /** Runs the removal of what was moved out of the workspace. */
+  clearing(work: () => Promise<void>): Promise<void>;
 }
 
-export type FileQuota = ReturnType<typeof createFileQuota>;
+export type Quota = ReturnType<typeof createQuota>;
 
-/**
- * How many files and directories each namespace has, counted no more often than the API's own calls need. `limit` is
- * how many it may have; 0: any number.
- */
-export function createFileQuota(limit: () => number) {
-  const known = new Map<NamespaceId, Known>();
-
-  function recount(found: Known, count: () => Promise<number>): Promise<void> {
-    const work = async () => {
-      const before = performance.now();
-      try {
-        found.entries = await count();
-        const now = performance.now();
-        found.freshUntil = now + Math.max(FRESH_MS, (now - before) / COUNTING_SHARE);
-      } finally {
-        found.counting = null;
-      }
-    };
-    return (found.counting ??= work());
+/** What namespaces and workspaces may have: writes that would pass it are refused, also when each alone would not. */
+export function createQuota({
+  table,
+  limits,
+}: {
+  readonly table: UsageTable;
+  readonly limits: () => Limits;
+}) {
+  /** Throws no_space when the account can't have so much more. Nobody is refused because of an old count. */
+  async function promise(account: Account, more: Amount): Promise<void> {
+    if (more.bytes <= 0 && more.entries <= 0) return;
+    if (isLimited(limits())) await table.refresh(account);
+    if (excess(account, more, limits()) !== null && table.dueIn(account) <= 0) await table.recount(account);
+    const why = excess(account, more, limits());
+    if (why !== null) throw new AppError("no_space", why);
+    table.promise(account, more);
   }
 
   return {
-    /**
-     * Runs `make`, which makes `more` entries, or throws no_space. `count` says how many there are.
-     */
-    async within<T>(
-      id: NamespaceId,
-      more: number,
-      count: () => Promise<number>,
-      make: () => Promise<T>,
-    ): Promise<T> {
-      const maxFiles = limit();
-      if (maxFiles === 0 || more === 0) return make();
-      const found = known.get(id) ?? { entries: 0, freshUntil: 0, pending: 0, counting: null };
-      known.set(id, found);
-      const over = () => found.entries + found.pending + more > maxFiles;
-      // Nobody is refused because of an old count.
-      if (found.freshUntil < performance.now() || over()) await recount(found, count);
-      if (over()) {
-        throw new AppError(
-          "no_space",
-          `The namespace would have more than the ${maxFiles} files and directories it may have; delete some.`,
-        );
-      }
-      found.pending += more;
+    /** Runs a change of a namespace's files that adds so many bytes and entries at most, or throws no_space before it. */
+    async within<T>(id: NamespaceId, more: Amount, change: (room: Room) => Promise<T>): Promise<T> {
+      const account = await table.account(id);
+      await promise(account, more);
+      account.changing++;
+      let reserved = more.bytes;
       try {
-        const result = await make();
-        found.entries += more;
-        return result;
+        return await change({
+          async reserve(bytes) {
+            if (bytes <= reserved) return;
+            await promise(account, { bytes: bytes - reserved, entries: 0 });
+            reserved = bytes;
+          },
+          add: (change) => table.apply(account, { bytes: 0, files: 0, directories: 0, ...change }),
+          async inTurn(work) {
+            const before = account.turn;
+            const mine = before.then(work);
+            account.turn = mine.catch(() => {});
+            const result = await mine;
+            // It may have gone into a directory that is on its way out, and which of the two came first nobody knows.
+            if (account.clearing > 0) table.changed(id);
+            return result;
+          },
+          async clearing(work) {
+            account.clearing++;
+            try {
+              await work();
+            } catch (error) {
+              table.changed(id);
+              throw error;
+            } finally {
+              account.clearing--;
+            }
+          },
+        });
       } finally {
-        found.pending -= more;
+        account.changing--;
+        table.promise(account, { bytes: -reserved, entries: -more.entries });
       }
     },
 
-    /** After a deletion: the next write counts anew. */
-    stale(id: NamespaceId): void {
-      const found = known.get(id);
-      if (found !== undefined) found.freshUntil = 0;
+    /** What the namespace may still grow by; Infinity without a limit. Below 0: it has too much already. */
+    left(account: Account): Amount {
+      const { namespace, workspace } = roomOf(account, limits());
+      return {
+        bytes: Math.min(namespace.bytes, workspace.bytes),
+        entries: Math.min(namespace.entries, workspace.entries),
+      };
     },
 
-    forget(id: NamespaceId): void {
-      known.delete(id);
-    },
+    /** Why it can't have so much more, as a sentence; null when it can. */
+    excess: (account: Account, more: Amount) => excess(account, more, limits()),
+
+    isLimited: () => isLimited(limits()),
   };
+}
+
+function isLimited(quota: Limits): boolean {
+  const { namespace_mb, namespace_files, workspace_mb, workspace_files } = quota;
+  return namespace_mb + namespace_files + workspace_mb + workspace_files > 0;
+}
+
+function leftOf(
+  { usage, pending }: Pick<Account, "usage" | "pending">,
+  mib: number,
+  entries: number,
+): Amount {
+  return {
+    bytes: (mib === 0 ? Infinity : mib * MIB) - usage.bytes - pending.bytes,
+    entries: (entries === 0 ? Infinity : entries) - usage.files - usage.directories - pending.entries,
+  };
+}
+
+function roomOf(account: Account, quota: Limits): Record<"namespace" | "workspace", Amount> {
+  return {
+    namespace: leftOf(account, quota.namespace_mb, quota.namespace_files),
+    workspace: leftOf(account.workspace, quota.workspace_mb, quota.workspace_files),
+  };
+}
+
+function excess(account: Account, more: Amount, quota: Limits): string | null {
+  const room = roomOf(account, quota);
+  for (const what of ["namespace", "workspace"] as const) {
+    const left = room[what];
+    if (more.bytes > Math.max(0, left.bytes)) {
+      const mib = quota[`${what}_mb`];
+      return `The ${what} would take more than the ${mib} MiB it may take ([quota] ${what}_mb); delete some of its files.`;
+    }
+    if (more.entries > Math.max(0, left.entries)) {
+      const entries = quota[`${what}_files`];
+      return `The ${what} would have more than the ${entries} files and directories it may have ([quota] ${what}_files); delete some.`;
+    }
+  }
+  return null;
 }

@@ -6,12 +6,13 @@ import type { Descriptor } from "./descriptor.ts";
 import type { LeaseMode, Leases } from "./leases.ts";
 import { listDirectory, type Listing } from "./list.ts";
 import type { WorkspacePath } from "./path.ts";
-import type { FileQuota } from "./quota.ts";
+import type { Quota } from "./quota.ts";
 import { openFile, type OpenFile } from "./read.ts";
 import { remove } from "./remove.ts";
 import { openSpace, type Space } from "./space.ts";
-import { usageOf, type Usage } from "./usage.ts";
 import { writeFile, type WriteLimits, type WriteSource, type Written } from "./write.ts";
+
+const NOTHING_MORE = { bytes: 0, entries: 0 };
 
 /** The files of one namespace. Reading needs no volume on disk. */
 export interface Volume {
@@ -20,7 +21,6 @@ export interface Volume {
   content(path: WorkspacePath): Promise<Content>;
   list(path: WorkspacePath, recursive: boolean, signal?: AbortSignal): Promise<Listing>;
   delete(path: WorkspacePath, announce: Announce): Promise<void>;
-  usage(): Promise<Usage>;
 }
 
 export interface VolumeParts {
@@ -29,7 +29,7 @@ export interface VolumeParts {
   readonly id: NamespaceId;
   readonly leases: Pick<Leases, "hold">;
   readonly limits: WriteLimits;
-  readonly quota: FileQuota;
+  readonly quota: Quota;
   readonly freshName: () => string;
 }
 
@@ -48,23 +48,18 @@ export function openVolume({ volumes, id, leases, limits, quota, freshName }: Vo
     reading(async (space) => openFile(space, path));
 
   return {
-    usage: async () => reading(usageOf),
     open,
 
     write: async (path, source, announce) =>
-      reading(async (space) => {
-        const count = async () => {
-          const { files, directories } = await usageOf(space);
-          return files + directories;
-        };
-        return await writeFile(space, path, source, {
+      reading(async (space) =>
+        writeFile(space, path, source, {
           limits,
           announce,
           freshName,
           changing,
-          within: async (newEntries, make) => quota.within(id, newEntries, count, make),
-        });
-      }),
+          within: async (more, make) => quota.within(id, more, make),
+        }),
+      ),
 
     async content(path) {
       const file = await open(path);
@@ -78,10 +73,10 @@ export function openVolume({ volumes, id, leases, limits, quota, freshName }: Vo
     list: async (path, recursive, signal) =>
       reading(async (space) => listDirectory(space, path, recursive, signal)),
 
-    async delete(path, announce) {
-      await remove(path, { freshName, announce, changing, purging: reading });
-      quota.stale(id);
-    },
+    delete: async (path, announce) =>
+      quota.within(id, NOTHING_MORE, async (room) =>
+        remove(path, { freshName, announce, changing, purging: reading, room }),
+      ),
   };
 }
 
@@ -91,7 +86,6 @@ export const noVolume: Volume = {
   open: async (path) => absent(path),
   content: async (path) => absent(path),
   delete: async (path) => absent(path),
-  usage: async () => ({ bytes: 0, files: 0, directories: 0 }),
   list: async (path) => (path.names.length > 0 ? absent(path) : { entries: [], truncated: false }),
 };
 

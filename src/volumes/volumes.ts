@@ -15,9 +15,12 @@ import { TENANT } from "./parents.ts";
 import { isEmpty, type Encryption } from "./encryption.ts";
 import { purge } from "./purge.ts";
 import { fileJudges } from "./fate.ts";
-import { createFileQuota } from "./quota.ts";
+import { createQuota } from "./quota.ts";
 import { openSpace, type Space } from "./space.ts";
 import type { WorkspacePath } from "./path.ts";
+import { usageOf, type Amount, type Count } from "./usage.ts";
+import type { UsageRows } from "./usage-rows.ts";
+import { createUsageTable } from "./usage-table.ts";
 import { noVolume, openVolume, type Volume } from "./volume.ts";
 import { checkWrite } from "./write.ts";
 
@@ -32,6 +35,7 @@ export interface VolumesParts {
   readonly dir: string;
   /** What is in force now. */
   readonly config: () => Pick<Config, "http" | "quota" | "exec">;
+  readonly usageRows: UsageRows;
   /** Whether a sandbox has the volume. */
   readonly inUse: (id: NamespaceId) => boolean;
   readonly encryption: Encryption;
@@ -41,11 +45,12 @@ export interface VolumesParts {
 export type Volumes = ReturnType<typeof createVolumes>;
 
 /** The namespaces' directories: `<dir>/<id>/live`, the tenant's, and `<dir>/<id>/tmp`, ours. */
-export function createVolumes({ dir, config, inUse, encryption, log }: VolumesParts) {
+export function createVolumes({ dir, config, usageRows, inUse, encryption, log }: VolumesParts) {
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   const volumes = new Descriptor(openSync(dir, OPEN_DIRECTORY | constants.O_NOFOLLOW | constants.O_CLOEXEC));
   const trash = ensureDirectory(volumes, TRASH, 0o700);
-  const quota = createFileQuota(() => config().quota.namespace_files);
+  const table = createUsageTable({ rows: usageRows, count });
+  const quota = createQuota({ table, limits: () => config().quota });
   const limits = () => ({
     maxBytes: config().http.max_upload_mb * MIB,
     diskFloorBytes: config().quota.disk_floor_mb * MIB,
@@ -55,6 +60,16 @@ export function createVolumes({ dir, config, inUse, encryption, log }: VolumesPa
   const mine = `${crypto.randomUUID()}-`;
   let made = 0;
   const freshName = () => `${mine}${made++}`;
+
+  /** Of one that was never written in there is nothing to open. */
+  async function count(id: NamespaceId, most?: Amount): Promise<Count> {
+    if (statusAt(volumes, id) === null) return { bytes: 0, files: 0, directories: 0, whole: true };
+    return await leases.hold(id, "read", async () => {
+      using space = openSpace(volumes, id);
+      if (space === null) throw new Error(`the volume of ${id} is gone`);
+      return await usageOf(space, most);
+    });
+  }
 
   async function ensure(id: NamespaceId): Promise<void> {
     using volume = ensureDirectory(volumes, id, 0o700);
@@ -81,7 +96,7 @@ export function createVolumes({ dir, config, inUse, encryption, log }: VolumesPa
 
     /** Its files are gone when this returns; a crash in between leaves nothing that a restart doesn't delete. */
     async remove(id: NamespaceId): Promise<void> {
-      quota.forget(id);
+      table.forget(id);
       leases.forget(id);
       // Its key is destroyed; now the kernel's is too. One that stays, with sandboxd away, goes with the next unheld.
       await encryption.lock(id).catch((error: unknown) => {
@@ -95,7 +110,7 @@ export function createVolumes({ dir, config, inUse, encryption, log }: VolumesPa
         throw error;
       }
       await syncFile(volumes.fd);
-      await purge(trash, fresh, freshName);
+      await purge(trash, fresh, { freshName });
     },
 
     /** What can be refused before the namespace is made and the body read: a path that is no file's, or its size. */
@@ -130,7 +145,12 @@ export function createVolumes({ dir, config, inUse, encryption, log }: VolumesPa
       return swept;
     },
 
+    /** What namespaces have, and may have. */
+    table,
+    quota,
+
     close(): void {
+      table.close();
       leases.stop();
       trash[Symbol.dispose]();
       volumes[Symbol.dispose]();
@@ -161,7 +181,7 @@ export function createVolumes({ dir, config, inUse, encryption, log }: VolumesPa
       for (const { name } of batch) {
         const text = Buffer.from(name).toString();
         if (text.startsWith(mine)) continue;
-        await purge(dir, text, freshName);
+        await purge(dir, text, { freshName });
         swept++;
       }
     }

@@ -1,19 +1,23 @@
 import { rename, unlink } from "node:fs/promises";
 import { makeAnnounced, type Announce } from "../audit/announce.ts";
 import { AppError } from "../errors.ts";
+import type { FileStatus } from "../kernel/directory.ts";
 import { constants, fchmodFd, fchownFd, openBeneath } from "../kernel/openat2.ts";
 import { statfs } from "../kernel/statfs.ts";
+import { checkFloor } from "./floor.ts";
 import { OPEN_DIRECTORY, openInside, placeOf, type Place } from "./beneath.ts";
 import { closeFile, syncFile, writeAt } from "./disk.ts";
 import { codeOf, fileFailure, notRegular } from "./failure.ts";
 import { ensureParents, missingParents, TENANT } from "./parents.ts";
 import type { WorkspacePath } from "./path.ts";
+import type { Room } from "./quota.ts";
 import type { Space } from "./space.ts";
+import { chargeOf, type Amount } from "./usage.ts";
 
 const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
 const FILE_MODE = 0o644;
 /** How often a large write looks whether the disk still has room. */
-const FLOOR_CHECK_BYTES = 8 * 1024 * 1024;
+const FLOOR_CHECK_BYTES = 1024 * 1024;
 /** Of a directory that is deleted again and again while a file is put into it. */
 const MAX_ATTEMPTS = 5;
 
@@ -45,8 +49,8 @@ export interface WriteOptions {
   readonly freshName: () => string;
   /** Runs what changes the workspace, with its directories as they are by then: a restore may have replaced them. */
   readonly changing: (work: (space: Space) => Promise<void>) => Promise<void>;
-  /** Runs what adds so many files and directories, or refuses it. */
-  readonly within: <T>(newEntries: number, make: () => Promise<T>) => Promise<T>;
+  /** Runs what adds so much, or refuses it. */
+  readonly within: <T>(more: Amount, make: (room: Room) => Promise<T>) => Promise<T>;
 }
 
 /**
@@ -62,8 +66,14 @@ export async function writeFile(
 ): Promise<Written> {
   checkWrite(path, source.sizeBytes ?? 0, options.limits);
   try {
-    const { mode, newEntries } = lookAhead(space, path);
-    return await options.within(newEntries, async () => writeThrough(space, path, source, mode, options));
+    const ahead = lookAhead(space, path);
+    const more = {
+      bytes: Math.max(0, (source.sizeBytes ?? 0) - ahead.replacedBytes),
+      entries: ahead.newEntries,
+    };
+    return await options.within(more, async (room) =>
+      writeThrough(space, path, source, { ...options, ...ahead, room }),
+    );
   } catch (error) {
     throw fileFailure(error, path);
   }
@@ -73,15 +83,14 @@ async function writeThrough(
   space: Space,
   path: WorkspacePath,
   source: WriteSource,
-  mode: number,
-  options: WriteOptions,
+  options: WriteOptions & Ahead & { readonly room: Room },
 ): Promise<Written> {
-  const { limits, freshName, changing } = options;
-  checkFloor(space, source.sizeBytes ?? 0, limits);
+  const { limits, freshName, mode, room, changing } = options;
+  checkFloor(statfs(space.tmp.fd), source.sizeBytes ?? 0, limits.diskFloorBytes);
   const fresh = freshName();
   const fd = openBeneath(space.tmp.fd, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
   try {
-    const { sizeBytes, sha256 } = await receive(space, fd, source, limits);
+    const { sizeBytes, sha256 } = await receive(space, fd, source, options);
     fchownFd(fd, TENANT, TENANT);
     // After the chown, which takes setuid and setgid away, and so does this.
     fchmodFd(fd, mode);
@@ -90,7 +99,8 @@ async function writeThrough(
     await makeAnnounced(announcing, data, async (happened) => {
       await Promise.all([syncFile(fd), announcing]);
       source.signal?.throwIfAborted();
-      await changing(async (now) => putInPlace(now, path, { fresh, freshName, happened }));
+      const placing = { fresh, freshName, sizeBytes, room, happened };
+      await changing(async (now) => putInPlace(now, path, placing));
     });
     return { path: path.text, sizeBytes, sha256 };
   } catch (error) {
@@ -109,16 +119,27 @@ export function checkWrite(path: WorkspacePath, sizeBytes: number, limits: Write
   checkSize(sizeBytes, limits);
 }
 
+interface Ahead {
+  readonly mode: number;
+  readonly newEntries: number;
+  readonly replacedBytes: number;
+}
+
 /** What can be refused before the body is read. */
-function lookAhead(space: Space, path: WorkspacePath): { mode: number; newEntries: number } {
+function lookAhead(space: Space, path: WorkspacePath): Ahead {
   const missing = missingParents(space, path);
-  if (missing > 0) return { mode: FILE_MODE, newEntries: missing + 1 };
+  if (missing > 0) return { mode: FILE_MODE, newEntries: missing + 1, replacedBytes: 0 };
   const dir = openInside(space.live, path.names.slice(0, -1).join("/"), OPEN_DIRECTORY);
   using place = placeOf(space.live, path.inner, dir);
   checkReplaceable(place, path);
   return place.status === null
-    ? { mode: FILE_MODE, newEntries: 1 }
-    : { mode: place.status.mode & 0o777, newEntries: 0 };
+    ? { mode: FILE_MODE, newEntries: 1, replacedBytes: 0 }
+    : { mode: place.status.mode & 0o777, newEntries: 0, replacedBytes: freedBytes(place.status) };
+}
+
+/** Another name of the same file keeps its bytes. */
+function freedBytes(status: FileStatus): number {
+  return status.links > 1n ? 0 : chargeOf(status);
 }
 
 function checkReplaceable(place: Place, path: WorkspacePath): void {
@@ -128,7 +149,12 @@ function checkReplaceable(place: Place, path: WorkspacePath): void {
   if (place.status?.kind === "other") throw notRegular(path);
 }
 
-async function receive(space: Space, fd: number, source: WriteSource, limits: WriteLimits) {
+async function receive(
+  space: Space,
+  fd: number,
+  source: WriteSource,
+  { limits, room, replacedBytes }: { limits: WriteLimits; room: Room; replacedBytes: number },
+) {
   const hash = new Bun.CryptoHasher("sha256");
   let size = 0;
   let nextCheck = FLOOR_CHECK_BYTES;
@@ -136,9 +162,10 @@ async function receive(space: Space, fd: number, source: WriteSource, limits: Wr
     source.signal?.throwIfAborted();
     checkSize(size + chunk.length, limits);
     if (size + chunk.length > nextCheck) {
-      checkFloor(space, chunk.length, limits);
+      checkFloor(statfs(space.tmp.fd), chunk.length, limits.diskFloorBytes);
       nextCheck += FLOOR_CHECK_BYTES;
     }
+    await room.reserve(size + chunk.length - replacedBytes);
     hash.update(chunk);
     await writeAt(fd, chunk, size);
     size += chunk.length;
@@ -152,18 +179,37 @@ async function receive(space: Space, fd: number, source: WriteSource, limits: Wr
   return { sizeBytes: size, sha256: hash.digest("hex") };
 }
 
+interface Placing {
+  readonly fresh: string;
+  readonly freshName: () => string;
+  readonly sizeBytes: number;
+  readonly room: Room;
+  readonly happened: () => void;
+}
+
 async function putInPlace(
   space: Space,
   path: WorkspacePath,
-  { fresh, freshName, happened }: { fresh: string; freshName: () => string; happened: () => void },
+  { fresh, freshName, sizeBytes, room, happened }: Placing,
 ): Promise<void> {
+  const made = () => room.add({ directories: 1 });
   for (let attempt = 1; ; attempt++) {
-    const { dir, grown } = ensureParents(space, path, freshName);
+    const { dir, grown } = ensureParents(space, path, { freshName, made });
     try {
-      using place = placeOf(space.live, path.inner, dir);
-      checkReplaceable(place, path);
-      await rename(space.tmp.entry(fresh), place.dir.entry(place.name));
-      happened();
+      using place = await room.inTurn(async () => {
+        const found = placeOf(space.live, path.inner, dir);
+        try {
+          checkReplaceable(found, path);
+          await rename(space.tmp.entry(fresh), found.dir.entry(found.name));
+        } catch (error) {
+          found[Symbol.dispose]();
+          throw error;
+        }
+        happened();
+        const before = found.status === null ? { files: 1, bytes: 0 } : { bytes: -freedBytes(found.status) };
+        room.add({ ...before, bytes: sizeBytes + before.bytes });
+        return found;
+      });
       // The new names are on the disk too before anybody is told of them.
       await Promise.all([place.dir, ...grown].map(async ({ fd }) => syncFile(fd)));
       return;
@@ -178,12 +224,6 @@ async function putInPlace(
 function checkSize(size: number, limits: WriteLimits): void {
   if (size <= limits.maxBytes) return;
   throw new AppError("too_large", `A file may have at most ${limits.maxBytes} bytes here.`);
-}
-
-function checkFloor(space: Space, more: number, limits: WriteLimits): void {
-  if (limits.diskFloorBytes === 0 || statfs(space.tmp.fd).availableBytes - more >= limits.diskFloorBytes)
-    return;
-  throw new AppError("no_space", "The disk is nearly full; delete something and try again.");
 }
 
 function ignoreAbsence(error: unknown): void {

@@ -28,6 +28,10 @@ test("a new database has the tables as drizzle sees them, is well, and is its ow
     lastUsedAt: 3,
     deletingAt: null,
     wrappedKey: Buffer.of(1, 2, 3),
+    usageBytes: 5,
+    usageFiles: 6,
+    usageDirectories: 7,
+    usageAt: null,
   };
   const key = {
     id: keyId.make(),

@@ -173,7 +173,7 @@ test("what is neither file nor directory is refused at once, and can be deleted"
 test("a file with a second name keeps that one when it is replaced", async () => {
   await fixture.volume.write(parsePath("a"), bytes("old"));
   linkSync(join(fixture.live, "a"), join(fixture.live, "b"));
-  expect((await fixture.volume.usage()).bytes).toBe(3);
+  expect((await fixture.usage()).bytes).toBe(3);
   await fixture.volume.write(parsePath("a"), bytes("new!"));
   expect([await read("a"), await read("b")]).toEqual(["new!", "old"]);
 });
@@ -282,7 +282,7 @@ for i in range(6000):
 `;
   expect(Bun.spawnSync(["python3", "-c", script, fixture.live]).exitCode).toBe(0);
   expect((await fixture.volume.list(parsePath(""), true)).truncated).toBe(true);
-  expect((await fixture.volume.usage()).directories).toBe(257);
+  expect((await fixture.usage()).directories).toBe(257);
   await fixture.volume.delete(parsePath("deep"));
   expect(readdirSync(fixture.live)).toEqual([]);
   expect(readdirSync(fixture.tmp)).toEqual([]);
@@ -331,7 +331,7 @@ test("names that are not UTF-8 are counted and deleted", async () => {
   const odd = Buffer.concat([Buffer.from(`${join(fixture.live, "d")}/`), Buffer.from([0xff, 0xfe])]);
   mkdirSync(odd);
   writeFileSync(Buffer.concat([odd, Buffer.from("/"), Buffer.from([0x80])]), "12345");
-  expect(await fixture.volume.usage()).toEqual({ bytes: 5, files: 1, directories: 2 });
+  expect(await fixture.usage()).toEqual({ bytes: 5, files: 1, directories: 2 });
   expect((await fixture.volume.list(parsePath(""), true)).entries).toHaveLength(3);
   await fixture.volume.delete(parsePath("d"));
   expect(readdirSync(fixture.live)).toEqual([]);

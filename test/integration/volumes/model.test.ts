@@ -139,6 +139,7 @@ test("a thousand random calls do what they do to a map", async () => {
     if (step % 50 === 0) expect(await list(volume)).toEqual(modelList(root, ""));
   }
   expect(await list(volume)).toEqual(modelList(root, ""));
+  expect(await fixture.known()).toEqual(await fixture.usage());
   expect(openDescriptors()).toBe(before);
   expect(
     await Array.fromAsync(new Bun.Glob("*").scan({ cwd: fixture.tmp, onlyFiles: false, dot: true })),

@@ -26,7 +26,7 @@ import { createVolumes } from "../../../src/volumes/volumes.ts";
 import { makeDisk } from "../../fixtures/encrypted-disk.ts";
 import { openDescriptors } from "../../fixtures/scratch.ts";
 import { ensureUsers } from "../../fixtures/users.ts";
-import { quietly } from "../../fixtures/volumes.ts";
+import { alone, quietly } from "../../fixtures/volumes.ts";
 
 ensureUsers();
 const disk = makeDisk({ size: "256M" });
@@ -60,9 +60,9 @@ function start(at = { on: disk.path, keys: new Map<NamespaceId, Uint8Array>() })
   const config = configSchema.parse({ quota: { disk_floor_mb: 0 }, exec: { idle_s: 1 } });
   const warnings: unknown[] = [];
   const volumes = createVolumes({
+    ...alone,
     dir: instance.api.volumes,
     config: () => config,
-    inUse: () => false,
     encryption: createEncryption({ sandboxd: { call } as never, keyOf }),
     log: { warn: (...all) => void warnings.push(all) },
   });

@@ -4,7 +4,7 @@ import { sandboxId } from "../../../src/ids.ts";
 import { instanceLayout } from "../../../src/instance.ts";
 import { sandboxIdInName, sandboxNames } from "../../../src/sandboxd/names.ts";
 import { mountPointsBelow } from "../../../src/sandboxd/slot.ts";
-import { processLimit, sandboxSpec } from "../../../src/sandboxd/spec.ts";
+import { largestFileMb, processLimit, sandboxSpec } from "../../../src/sandboxd/spec.ts";
 
 const instance = instanceLayout("/data", "abcd");
 
@@ -22,8 +22,7 @@ test("every name of a sandbox leads back to it, and no other name does", () => {
 
 test("nothing of the host is in a sandbox but the image and the slot", () => {
   const names = sandboxNames(instance, sandboxId.make());
-  const { exec } = configSchema.parse({});
-  const spec = sandboxSpec(names, "/lib/rootfs.erofs", exec);
+  const spec = sandboxSpec(names, "/lib/rootfs.erofs", configSchema.parse({}));
   expect(spec.mounts.map(({ source }) => source)).toEqual(["proc", names.slot]);
   expect(spec.root.readonly).toBe(true);
   expect(spec.process.noNewPrivileges).toBe(true);
@@ -32,6 +31,15 @@ test("nothing of the host is in a sandbox but the image and the slot", () => {
   for (const cap of ["CAP_DAC_OVERRIDE", "CAP_NET_ADMIN", "CAP_SYS_PTRACE", "CAP_MKNOD", "CAP_CHOWN"]) {
     expect(bounding).not.toContain(cap);
   }
+});
+
+test("no file is larger than all that its namespace may have, and /tmp keeps its size", () => {
+  const largest = (config: Record<string, unknown>) => largestFileMb(configSchema.parse(config));
+  expect(largest({})).toBe(4096);
+  expect(largest({ exec: { file_mb: 100 }, quota: { namespace_mb: 1000 } })).toBe(100);
+  expect(largest({ quota: { namespace_mb: 1000, workspace_mb: 3000 } })).toBe(1000);
+  expect(largest({ quota: { workspace_mb: 500 } })).toBe(500);
+  expect(largest({ quota: { namespace_mb: 1 } })).toBe(256);
 });
 
 test("a command's process limit bites before the sandbox's, also with the smallest configuration", () => {

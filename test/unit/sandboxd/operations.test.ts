@@ -14,6 +14,7 @@ const answerOf = async (line: string, handlers: Partial<Handlers> = {}, busy = f
     unlockVolume: unasked,
     lockVolume: unasked,
     unlockedVolumes: unasked,
+    writers: unasked,
     status: unasked,
     doctor: unasked,
     ...handlers,

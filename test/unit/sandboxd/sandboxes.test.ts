@@ -41,6 +41,7 @@ function fakeHost(random: () => number = () => 1, limit = 100) {
       sometimes(0.05, "busy");
     },
     memoryBytes: () => 1,
+    dirtyBytes: () => 0,
   };
   const oomed = new Set<SandboxId>();
 
