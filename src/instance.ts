@@ -20,6 +20,8 @@ export interface Instance {
   /** uid cofferdam, 0700. */
   readonly api: {
     readonly dir: string;
+    /** The appliance's own files, under a key of their own where the file system encrypts: src/state.ts. */
+    readonly state: string;
     readonly database: string;
     readonly volumes: string;
     readonly tmp: string;
@@ -68,7 +70,8 @@ export function instanceLayout(data: string, inst: string): Instance {
     keyringFile: join(data, "keyring"),
     api: {
       dir: api,
-      database: join(api, "cofferdam.db"),
+      state: join(api, "state"),
+      database: join(api, "state", "cofferdam.db"),
       volumes: join(api, "volumes"),
       tmp: join(api, "tmp"),
     },

@@ -15,11 +15,11 @@ export function createSecrets(secret: Uint8Array) {
   const text = new TextEncoder();
   const keys = new Map<string, Uint8Array>();
 
-  /** 32 bytes of its own for each purpose (HKDF-SHA256). */
-  function derive(purpose: string): Uint8Array {
+  /** A key of its own for each purpose (HKDF-SHA256). */
+  function derive(purpose: string, bytes = KEY_BYTES): Uint8Array {
     const known = keys.get(purpose);
-    if (known !== undefined) return known;
-    const key = hkdf(sha256, secret, undefined, text.encode(`cofferdam ${purpose}`), KEY_BYTES);
+    if (known?.length === bytes) return known;
+    const key = hkdf(sha256, secret, undefined, text.encode(`cofferdam ${purpose}`), bytes);
     keys.set(purpose, key);
     return key;
   }

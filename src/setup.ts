@@ -12,11 +12,12 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { AppError } from "./errors.ts";
 import { openInstance, type Instance } from "./instance.ts";
 import { TEMPORARY, writeOnce } from "./kernel/durable.ts";
 import { roleUser, type User } from "./kernel/users.ts";
+import { ensureState } from "./state.ts";
 import { checkMasterKey, keyringText, newSecret } from "./keyring.ts";
 
 const ROOT: User = { uid: 0, gid: 0 };
@@ -42,6 +43,7 @@ export function createInstance(data: string, masterKey: GivenKey = null): Instan
   const instance = openInstance(dir);
   makeKeys(instance, masterKey, api.gid);
   ensureDirectory(instance.api.dir, api, 0o700);
+  ensureState(instance);
   ensureDirectory(instance.gateway.dir, gateway, 0o700);
   return instance;
 }
@@ -49,7 +51,9 @@ export function createInstance(data: string, masterKey: GivenKey = null): Instan
 /** The master key and what it wraps. Only a new instance gets new ones. */
 function makeKeys(instance: Instance, given: GivenKey, gid: number): void {
   const { masterKeyFile, keyringFile, api } = instance;
-  const isOld = existsSync(api.database) || existsSync(keyringFile);
+  const isOld = [keyringFile, api.database, join(api.dir, basename(api.database))].some((path) =>
+    existsSync(path),
+  );
   if (given === "elsewhere" && existsSync(keyringFile)) return;
   const kept = given instanceof Uint8Array;
   if (!kept && isOld && !existsSync(masterKeyFile)) {

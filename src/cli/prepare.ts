@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { defineCommand } from "citty";
 import { credential } from "../config/credential.ts";
 import { environment } from "../config/environment.ts";
@@ -6,7 +6,9 @@ import { listeningOf, type Listening } from "../config/listen.ts";
 import { loadConfig } from "../config/load.ts";
 import { AppError } from "../errors.ts";
 import { createInstance, ensureRunDirectories, publishConfig } from "../setup.ts";
-import type { Instance } from "../instance.ts";
+import { openInstance, type Instance } from "../instance.ts";
+import { openKeyring } from "../keyring.ts";
+import { closeState, openState } from "../state.ts";
 import { publishPair, refreshPair } from "../tls/publish.ts";
 import { dataArgument } from "./arguments.ts";
 import { strict } from "./strict.ts";
@@ -21,17 +23,26 @@ export const prepare = defineCommand({
   args: {
     ...dataArgument,
     certificate: { type: "boolean", description: "Publish the certificate as well, for api" },
+    unlock: { type: "boolean", description: "Unlock the appliance's own files as well, before api starts" },
+    lock: { type: "boolean", description: "Only lock those again, once api has ended" },
   },
   async run({ args }) {
     if (process.getuid?.() !== 0) throw new AppError("forbidden", "prepare has to be run by root; use sudo.");
+    if (args.lock === true) return closeState(openInstance(args.data));
     // Where the key is given to api alone, sandboxd's start can't say whether it is missing.
     const elsewhere = args.certificate === true ? null : "elsewhere";
-    const instance = createInstance(args.data, credential("master.key", environment()) ?? elsewhere);
+    const given = credential("master.key", environment());
+    const instance = createInstance(args.data, given ?? elsewhere);
     ensureRunDirectories(instance);
     publishConfig(instance, existsSync(instance.configFile) ? instance.configFile : null);
     if (args.certificate === true) await publishCertificate(instance);
+    if (args.unlock === true) await openState(instance, secretOf(instance, given));
   },
 });
+
+function secretOf({ keyringFile, masterKeyFile }: Instance, given: Uint8Array | null): Uint8Array {
+  return openKeyring(keyringFile, given ?? readFileSync(masterKeyFile)).secret;
+}
 
 /** What is wrong, in the configuration or the files, api finds published and says itself: it decides what to do. */
 async function publishCertificate(instance: Instance): Promise<void> {

@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { defineCommand } from "citty";
 import { environment } from "../config/environment.ts";
@@ -7,9 +7,11 @@ import { loadConfig } from "../config/load.ts";
 import { AppError } from "../errors.ts";
 import { openLogFile } from "../kernel/log-file.ts";
 import { openStderr } from "../kernel/stderr.ts";
+import { openKeyring } from "../keyring.ts";
 import { lockInstance } from "../lock.ts";
 import { createLog } from "../log.ts";
 import { createInstance, ensureRunDirectories, publishConfig } from "../setup.ts";
+import { closeState, openState } from "../state.ts";
 import { ensureFirstKeys, keepKeys } from "../supervisor/firstkeys.ts";
 import { startSupervisor } from "../supervisor/supervisor.ts";
 import { dataArgument, libraryArgument, libraryOf } from "./arguments.ts";
@@ -80,6 +82,7 @@ export const serve = defineCommand({
       return config;
     };
     const config = await readConfig();
+    await openState(instance, openKeyring(instance.keyringFile, readFileSync(instance.masterKeyFile)).secret);
 
     const ready = { api: Promise.withResolvers<string>(), gateway: Promise.withResolvers<string>() };
     const supervisor = startSupervisor({
@@ -135,6 +138,7 @@ export const serve = defineCommand({
     unfollow();
     await supervisor.stop();
     await sandboxd.then((running) => running.stop("end")).catch(() => {});
+    await closeState(instance).catch((error: unknown) => log.error("own files stay unlocked", { error }));
     stderr.flush();
     if (failed) terminal.error(why);
     process.exit(failed ? 1 : 0);

@@ -33,7 +33,7 @@ export function createChanges() {
      * once. What it has found, for the report.
      */
     async compare(data: string) {
-      const db = await openCopy(join(data, "api/cofferdam.db"));
+      const db = await openCopy(join(data, "api/state/cofferdam.db"));
       const events = await allEvents(db).finally(() => db.close());
       const found = new Map<string, WireEvent[]>();
       for (const event of events) {

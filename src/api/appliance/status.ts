@@ -101,7 +101,7 @@ async function databaseCheck(db: Pick<Database, "faults">): Promise<Check> {
     name: "database",
     status: "fail",
     detail: faults.join("; "),
-    fix: "Stop the appliance and restore api/cofferdam.db from a backup.",
+    fix: "Stop the appliance and restore api/state/cofferdam.db from a backup.",
   };
 }
 

@@ -39,7 +39,8 @@ const call = (path: string, init: RequestInit = {}) =>
   });
 
 beforeAll(async () => {
-  for (const dir of [instance.api.dir, dirname(instance.sockets.admin)]) mkdirSync(dir, { recursive: true });
+  for (const dir of [instance.api.state, dirname(instance.sockets.admin)])
+    mkdirSync(dir, { recursive: true });
   api = await start();
   keys = (await admin("/admin/setup", "POST")) as Record<string, string>;
   await admin("/admin/setup/confirm", "POST");

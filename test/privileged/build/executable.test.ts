@@ -88,7 +88,7 @@ test("opens its database: libSQL's native part is inside", async () => {
     api.kill("SIGTERM");
     await api.exited;
   }
-  const database = createClient({ url: `file:${join(root, "data/api/cofferdam.db")}` });
+  const database = createClient({ url: `file:${join(root, "data/api/state/cofferdam.db")}` });
   const { rows } = await database.execute(
     "select count(*) as tables from sqlite_master where type = 'table'",
   );
