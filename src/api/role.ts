@@ -120,6 +120,7 @@ export async function startApi(parts: ApiRoleParts) {
     connections,
     log,
     leases: volumes.leases,
+    mirror: volumes.mirror,
     growth,
     meter,
   });

@@ -4,6 +4,7 @@ import type { NamespaceId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import { MAX_COMMAND_BYTES, MAX_STDIN_BYTES } from "../protocol/frames.ts";
 import type { Growth, Stop, Watched } from "../volumes/growth.ts";
+import { unmirrored, type Mirror } from "../remote/mirror.ts";
 import type { Leases } from "../volumes/leases.ts";
 import { createAdmission, hungUp } from "./admission.ts";
 import type { Connections } from "./connections.ts";
@@ -80,6 +81,8 @@ interface Options {
   readonly leases?: Pick<Leases, "acquire">;
   /** Stops commands that write more than there is room for. */
   readonly growth?: Growth;
+  /** Has what a command changed before its caller is answered. */
+  readonly mirror?: Pick<Mirror, "running">;
   readonly meter?: ExecMeter;
 }
 
@@ -88,6 +91,7 @@ const MAX_WAIT_MS = 10_000;
 
 export function createExec(options: Options): Exec {
   const { sandboxd, connections, log, leases = unleased, growth = unwatched, meter = unmetered } = options;
+  const { mirror = unmirrored } = options;
   let limits = options.config.exec;
   const admission = createAdmission(() => ({
     concurrency: limits.concurrency,
@@ -160,6 +164,30 @@ export function createExec(options: Options): Exec {
     }
   }
 
+  /** While its volume is open. */
+  async function commandOf(request: ExecRequest): Promise<ExecResult> {
+    const { namespace, command, stdin, signal, onEnd } = request;
+    const watched = await growth.begin(namespace);
+    try {
+      const lease = await startable(request);
+      try {
+        const running = lease.session.run({
+          command,
+          stdin,
+          outputCap: limits.output_mb * 1024 * 1024,
+        });
+        const result = await finish(running, { timeoutS: limits.timeout_s, signal, onEnd, watched });
+        const code = result.exitCode === 0 ? "zero" : "nonzero";
+        meter.ended(result.oom ? "out_of_memory" : code, result.durationMs / 1000);
+        return result;
+      } finally {
+        lease.release();
+      }
+    } finally {
+      await watched.end();
+    }
+  }
+
   function check({ command, stdin }: Pick<ExecRequest, "command" | "stdin">): void {
     const maxCommandBytes = Math.min(limits.command_kb * 1024, MAX_COMMAND_BYTES);
     if (command.includes("\0")) throw new AppError("bad_input", "A command cannot hold a NUL character.");
@@ -198,29 +226,11 @@ export function createExec(options: Options): Exec {
 
     async exec(request) {
       check(request);
-      const { namespace, command, stdin, signal, onEnd } = request;
+      const { namespace, signal } = request;
       try {
         const release = await leases.acquire(namespace, "read");
         try {
-          const watched = await growth.begin(namespace);
-          try {
-            const lease = await startable(request);
-            try {
-              const running = lease.session.run({
-                command,
-                stdin,
-                outputCap: limits.output_mb * 1024 * 1024,
-              });
-              const result = await finish(running, { timeoutS: limits.timeout_s, signal, onEnd, watched });
-              const code = result.exitCode === 0 ? "zero" : "nonzero";
-              meter.ended(result.oom ? "out_of_memory" : code, result.durationMs / 1000);
-              return result;
-            } finally {
-              lease.release();
-            }
-          } finally {
-            await watched.end();
-          }
+          return await mirror.running(namespace, async () => commandOf(request));
         } finally {
           release();
         }

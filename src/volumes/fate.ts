@@ -27,9 +27,13 @@ const announcedRemoval = z.object({
   changed_ns: z.string(),
 });
 
-/** What became of writes and deletions, by what they have left on the disk. Before anything else changes it. */
+/**
+ * What became of writes and deletions, by what they have left on the disk. Before anything else changes it. Where the
+ * disk is not the truth, in S3 mode, it tells only of what was never made.
+ */
 export function fileJudges(
   within: <T>(id: NamespaceId, look: (space: Space | null) => Promise<T>) => Promise<T>,
+  isTruth = true,
 ): Record<string, Judge> {
   const budget = { bytes: MAX_HASHED_BYTES };
 
@@ -38,12 +42,12 @@ export function fileJudges(
     data: EventData,
     find: (space: Space) => Promise<Fate>,
   ): Promise<{ fate: Fate; data: EventData }> {
-    return within(id, async (space) =>
+    return within(id, async (space) => {
       // Deleted with all that would have told.
-      space === null
-        ? { fate: "unknown", data: { ...data, namespace_deleted: true } }
-        : { fate: await find(space), data },
-    );
+      if (space === null && isTruth) return { fate: "unknown", data: { ...data, namespace_deleted: true } };
+      const fate = space === null ? "unknown" : await find(space);
+      return { fate: fate === "made" && !isTruth ? "unknown" : fate, data };
+    });
   }
 
   return {

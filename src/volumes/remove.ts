@@ -2,6 +2,7 @@ import { rename, unlink } from "node:fs/promises";
 import { makeAnnounced, type Announce } from "../audit/announce.ts";
 import { statAt, type FileStatus } from "../kernel/directory.ts";
 import { AppError } from "../errors.ts";
+import type { Mirrored } from "../remote/mirror.ts";
 import { OPEN_DIRECTORY, openInside } from "./beneath.ts";
 import { syncFile } from "./disk.ts";
 import { fileFailure } from "./failure.ts";
@@ -21,6 +22,7 @@ export interface RemoveOptions {
   /** Runs what only has to do with tmp. */
   readonly purging: (work: (space: Space) => Promise<void>) => Promise<void>;
   readonly room: Room;
+  readonly mirror: Mirrored;
 }
 
 /**
@@ -51,7 +53,12 @@ async function moveAway(
     fresh,
     announce,
     room,
-  }: Pick<RemoveOptions, "announce" | "room"> & { path: WorkspacePath; name: string; fresh: string },
+    mirror,
+  }: Pick<RemoveOptions, "announce" | "room" | "mirror"> & {
+    path: WorkspacePath;
+    name: string;
+    fresh: string;
+  },
 ): Promise<void> {
   using dir = openInside(space.live, path.names.slice(0, -1).join("/"), OPEN_DIRECTORY);
   const { kind, inode, changedNs } = statAt(dir.fd, name);
@@ -71,7 +78,8 @@ async function moveAway(
     });
     happened();
     if (!moves) room.add({ files: -1 });
-    await syncFile(dir.fd);
+    const mirroring = kind === "directory" ? mirror.commit() : mirror.changed(dir.fd, name, null);
+    await Promise.all([mirroring, syncFile(dir.fd)]);
   });
 }
 

@@ -1,6 +1,7 @@
 import type { Announce } from "../audit/announce.ts";
 import type { NamespaceId } from "../ids.ts";
 import { AppError } from "../errors.ts";
+import { mirrored, type Mirror } from "../remote/mirror.ts";
 import { previewOf, type Content } from "./content.ts";
 import type { Descriptor } from "./descriptor.ts";
 import type { LeaseMode, Leases } from "./leases.ts";
@@ -31,9 +32,13 @@ export interface VolumeParts {
   readonly limits: WriteLimits;
   readonly quota: Quota;
   readonly freshName: () => string;
+  readonly mirror: Mirror;
 }
 
-export function openVolume({ volumes, id, leases, limits, quota, freshName }: VolumeParts): Volume {
+export function openVolume(parts: VolumeParts): Volume {
+  const { volumes, id, leases, limits, quota, freshName } = parts;
+  const mirror = mirrored(parts.mirror, id);
+
   async function within<T>(mode: LeaseMode, work: (space: Space) => Promise<T>): Promise<T> {
     return leases.hold(id, mode, async () => {
       using space = openSpace(volumes, id);
@@ -44,20 +49,43 @@ export function openVolume({ volumes, id, leases, limits, quota, freshName }: Vo
   }
   const reading = async <T>(work: (space: Space) => Promise<T>): Promise<T> => within("read", work);
   const changing = async (work: (space: Space) => Promise<void>): Promise<void> => within("write", work);
-  const open = async (path: WorkspacePath): Promise<OpenFile> =>
-    reading(async (space) => openFile(space, path));
+
+  /** A refusal says something of the files: it holds only while they are still this host's. */
+  async function refusable<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof AppError) || error.code !== "unavailable") await mirror.confirm();
+      throw error;
+    }
+  }
+
+  async function open(path: WorkspacePath): Promise<OpenFile> {
+    const file = await refusable(async () => reading(async (space) => openFile(space, path)));
+    try {
+      await mirror.confirm();
+      return file;
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
 
   return {
     open,
 
     write: async (path, source, announce) =>
-      reading(async (space) =>
-        writeFile(space, path, source, {
-          limits,
-          announce,
-          freshName,
-          changing,
-          within: async (more, make) => quota.within(id, more, make),
+      refusable(async () =>
+        reading(async (space) => {
+          await mirror.ready();
+          return await writeFile(space, path, source, {
+            limits,
+            announce,
+            freshName,
+            changing,
+            within: async (more, make) => quota.within(id, more, make),
+            mirror,
+          });
         }),
       ),
 
@@ -70,12 +98,24 @@ export function openVolume({ volumes, id, leases, limits, quota, freshName }: Vo
       }
     },
 
-    list: async (path, recursive, signal) =>
-      reading(async (space) => listDirectory(space, path, recursive, signal)),
+    async list(path, recursive, signal) {
+      const listing = await refusable(async () =>
+        reading(async (space) => listDirectory(space, path, recursive, signal)),
+      );
+      await mirror.confirm();
+      return listing;
+    },
 
     delete: async (path, announce) =>
-      quota.within(id, NOTHING_MORE, async (room) =>
-        remove(path, { freshName, announce, changing, purging: reading, room }),
+      refusable(async () =>
+        quota.within(id, NOTHING_MORE, async (room) => {
+          const readied = async (work: (space: Space) => Promise<void>) =>
+            changing(async (space) => {
+              await mirror.ready();
+              await work(space);
+            });
+          await remove(path, { freshName, announce, changing: readied, purging: reading, room, mirror });
+        }),
       ),
   };
 }

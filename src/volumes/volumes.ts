@@ -5,12 +5,13 @@ import type { Config } from "../config/schema.ts";
 import { namespaceId, type NamespaceId } from "../ids.ts";
 import { readDirectory, statAt, statFd } from "../kernel/directory.ts";
 import type { Log } from "../log.ts";
-import { constants, fchmodFd, fchownFd, mkdirAt, openBeneath } from "../kernel/openat2.ts";
+import { constants, fchmodFd, fchownFd, mkdirAt, openBeneath, renameAt } from "../kernel/openat2.ts";
+import { unmirrored, type Mirror } from "../remote/mirror.ts";
 import { OPEN_DIRECTORY, statusAt } from "./beneath.ts";
 import { Descriptor } from "./descriptor.ts";
 import { syncFile } from "./disk.ts";
 import { codeOf } from "./failure.ts";
-import { createLeases } from "./leases.ts";
+import { createLeases, type Opener } from "./leases.ts";
 import { TENANT } from "./parents.ts";
 import { isEmpty, type Encryption } from "./encryption.ts";
 import { purge } from "./purge.ts";
@@ -40,12 +41,26 @@ export interface VolumesParts {
   readonly inUse: (id: NamespaceId) => boolean;
   readonly encryption: Encryption;
   readonly log: Pick<Log, "warn">;
+  /** In S3 mode: what has the files besides, and puts them on the disk when they are opened. */
+  readonly mirrorOf?: ((disk: Disk) => Mirror & Opener) | undefined;
+}
+
+/** What is on the disk of namespaces that are not open yet, or no more. */
+export interface Disk {
+  space(id: NamespaceId): Space | null;
+  /** Makes names in tmp that no sweep takes for another process's. */
+  readonly freshName: () => string;
+  /** Puts the directory `name` of tmp in the place of `live`, which gets its name, in one step. */
+  exchange(id: NamespaceId, name: string): void;
+  /** The next lease opens the volume anew, whoever has one now. */
+  forget(id: NamespaceId): void;
 }
 
 export type Volumes = ReturnType<typeof createVolumes>;
 
 /** The namespaces' directories: `<dir>/<id>/live`, the tenant's, and `<dir>/<id>/tmp`, ours. */
-export function createVolumes({ dir, config, usageRows, inUse, encryption, log }: VolumesParts) {
+export function createVolumes(parts: VolumesParts) {
+  const { dir, config, usageRows, inUse, encryption, log } = parts;
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   const volumes = new Descriptor(openSync(dir, OPEN_DIRECTORY | constants.O_NOFOLLOW | constants.O_CLOEXEC));
   const trash = ensureDirectory(volumes, TRASH, 0o700);
@@ -83,8 +98,29 @@ export function createVolumes({ dir, config, usageRows, inUse, encryption, log }
     await Promise.all([tmp, volume, volumes].map(async ({ fd }) => syncFile(fd)));
   }
 
+  const disk: Disk = {
+    space: (id) => openSpace(volumes, id),
+    freshName,
+    exchange(id, name) {
+      using volume = new Descriptor(openBeneath(volumes.fd, id, OPEN_DIRECTORY | constants.O_NOFOLLOW));
+      using tmp = new Descriptor(openBeneath(volume.fd, "tmp", OPEN_DIRECTORY | constants.O_NOFOLLOW));
+      renameAt(tmp.fd, name, volume.fd, "live", constants.RENAME_EXCHANGE);
+    },
+    forget: (id) => leases.forget(id),
+  };
+  const mirror = parts.mirrorOf?.(disk);
+
   const leases = createLeases({
-    opener: { open: ensure, close: async (id) => encryption.lock(id) },
+    opener: {
+      async open(id) {
+        await ensure(id);
+        await mirror?.open(id);
+      },
+      async close(id) {
+        await mirror?.close(id);
+        await encryption.lock(id);
+      },
+    },
     idleMs: () => config().exec.idle_s * 1000,
     inUse,
     log,
@@ -121,11 +157,12 @@ export function createVolumes({ dir, config, usageRows, inUse, encryption, log }
     /** `id` is null for a namespace that does not exist: it reads as empty. */
     open(id: NamespaceId | null): Volume {
       if (id === null) return noVolume;
-      return openVolume({ volumes, id, leases, limits: limits(), quota, freshName });
+      const parts = { volumes, id, leases, limits: limits(), quota, freshName };
+      return openVolume({ ...parts, mirror: mirror ?? unmirrored });
     },
 
     /** For the start after a crash: to be asked before `sweep`, which takes away what tells. */
-    judges: () => fileJudges(async (id, look) => settling(id, look)),
+    judges: () => fileJudges(async (id, look) => settling(id, look), mirror === undefined),
 
     /** Deletes what uploads and deletions that a crash cut short have left. Calls may go on meanwhile. */
     async sweep(): Promise<number> {
@@ -136,7 +173,7 @@ export function createVolumes({ dir, config, usageRows, inUse, encryption, log }
           const id = namespaceId.schema.safeParse(Buffer.from(name).toString());
           if (!id.success) continue;
           if (!mayBeUnfinished(volumes, id.data)) continue;
-          swept += await leases.hold(id.data, "read", async () => {
+          swept += await holdOnDisk(id.data, async () => {
             using space = openSpace(volumes, id.data);
             return space === null ? 0 : await sweepDirectory(space.tmp);
           });
@@ -144,6 +181,8 @@ export function createVolumes({ dir, config, usageRows, inUse, encryption, log }
       }
       return swept;
     },
+
+    mirror: mirror ?? unmirrored,
 
     /** What namespaces have, and may have. */
     table,
@@ -157,12 +196,19 @@ export function createVolumes({ dir, config, usageRows, inUse, encryption, log }
     },
   };
 
+  /** For what has to do with this disk alone: in S3 mode a start must not take a namespace from another host. */
+  async function holdOnDisk<T>(id: NamespaceId, work: () => Promise<T>): Promise<T> {
+    if (mirror === undefined) return await leases.hold(id, "read", work);
+    await ensure(id);
+    return await work();
+  }
+
   /** What a start finds of a namespace; null when it was deleted. At a host's start sandboxd may be a moment behind. */
   async function settling<T>(id: NamespaceId, look: (space: Space | null) => Promise<T>): Promise<T> {
     for (const deadline = Date.now() + SETTLE_PATIENCE_MS; ; await Bun.sleep(SETTLE_PAUSE_MS)) {
       if (statusAt(volumes, id) === null) return await look(null);
       try {
-        return await leases.hold(id, "read", async () => {
+        return await holdOnDisk(id, async () => {
           using space = openSpace(volumes, id);
           return await look(space);
         });

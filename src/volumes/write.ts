@@ -4,6 +4,7 @@ import { AppError } from "../errors.ts";
 import type { FileStatus } from "../kernel/directory.ts";
 import { constants, fchmodFd, fchownFd, openBeneath } from "../kernel/openat2.ts";
 import { statfs } from "../kernel/statfs.ts";
+import type { Kept, Mirrored } from "../remote/mirror.ts";
 import { checkFloor } from "./floor.ts";
 import { OPEN_DIRECTORY, openInside, placeOf, type Place } from "./beneath.ts";
 import { closeFile, syncFile, writeAt } from "./disk.ts";
@@ -51,6 +52,7 @@ export interface WriteOptions {
   readonly changing: (work: (space: Space) => Promise<void>) => Promise<void>;
   /** Runs what adds so much, or refuses it. */
   readonly within: <T>(more: Amount, make: (room: Room) => Promise<T>) => Promise<T>;
+  readonly mirror: Mirrored;
 }
 
 /**
@@ -85,7 +87,7 @@ async function writeThrough(
   source: WriteSource,
   options: WriteOptions & Ahead & { readonly room: Room },
 ): Promise<Written> {
-  const { limits, freshName, mode, room, changing } = options;
+  const { limits, freshName, mode, room, changing, mirror } = options;
   checkFloor(statfs(space.tmp.fd), source.sizeBytes ?? 0, limits.diskFloorBytes);
   const fresh = freshName();
   const fd = openBeneath(space.tmp.fd, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
@@ -96,12 +98,14 @@ async function writeThrough(
     fchmodFd(fd, mode);
     const data = { path: path.text, size_bytes: sizeBytes, sha256 };
     const announcing = options.announce({ ...data, temporary: fresh });
-    await makeAnnounced(announcing, data, async (happened) => {
-      await Promise.all([syncFile(fd), announcing]);
-      source.signal?.throwIfAborted();
-      const placing = { fresh, freshName, sizeBytes, room, happened };
-      await changing(async (now) => putInPlace(now, path, placing));
-    });
+    await makeAnnounced(announcing, data, async (happened) =>
+      mirror.sharing(async () => {
+        const [kept] = await Promise.all([mirror.keep(fd), syncFile(fd), announcing]);
+        source.signal?.throwIfAborted();
+        const placing = { fresh, freshName, sizeBytes, kept, room, mirror, happened };
+        await changing(async (now) => putInPlace(now, path, placing));
+      }),
+    );
     return { path: path.text, sizeBytes, sha256 };
   } catch (error) {
     await unlink(space.tmp.entry(fresh)).catch(ignoreAbsence);
@@ -183,14 +187,16 @@ interface Placing {
   readonly fresh: string;
   readonly freshName: () => string;
   readonly sizeBytes: number;
+  readonly kept: Kept | null;
   readonly room: Room;
+  readonly mirror: Mirrored;
   readonly happened: () => void;
 }
 
 async function putInPlace(
   space: Space,
   path: WorkspacePath,
-  { fresh, freshName, sizeBytes, room, happened }: Placing,
+  { fresh, freshName, sizeBytes, kept, room, mirror, happened }: Placing,
 ): Promise<void> {
   const made = () => room.add({ directories: 1 });
   for (let attempt = 1; ; attempt++) {
@@ -210,8 +216,11 @@ async function putInPlace(
         room.add({ ...before, bytes: sizeBytes + before.bytes });
         return found;
       });
-      // The new names are on the disk too before anybody is told of them.
-      await Promise.all([place.dir, ...grown].map(async ({ fd }) => syncFile(fd)));
+      // The new names are on the disk, and in the mirror, before anybody is told of them.
+      await Promise.all([
+        mirror.changed(place.dir.fd, place.name, kept),
+        ...[place.dir, ...grown].map(async ({ fd }) => syncFile(fd)),
+      ]);
       return;
     } catch (error) {
       if (codeOf(error) !== "ENOENT" || attempt >= MAX_ATTEMPTS) throw error;

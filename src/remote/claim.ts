@@ -1,0 +1,125 @@
+import { StaleVersion, type BlobStore } from "../blobs/store.ts";
+import { AppError } from "../errors.ts";
+import type { NamespaceId } from "../ids.ts";
+import { headKey, type Head, type HeadCodec } from "./head.ts";
+
+/** What a commit says of the files; the claim adds whose it is. */
+export type Content = Pick<Head, "base" | "delta">;
+
+export interface ClaimParts {
+  readonly store: Pick<BlobStore, "read" | "replace" | "tag">;
+  readonly namespace: NamespaceId;
+  readonly codec: HeadCodec;
+  /** This data directory. */
+  readonly host: string;
+  /** This process. */
+  readonly run: string;
+}
+
+/** Versions that one `put` tries to replace: each failure but the last was a version of our own. */
+const MAX_ATTEMPTS = 5;
+const LOST_RETRY_S = 30;
+
+export type Claim = Awaited<ReturnType<typeof openClaim>>;
+
+/** Somebody else has written the namespace's head since this process did: what it has on its disk counts no more. */
+export class ClaimLost extends AppError {
+  constructor() {
+    super(
+      "unavailable",
+      "Another host serves this namespace now; send the call there. This one takes it again only after a restart.",
+      { retryAfterS: LOST_RETRY_S },
+    );
+  }
+}
+
+/**
+ * Makes this process the one writer of a namespace's head. From the first answer of the store on, whatever another
+ * process had under way is refused there. `before` is what was in the bucket; null when there was nothing.
+ */
+export async function openClaim({ store, namespace, codec, host, run }: ClaimParts) {
+  const key = headKey(namespace);
+  const found = await store.read(key);
+  const before = found === null ? null : await codec.open(found.bytes);
+  let tag = found?.tag ?? null;
+  let head: Head = {
+    epoch: (before?.epoch ?? 0) + 1,
+    host,
+    run,
+    commit: crypto.randomUUID(),
+    sequence: before?.sequence ?? 0,
+    base: before?.base ?? null,
+    delta: before?.delta ?? new Map(),
+  };
+  let lost = false;
+
+  function lose(): never {
+    lost = true;
+    throw new ClaimLost();
+  }
+
+  /** Replaces the version that is ours. An answer that never came is looked for in the bucket. */
+  async function write(next: Head): Promise<void> {
+    if (lost) throw new ClaimLost();
+    const bytes = await codec.seal(next);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        tag = await store.replace(key, bytes, tag);
+        break;
+      } catch (error) {
+        const there = await readOwn(error);
+        if (there.head?.commit === next.commit) break;
+        // A version that an earlier call of ours left without our knowing: the store holds it for ours, so go on from it.
+        if (!(error instanceof StaleVersion) || attempt >= MAX_ATTEMPTS) throw unavailable(error);
+      }
+    }
+    head = next;
+  }
+
+  /** What is in the bucket after a failure, if it is this process's; `tag` is its tag then. */
+  async function readOwn(failure: unknown): Promise<{ readonly head: Head | null }> {
+    const there = await store.read(key).catch(() => {
+      throw unavailable(failure);
+    });
+    if ((there?.tag ?? null) === tag) return { head: null };
+    if (there === null) lose();
+    const theirs = await codec.open(there.bytes);
+    if (theirs.run !== run) lose();
+    ({ tag } = there);
+    return { head: theirs };
+  }
+
+  await write(head);
+
+  return {
+    before,
+    /** As it is in the bucket. */
+    get head(): Head {
+      return head;
+    },
+    get lost(): boolean {
+      return lost;
+    },
+
+    /** The bucket has it when this resolves. Not twice at once. */
+    async put(content: Content): Promise<void> {
+      await write({ ...head, ...content, commit: crypto.randomUUID(), sequence: head.sequence + 1 });
+    },
+
+    /** Throws ClaimLost when somebody else has written the head. Not beside `put`. */
+    async check(): Promise<void> {
+      if (lost) throw new ClaimLost();
+      const now = await store.tag(key);
+      if (now === tag) return;
+      await readOwn(new Error(`${key} has another tag`));
+    },
+  };
+}
+
+function unavailable(error: unknown): unknown {
+  if (error instanceof AppError) return error;
+  return new AppError("unavailable", "The bucket does not answer; nothing can be changed until it does.", {
+    retryAfterS: 2,
+    cause: error,
+  });
+}
