@@ -24,6 +24,8 @@ export interface Instance {
     readonly state: string;
     readonly database: string;
     readonly volumes: string;
+    /** Of the blob store on the local disk. */
+    readonly blobs: string;
     readonly tmp: string;
   };
   /** uid cofferdam-gw, 0700. */
@@ -41,6 +43,8 @@ export interface Instance {
   readonly publishedConfig: string;
   /** The certificate and key in force, likewise; for api alone, 0640. */
   readonly publishedPair: string;
+  /** The bucket's credentials in force, likewise. */
+  readonly publishedCredentials: string;
   /** root, 0600; whoever starts sandboxes of this instance holds it. */
   readonly lockFile: string;
   readonly sockets: {
@@ -73,6 +77,7 @@ export function instanceLayout(data: string, inst: string): Instance {
       state: join(api, "state"),
       database: join(api, "state", "cofferdam.db"),
       volumes: join(api, "volumes"),
+      blobs: join(api, "blobs"),
       tmp: join(api, "tmp"),
     },
     gateway: { dir: gateway },
@@ -85,6 +90,7 @@ export function instanceLayout(data: string, inst: string): Instance {
     },
     publishedConfig: join(run, "config", "config.toml"),
     publishedPair: join(run, "config", "tls.json"),
+    publishedCredentials: join(run, "config", "s3.json"),
     lockFile: join(run, "lock"),
     sockets: {
       dir: run,

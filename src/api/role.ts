@@ -2,6 +2,7 @@ import { auditKeys } from "../audit/keys.ts";
 import { openLedger } from "../audit/ledger.ts";
 import { settleIntents } from "../audit/settle.ts";
 import { createRetention } from "../audit/retention.ts";
+import { openStore } from "../blobs/open.ts";
 import { baseUrl, hostAndPort, listeningOf } from "../config/listen.ts";
 import type { LoadedConfig } from "../config/load.ts";
 import { settingsInForce, waitingForRestart } from "../config/settings.ts";
@@ -45,6 +46,8 @@ export interface ApiRoleParts {
   /** The appliance's: src/keyring.ts. */
   readonly secret: Uint8Array;
   readonly loaded: LoadedConfig;
+  /** What systemd was told to give us of that name; null when nothing. */
+  readonly bucketCredential: () => Uint8Array | null;
   readonly log: Log;
   readonly stderr: LineWriter;
   /** What holds this process, looked at anew: for `doctor`. */
@@ -83,6 +86,11 @@ export async function startApi(parts: ApiRoleParts) {
     },
   });
   const secrets = createSecrets(secret);
+  const blobs = await openStore({
+    storage: first.storage,
+    dir: instance.api.blobs,
+    credentials: { published: instance.publishedCredentials, systemd: parts.bucketCredential },
+  });
   const ledger = await openLedger({ db, secrets, log });
   const usageRows = createUsageRows(db, (workspace) => ledger.head(workspace)?.createdAt ?? 0);
   const connections = listenForSandboxes({
@@ -144,6 +152,7 @@ export async function startApi(parts: ApiRoleParts) {
     ledger,
     askDatabase: () => db.$client.execute("SELECT 1 FROM heads LIMIT 1"),
     askSandboxd: () => sandboxd.call("status", {}),
+    askStore: () => blobs.look(),
     askGateway: () => askHealth(instance.sockets.gateway).catch(gatewayAway),
     execStats: () => exec.stats(),
     webhookStats: () => webhooks.stats(),
@@ -164,6 +173,7 @@ export async function startApi(parts: ApiRoleParts) {
     sandboxd,
     db,
     ledger,
+    checkStore: () => blobs.check(),
     checkGateway: () => askHealth(instance.sockets.gateway),
     confinement,
     certificate: () => (certificate === null ? [] : [certificate.check(listening.hostname)]),
@@ -255,11 +265,12 @@ export async function startApi(parts: ApiRoleParts) {
     /** Throws when calls are not answered any more. While it stops, 503 is an answer too. */
     check: () => askHealth(instance.sockets.admin),
 
-    /** Takes new limits and a new certificate; what else changed waits for a restart, and the log says what. */
+    /** Takes new limits, credentials and a new certificate; what else changed waits for a restart, and the log says what. */
     async reload(next: LoadedConfig): Promise<void> {
       const { tls } = listeningOf(next.config.http);
       const fault = tls === null ? null : await certificate?.refresh(server.replacePair);
       if (fault !== null && fault !== undefined) throw new AppError("invalid", fault);
+      blobs.reload();
       const waiting = waitingForRestart(loaded, next);
       settings.current = next;
       exec.reload(next.config);

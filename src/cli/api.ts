@@ -38,6 +38,7 @@ export const api = defineCommand({
         loaded: load(),
         log,
         stderr,
+        bucketCredential: () => credential("s3", env),
         confinement: () => [confinementCheck("api", instance)],
         onSlowStart,
       });

@@ -2,11 +2,13 @@ import { resolve } from "node:path";
 import { defineCommand } from "citty";
 import { z } from "zod";
 import { environment } from "../config/environment.ts";
+import { bucketOf, credentialsFileOf } from "../config/bucket.ts";
 import { listeningOf } from "../config/listen.ts";
 import { loadConfig } from "../config/load.ts";
 import { setting, settingsOf } from "../config/settings.ts";
 import { AppError } from "../errors.ts";
 import { openInstance } from "../instance.ts";
+import { checkCredentials } from "../blobs/s3/publish.ts";
 import { connect } from "./appliance.ts";
 import { readPair } from "../tls/pair.ts";
 import { dataArgument } from "./arguments.ts";
@@ -56,6 +58,9 @@ const checkFile = defineCommand({
     const { config } = loadConfig({ file: resolve(args.file), env: environment() });
     const { tls } = listeningOf(config.http);
     if (tls !== null) await readPair(tls);
+    bucketOf(config.storage);
+    const credentials = credentialsFileOf(config.storage);
+    if (credentials !== null) checkCredentials(credentials);
     print(args.json, { ok: true }, () => `${args.file} is well.`);
   },
 });

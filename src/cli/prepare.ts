@@ -1,5 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { defineCommand } from "citty";
+import { publishCredentials } from "../blobs/s3/publish.ts";
+import { credentialsFileOf } from "../config/bucket.ts";
 import { credential } from "../config/credential.ts";
 import { environment } from "../config/environment.ts";
 import { listeningOf, type Listening } from "../config/listen.ts";
@@ -22,7 +24,10 @@ export const prepare = defineCommand({
   plugins: [strict],
   args: {
     ...dataArgument,
-    certificate: { type: "boolean", description: "Publish the certificate as well, for api" },
+    certificate: {
+      type: "boolean",
+      description: "Publish the certificate and the bucket's credentials as well, for api",
+    },
     unlock: { type: "boolean", description: "Unlock the appliance's own files as well, before api starts" },
     lock: { type: "boolean", description: "Only lock those again, once api has ended" },
   },
@@ -35,7 +40,7 @@ export const prepare = defineCommand({
     const instance = createInstance(args.data, given ?? elsewhere);
     ensureRunDirectories(instance);
     publishConfig(instance, existsSync(instance.configFile) ? instance.configFile : null);
-    if (args.certificate === true) await publishCertificate(instance);
+    if (args.certificate === true) await publishSecrets(instance);
     if (args.unlock === true) await openState(instance, secretOf(instance, given));
   },
 });
@@ -45,18 +50,22 @@ function secretOf({ keyringFile, masterKeyFile }: Instance, given: Uint8Array | 
 }
 
 /** What is wrong, in the configuration or the files, api finds published and says itself: it decides what to do. */
-async function publishCertificate(instance: Instance): Promise<void> {
-  const tls = tlsOf(instance);
-  if (tls === null) publishPair(instance.publishedPair, null);
-  else if (tls !== undefined) await refreshPair(instance.publishedPair, tls);
+async function publishSecrets(instance: Instance): Promise<void> {
+  const files = filesOf(instance);
+  if (files === null) return;
+  if (files.tls === null) publishPair(instance.publishedPair, null);
+  else await refreshPair(instance.publishedPair, files.tls);
+  publishCredentials(instance.publishedCredentials, files.credentials);
 }
 
-function tlsOf(instance: Instance): Listening["tls"] | undefined {
+function filesOf(
+  instance: Instance,
+): { readonly tls: Listening["tls"]; readonly credentials: string | null } | null {
   try {
     const { config } = loadConfig({ defaultFile: instance.configFile, env: environment() });
-    return listeningOf(config.http).tls;
+    return { tls: listeningOf(config.http).tls, credentials: credentialsFileOf(config.storage) };
   } catch (error) {
-    if (error instanceof AppError) return undefined;
+    if (error instanceof AppError) return null;
     throw error;
   }
 }

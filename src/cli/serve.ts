@@ -2,6 +2,8 @@ import { existsSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { defineCommand } from "citty";
 import { environment } from "../config/environment.ts";
+import { publishCredentials } from "../blobs/s3/publish.ts";
+import { bucketOf, credentialsFileOf } from "../config/bucket.ts";
 import { listeningOf } from "../config/listen.ts";
 import { loadConfig } from "../config/load.ts";
 import { AppError } from "../errors.ts";
@@ -76,9 +78,12 @@ export const serve = defineCommand({
     const readConfig = async () => {
       const { config } = loadConfig({ file, defaultFile: instance.configFile, env, overrides });
       const { tls } = listeningOf(config.http);
+      bucketOf(config.storage);
       const pair = tls === null ? null : { files: tls, pair: await readPair(tls) };
       publishConfig(instance, file ?? (existsSync(instance.configFile) ? instance.configFile : null));
       publishPair(instance.publishedPair, pair);
+      const fault = publishCredentials(instance.publishedCredentials, credentialsFileOf(config.storage));
+      if (fault !== null) throw new AppError("invalid", fault);
       return config;
     };
     const config = await readConfig();

@@ -48,6 +48,11 @@ export function bucketOf(storage: Config["storage"]): Bucket | null {
   };
 }
 
+/** The file that root reads them from, when there is a bucket and a file. */
+export function credentialsFileOf({ kind, credentials_file }: Config["storage"]): string | null {
+  return kind === "local" || credentials_file === "" ? null : credentials_file;
+}
+
 function endpointOf(endpoint: string): URL {
   const url = URL.parse(endpoint);
   if (

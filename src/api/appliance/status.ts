@@ -40,6 +40,7 @@ export interface StatusParts {
   readonly sandboxd: Pick<SandboxdClient, "call">;
   readonly db: Pick<Database, "faults">;
   readonly ledger: Pick<Ledger, "breaks" | "stats">;
+  readonly checkStore: () => Promise<Check>;
   /** Throws when it does not answer. */
   readonly checkGateway: () => Promise<void>;
   /** What holds this process, as the kernel part sees it. */
@@ -82,6 +83,7 @@ export function createStatus(parts: StatusParts) {
         ...parts.certificate(),
         await databaseCheck(parts.db),
         auditCheck(parts.ledger),
+        await parts.checkStore(),
         await gatewayCheck(parts.checkGateway),
         ...(typeof host === "string" ? [sandboxdAway(host)] : host.checks),
       ];

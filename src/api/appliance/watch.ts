@@ -17,6 +17,8 @@ export interface WatchParts {
   readonly ledger: Pick<Ledger, "durable" | "stats">;
   /** Throws when the database does not answer. */
   readonly askDatabase: () => Promise<unknown>;
+  /** Throws when the blob store does not answer. */
+  readonly askStore: () => Promise<void>;
   readonly askSandboxd: () => Promise<OperationResult<"status">>;
   readonly askGateway: () => Promise<void>;
   readonly execStats: () => Reading["exec"];
@@ -51,6 +53,7 @@ export function createWatch(parts: WatchParts): Watch {
       // It flushes what was committed: a disk that hangs shows here.
       { name: "audit", look: () => ledger.durable() },
       { name: "disk", look: async () => checkDisk(parts.disk()) },
+      { name: "store", look: parts.askStore },
       { name: "sandboxd", look: sandboxes },
       { name: "gateway", look: parts.askGateway },
     ],

@@ -98,7 +98,7 @@ export function failureOf(answer: Answer, bucket: string): BucketFailure {
     case "AuthorizationHeaderMalformed":
     case "PermanentRedirect":
     case "AuthorizationQueryParametersError":
-      return wrong(`it is not in region ${regionIn(answer)}; put [storage] region right`);
+      return wrong(`it is in ${regionIn(answer)}; put [storage] region right`);
     default:
       if (answer.status === 401 || answer.status === 403) {
         return wrong("these credentials may not do this; allow them to get, put, list and delete there");
@@ -112,5 +112,5 @@ export function failureOf(answer: Answer, bucket: string): BucketFailure {
 
 function regionIn({ body, headers }: Answer): string {
   const region = headers.get("x-amz-bucket-region") ?? textOf(new TextDecoder().decode(body), "Region");
-  return region === null ? "that [storage] names" : `other than ${JSON.stringify(region)}`;
+  return region === null ? "another region" : `region ${JSON.stringify(region)}`;
 }

@@ -26,6 +26,7 @@ const start = () =>
     log,
     stderr: { write: (line) => void lines.push(line), flush() {}, lost: () => 0 },
     confinement: () => [{ name: "api confined", status: "ok", detail: "for the test", fix: null }],
+    bucketCredential: () => null,
     onSlowStart() {},
   });
 const admin = async (path: string, method = "GET") =>
