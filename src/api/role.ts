@@ -90,6 +90,7 @@ export async function startApi(parts: ApiRoleParts) {
     storage: first.storage,
     dir: instance.api.blobs,
     credentials: { published: instance.publishedCredentials, systemd: parts.bucketCredential },
+    log,
   });
   const ledger = await openLedger({ db, secrets, log });
   const usageRows = createUsageRows(db, (workspace) => ledger.head(workspace)?.createdAt ?? 0);

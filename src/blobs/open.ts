@@ -1,5 +1,6 @@
 import { bucketOf } from "../config/bucket.ts";
 import type { Config } from "../config/schema.ts";
+import type { Log } from "../log.ts";
 import type { Check } from "../protocol/sandboxd.ts";
 import { createLocalStore } from "./local.ts";
 import { createClient } from "./s3/client.ts";
@@ -13,6 +14,7 @@ export interface OpenStoreParts {
   /** Of the local store. */
   readonly dir: string;
   readonly credentials: CredentialPlaces;
+  readonly log: Log;
 }
 
 export interface OpenedStore {
@@ -25,11 +27,13 @@ export interface OpenedStore {
   check(): Promise<Check>;
 }
 
+const GLANCE_MS = 3_000;
+
 /**
  * The store that the configuration names. With a bucket, it is tried first, and a sentence thrown unless it answers and
  * does all that we rely on.
  */
-export async function openStore({ storage, dir, credentials }: OpenStoreParts): Promise<OpenedStore> {
+export async function openStore({ storage, dir, credentials, log }: OpenStoreParts): Promise<OpenedStore> {
   const bucket = bucketOf(storage);
   if (bucket === null) {
     const store = createLocalStore(dir);
@@ -39,15 +43,17 @@ export async function openStore({ storage, dir, credentials }: OpenStoreParts): 
   }
   const keys = { current: findCredentials(credentials) };
   const client = createClient({ bucket, credentials: () => keys.current });
-  const store = createS3Store(client);
+  const store = createS3Store(client, log);
   await probeBucket(client, store);
+  // Who asks how it is wants to hear soon.
+  const glance = createClient({ bucket, credentials: () => keys.current, patienceMs: GLANCE_MS });
   return {
     store,
     reload: () => void (keys.current = findCredentials(credentials)),
-    look: async () => reachBucket(client),
+    look: async () => reachBucket(glance),
     async check() {
       try {
-        await probeBucket(client, store);
+        await probeBucket(glance, createS3Store(glance, log));
         const detail = `bucket ${bucket.name} at ${bucket.endpoint} takes, gives back, and refuses what it should`;
         return { name: "store", status: "ok", detail, fix: null };
       } catch (error) {

@@ -1,3 +1,4 @@
+import type { Log } from "../../log.ts";
 import { checkKey, isKey, StaleVersion, type BlobStore, type StoredObject, type Version } from "../store.ts";
 import type { Client } from "./client.ts";
 import { BucketFailure, codeOf, failureOf, forCaller, isPassing } from "./failure.ts";
@@ -10,9 +11,31 @@ const PART_BYTES = 8 * 1024 * 1024;
 /** What one request may delete. */
 const DELETED_AT_ONCE = 1000;
 
+/** What callers are not told is said in the log, once for as long as it stays the same. */
+const SAID_EVERY_MS = 60_000;
+
 /** Blobs as objects of a bucket. Every method throws an AppError, for callers, when the bucket fails. */
-export function createS3Store(client: Client): BlobStore {
+export function createS3Store(client: Client, log: Pick<Log, "error">): BlobStore {
   const { bucket } = client;
+  const said = { reason: "", at: 0 };
+
+  function asTold(error: unknown): unknown {
+    if (!(error instanceof BucketFailure)) return error;
+    if (error.message !== said.reason || performance.now() - said.at > SAID_EVERY_MS) {
+      Object.assign(said, { reason: error.message, at: performance.now() });
+      log.error("the bucket failed a call", { reason: error.message });
+    }
+    return forCaller(error);
+  }
+
+  async function told<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      throw asTold(error);
+    }
+  }
+
   const encryption: Record<string, string> = bucket.sse ? { "x-amz-server-side-encryption": "AES256" } : {};
 
   /** Throws unless it was a success. */
@@ -172,16 +195,4 @@ function isSuccess({ status }: Answer): boolean {
 /** fetch takes no bytes that another thread could share. */
 function owned(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   return bytes.buffer instanceof ArrayBuffer ? (bytes as Uint8Array<ArrayBuffer>) : new Uint8Array(bytes);
-}
-
-async function told<T>(work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    throw asTold(error);
-  }
-}
-
-function asTold(error: unknown): unknown {
-  return error instanceof BucketFailure ? forCaller(error) : error;
 }

@@ -221,6 +221,22 @@ describe("a server that", () => {
     expect(Buffer.from((await store.get("a/x")) ?? [])).toEqual(content);
   });
 
+  test("fails many calls for one reason is in the log once, with what to do and without a key", async () => {
+    const lines: unknown[] = [];
+    const log = { error: (message: string, fields: unknown) => void lines.push([message, fields]) };
+    const { store } = storeAt(server.endpoint, { name: "none", log });
+    await Promise.allSettled(Array.from({ length: 10 }, async () => store.get("a/x")));
+    expect(lines).toEqual([
+      [
+        "the bucket failed a call",
+        {
+          reason:
+            "Bucket none: there is no such bucket; make it, or put [storage] bucket right (404 NoSuchBucket).",
+        },
+      ],
+    ]);
+  });
+
   test("can delete only some says which are left", async () => {
     using front = startFront(server, (request, forward) =>
       request.method === "POST"
