@@ -68,10 +68,12 @@ export function createSealedBlobs({ store, namespace, key }: SealedBlobsParts) {
     idOf,
     keyOf,
 
-    /** Durable when it resolves. `bytes` is what it takes in the store. */
-    async put(plain: Uint8Array): Promise<{ readonly id: BlobId; readonly storedBytes: number }> {
+    /** Durable when it resolves. `storedBytes` is what it takes in the store; `id` is for who knows it already. */
+    async put(
+      plain: Uint8Array,
+      id = idOf(plain),
+    ): Promise<{ readonly id: BlobId; readonly storedBytes: number }> {
       if (plain.length > MAX_BLOB_BYTES) throw new Error(`a blob of ${plain.length} bytes`);
-      const id = idOf(plain);
       const sealed = await seal(id, plain);
       await store.put(keyOf(id), sealed);
       return { id, storedBytes: sealed.length };

@@ -25,18 +25,26 @@ const BATCH_BYTES = 32 * 1024;
  * The entries of an open directory, a batch for each system call, so that a huge directory is neither held in memory
  * nor read in one go. Without `.` and `..`. `fd` must not be O_PATH. Leaves the descriptor open.
  */
-export function* readDirectory(fd: number): Generator<Entry[]> {
+export function readDirectory(fd: number): Generator<Entry[]> {
+  return batches(fd, (name, type) => ({ name: Uint8Array.from(name), kind: KINDS.get(type) ?? "other" }));
+}
+
+/** The same, only the names, each byte a character (latin1): text like this sorts as its bytes do, and quickly. */
+export function readNames(fd: number): Generator<string[]> {
+  return batches(fd, (name) => name.toString("latin1"));
+}
+
+function* batches<T>(fd: number, make: (name: Buffer, type: number) => T): Generator<T[]> {
   const buffer = Buffer.alloc(BATCH_BYTES);
   for (;;) {
     const length = syscall("getdents64", NR.getdents64, fd, buffer, BATCH_BYTES);
     if (length === 0) return;
-    const batch: Entry[] = [];
+    const batch: T[] = [];
     // struct linux_dirent64: ino 8, off 8, reclen 2, type 1, name and NUL.
     for (let at = 0; at < length; at += buffer.readUInt16LE(at + 16)) {
       const start = at + 19;
       const name = buffer.subarray(start, buffer.indexOf(0, start));
-      if (isDots(name)) continue;
-      batch.push({ name: Uint8Array.from(name), kind: KINDS.get(buffer.readUInt8(at + 18)) ?? "other" });
+      if (!isDots(name)) batch.push(make(name, buffer.readUInt8(at + 18)));
     }
     yield batch;
   }

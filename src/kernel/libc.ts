@@ -94,6 +94,7 @@ const encoder = new TextEncoder();
 export const NR = {
   close: 3,
   poll: 7,
+  lseek: 8,
   ioctl: 16,
   dup2: 33,
   socket: 41,
@@ -138,6 +139,7 @@ export const NR = {
   setns: 308,
   renameat2: 316,
   seccomp: 317,
+  preadv2: 327,
   open_tree: 428,
   move_mount: 429,
   fsopen: 430,

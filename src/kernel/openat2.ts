@@ -71,6 +71,18 @@ export function openBeneath(
   }
 }
 
+/**
+ * The directory above an open one. That is wherever it lies by now: ask the descriptor which directory it is before
+ * relying on it.
+ */
+export function openParent(dirFd: number, flags: number): number {
+  const address = pathBuffer(0, "..");
+  how[0] = BigInt(flags | constants.O_CLOEXEC);
+  how[1] = 0n;
+  how[2] = BigInt(RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
+  return syscall("openat2", NR.openat2, dirFd, address, how, HOW_BYTES);
+}
+
 export function closeFd(fd: number): void {
   syscall("close", NR.close, fd);
 }

@@ -2,6 +2,7 @@ import { isUtf8 } from "node:buffer";
 import { z } from "zod";
 import { BLOB_ID, type BlobId, type SealedBlobs } from "../blobs/sealed.ts";
 import { AppError } from "../errors.ts";
+import type { Time } from "../kernel/look.ts";
 import { createFlow } from "./flow.ts";
 
 /*
@@ -32,9 +33,6 @@ export interface ManifestRef {
 export const manifestRef = z.strictObject({
   blobs: z.array(z.custom<BlobId>((id) => typeof id === "string" && BLOB_ID.test(id))).min(1),
 }) satisfies z.ZodType<ManifestRef>;
-
-/** Seconds since 1970, and nanoseconds. */
-export type Time = readonly [seconds: number, nanoseconds: number];
 
 export type Extent = readonly [position: number, blob: BlobId, offset: number, length: number];
 
@@ -83,7 +81,7 @@ export interface LinkEntry extends Named {
 
 export type Entry = DirectoryEntry | FileEntry | MoreEntry | SymlinkEntry | LinkEntry;
 
-const time = z.tuple([z.int(), z.int()]);
+const time = z.tuple([z.int(), z.int()]).readonly();
 
 const headSchema = z.strictObject({
   format: z.literal("cofferdam manifest 1"),

@@ -1,4 +1,4 @@
-import type { Time } from "./manifest.ts";
+import type { Time } from "../kernel/look.ts";
 
 /*
  * Headers of a tar archive as GNU tar writes and all readers of today know them: names are bytes, of any length; files
