@@ -31,3 +31,9 @@ export class AppError extends Error {
     this.retryAfterS = options.retryAfterS;
   }
 }
+
+/** The AppError that an error is, or that layers such as drizzle's have wrapped; null for one that nobody foresaw. */
+export function foreseen(error: unknown): AppError | null {
+  if (error instanceof AppError) return error;
+  return error instanceof Error && error.cause !== undefined ? foreseen(error.cause) : null;
+}

@@ -45,6 +45,8 @@ export interface Instance {
   readonly publishedPair: string;
   /** The bucket's credentials in force, likewise. */
   readonly publishedCredentials: string;
+  /** The token for the database's server, likewise. */
+  readonly publishedServer: string;
   /** root, 0600; whoever starts sandboxes of this instance holds it. */
   readonly lockFile: string;
   readonly sockets: {
@@ -91,6 +93,7 @@ export function instanceLayout(data: string, inst: string): Instance {
     publishedConfig: join(run, "config", "config.toml"),
     publishedPair: join(run, "config", "tls.json"),
     publishedCredentials: join(run, "config", "s3.json"),
+    publishedServer: join(run, "config", "database.json"),
     lockFile: join(run, "lock"),
     sockets: {
       dir: run,

@@ -6,7 +6,6 @@ import { openStore } from "../blobs/open.ts";
 import { baseUrl, hostAndPort, listeningOf } from "../config/listen.ts";
 import type { LoadedConfig } from "../config/load.ts";
 import { settingsInForce, waitingForRestart } from "../config/settings.ts";
-import { openDatabase } from "../db/open.ts";
 import { AppError } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { peerCredentials } from "../kernel/peer.ts";
@@ -39,6 +38,7 @@ import { openRedirect } from "./http/redirect.ts";
 import { startServer } from "./http/server.ts";
 import { reasonOf } from "./appliance/reason.ts";
 import { createStatus } from "./appliance/status.ts";
+import { openApplianceDatabase } from "./database.ts";
 import { createWatch } from "./appliance/watch.ts";
 
 export interface ApiRoleParts {
@@ -54,6 +54,8 @@ export interface ApiRoleParts {
   readonly confinement: () => Check[];
   /** Asks whoever waits for the start to wait so long from now on. */
   readonly onSlowStart: (forMs: number) => void;
+  /** This process has to end, and says why; calls get 503 until then. */
+  readonly onLost: (error: AppError) => void;
 }
 
 /** Sandboxes are started by root alone. */
@@ -66,8 +68,6 @@ const CERTIFICATE_EVERY_MS = 5_000;
 const UNHELD_EVERY_MS = 60_000;
 const STORE_USAGE_EVERY_MS = 60_000;
 const RETENTION_EVERY_MS = 10 * 60_000;
-/** More than the upgrade of any database that fits on a disk takes. */
-const UPGRADE_MS = 6 * 60 * 60_000;
 
 /** Everything of the api role, from the database up to the listeners. */
 export async function startApi(parts: ApiRoleParts) {
@@ -79,18 +79,20 @@ export async function startApi(parts: ApiRoleParts) {
   const settings = { current: loaded };
   const contexts = createContexts();
   const presence = await showPresence(instance);
-  const db = await openDatabase(instance.api.database, {
-    onUpgrade(version) {
-      log.info("the database is upgraded; a copy of it is kept beside it", { version });
-      onSlowStart(UPGRADE_MS);
-    },
-  });
   const secrets = createSecrets(secret);
   const blobs = await openStore({
     storage: first.storage,
     dir: instance.api.blobs,
     credentials: { published: instance.publishedCredentials, systemd: parts.bucketCredential },
     log,
+  });
+  const { db, reload: reloadDatabase } = await openApplianceDatabase({
+    instance,
+    config: first.database,
+    secrets,
+    log,
+    onSlowStart,
+    onLost: parts.onLost,
   });
   const ledger = await openLedger({ db, secrets, log });
   const usageRows = createUsageRows(db, (workspace) => ledger.head(workspace)?.createdAt ?? 0);
@@ -224,6 +226,8 @@ export async function startApi(parts: ApiRoleParts) {
   const metricsPort = listening.metrics === null ? null : openMetricsPort(listening.metrics, watch.page);
 
   const failed = (what: string) => (error: unknown) => log.error(what, { cause: error });
+  // Calls that never heard what became of them may have made some.
+  db.onBack(() => void webhooks.resume().catch(failed("webhooks are not looked at anew")));
   const timers = [keys, namespaces].map(({ lastUse }) => lastUse.start(failed("last use was not stored")));
   const storing = setInterval(
     () => void volumes.table.flush().catch(failed("what namespaces use was not stored; it is tried again")),
@@ -272,6 +276,7 @@ export async function startApi(parts: ApiRoleParts) {
       const fault = tls === null ? null : await certificate?.refresh(server.replacePair);
       if (fault !== null && fault !== undefined) throw new AppError("invalid", fault);
       blobs.reload();
+      reloadDatabase();
       const waiting = waitingForRestart(loaded, next);
       settings.current = next;
       exec.reload(next.config);
@@ -300,7 +305,7 @@ export async function startApi(parts: ApiRoleParts) {
       volumes.close();
       await sampling.stop();
       await ledger.close();
-      db.close();
+      await db.close();
       presence[Symbol.dispose]();
     },
   };

@@ -1,6 +1,8 @@
 import { setImmediate } from "node:timers/promises";
 import type { Database } from "../db/open.ts";
+import { OutcomeUnknown } from "../db/server/outcome.ts";
 import type { PlainStatement } from "../db/transact.ts";
+import { foreseen } from "../errors.ts";
 import { eventId, type EventId, type NamespaceId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import type { Secrets } from "../secrets.ts";
@@ -45,7 +47,8 @@ export interface Intent {
   readonly onDisk: Promise<void>;
   /**
    * The change happened. When this resolves the event survives the death of this process; a power cut may bring the
-   * intent back instead, which is on the disk already.
+   * intent back instead, which is on the disk already. When the database is away it throws, and the event follows once
+   * that is back.
    */
   complete(data: EventData): Promise<void>;
   /** It did not happen, and there is no event. */
@@ -66,6 +69,8 @@ export interface LedgerParts {
 const GROUP = 256;
 /** How long an event that nobody waits for may stay unflushed, unless another flush takes it along. */
 const FLUSH_AFTER_MS = 5;
+/** Between two tries to write what a database that was away did not take. */
+const RETRY_MS = 250;
 
 const INSERT_EVENT =
   "INSERT INTO events (chain, created_at, seq, id, type, namespace, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
@@ -81,10 +86,19 @@ interface Outcome<T> {
   readonly flush: () => Promise<void>;
 }
 
+/** What becomes of a member that is not committed because the database is away, beyond that its caller hears so. */
+type Afterwards =
+  | "nothing"
+  /** It is of something that has happened: it is committed when the database is back. */
+  | "owed"
+  /** Should it turn out to have been committed all the same, this takes it back. */
+  | PlainStatement;
+
 /** Waits its turn to be committed. A plan is made when that has come, and commits alone. */
 interface Waiting {
   readonly plan: (() => Promise<Planned<unknown>>) | null;
   readonly ready: Planned<unknown>;
+  readonly afterwards: Afterwards;
   readonly done: (outcome: Outcome<unknown>) => void;
   readonly failed: (error: unknown) => void;
 }
@@ -103,13 +117,21 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
   /** Committed, and not yet known to be on the disk. */
   let unpublished: StoredEvent[] = [];
   let flushTimer: Timer | null = null;
+  /** Members whose callers have been told that they failed. */
+  const owed: Waiting[] = [];
+  /** A transaction that was made or not: nothing else is committed before that is known. */
+  let doubt: { readonly members: readonly Waiting[]; readonly made: () => void } | null = null;
+  let retryTimer: Timer | null = null;
 
   function enqueue<T>(
     ready: Planned<T>,
-    plan: (() => Promise<Planned<T>>) | null = null,
+    {
+      plan = null,
+      afterwards = "nothing",
+    }: { plan?: (() => Promise<Planned<T>>) | null; afterwards?: Afterwards } = {},
   ): Promise<Outcome<T>> {
     const { promise, resolve, reject } = Promise.withResolvers<Outcome<unknown>>();
-    queue.push({ plan, ready, done: resolve, failed: reject });
+    queue.push({ plan, ready, afterwards, done: resolve, failed: reject });
     draining ??= drain();
     return promise as Promise<Outcome<T>>;
   }
@@ -117,6 +139,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
   async function drain(): Promise<void> {
     // What else arrives in this turn of the event loop goes along.
     await setImmediate();
+    await takeUp();
     for (let first = queue[0]; first !== undefined; first = queue[0]) {
       if (first.plan === null) {
         // Nobody is kept waiting by this, since none of them is on the disk before the flush after it. What comes
@@ -134,26 +157,75 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
 
   async function commitPlan(waiting: Waiting, plan: NonNullable<Waiting["plan"]>): Promise<void> {
     try {
+      if (doubt !== null) await clarify();
       const ready = await plan();
-      const [stored = []] = await commit([ready]);
+      const [stored = []] = await commit([{ ...waiting, ready }]);
       waiting.done({ result: ready.result, stored, flush: sharedFlush() });
     } catch (error) {
       waiting.failed(error);
+      if (doubt !== null) retry();
     }
   }
 
   async function commitTogether(group: readonly Waiting[]): Promise<void> {
     try {
-      const stored = await commit(group.map(({ ready }) => ready));
+      if (doubt !== null) await clarify();
+      const stored = await commit(group);
       const flush = sharedFlush();
       for (const [index, { ready, done }] of group.entries()) {
         done({ result: ready.result, stored: stored[index] ?? [], flush });
       }
     } catch (error) {
-      if (group.length === 1) group[0]?.failed(error);
+      if (foreseen(error)?.code === "unavailable") putOff(group, error);
+      else if (group.length === 1) group[0]?.failed(error);
       // One of them is at fault; the others must not go down with it.
       else for (const one of group) await commitTogether([one]);
     }
+  }
+
+  /** The database is away, and so nobody is kept waiting. */
+  function putOff(group: readonly Waiting[], error: unknown): void {
+    for (const { failed } of group) failed(error);
+    // What is in doubt is not to be committed twice.
+    if (doubt?.members !== group) owed.push(...group.filter(({ afterwards }) => afterwards === "owed"));
+    retry();
+  }
+
+  function retry(): void {
+    retryTimer ??= setTimeout(() => {
+      retryTimer = null;
+      draining ??= drain();
+    }, RETRY_MS);
+  }
+
+  /** What was put off, before anything else; while the database is away that fails at once. */
+  async function takeUp(): Promise<void> {
+    try {
+      if (doubt !== null) await clarify();
+    } catch {
+      return retry();
+    }
+    while (owed.length > 0) {
+      const group = owed.splice(0, GROUP);
+      await commitTogether(group);
+      if (retryTimer !== null) return;
+    }
+  }
+
+  async function clarify(): Promise<void> {
+    const made = await db.outcome();
+    if (doubt === null) return;
+    const { members } = doubt;
+    if (made) doubt.made();
+    doubt = null;
+    for (const member of members) {
+      const { afterwards } = member;
+      if (!made && afterwards === "owed") owed.push(member);
+      if (!made || typeof afterwards === "string") continue;
+      const ready = { ...unchanged(undefined), statements: [afterwards] };
+      owed.push({ ...member, ready, afterwards: "owed" });
+    }
+    if (owed.length > 0) retry();
   }
 
   /** Of what has just been committed, begun by the first who asks for it. */
@@ -163,12 +235,12 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
   }
 
   /** One transaction. The heads move only when it has been committed. */
-  async function commit(members: readonly Planned<unknown>[]): Promise<StoredEvent[][]> {
+  async function commit(members: readonly Waiting[]): Promise<StoredEvent[][]> {
     const moved = new Map<Chain, Head>();
     const statements: PlainStatement[] = [];
-    const stored = members.map((member) => {
-      for (const statement of member.statements) statements.push(plainStatement(statement));
-      return member.events.map((draft) => {
+    const stored = members.map(({ ready }) => {
+      for (const statement of ready.statements) statements.push(plainStatement(statement));
+      return ready.events.map((draft) => {
         const before = moved.get(draft.chain) ?? heads.get(draft.chain) ?? nothingYet(draft.chain);
         const { event, hash } = place(draft, before);
         statements.push({
@@ -195,14 +267,25 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
       });
     }
     if (statements.length === 0) return stored;
-    db.transact(statements);
+    const made = () => committed(moved, stored.flat());
+    try {
+      const pending = db.transact(statements);
+      // A file's is made by now.
+      if (pending !== undefined) await pending;
+    } catch (error) {
+      if (error instanceof OutcomeUnknown) doubt = { members, made };
+      throw error;
+    }
+    made();
+    return stored;
+  }
+
+  function committed(moved: ReadonlyMap<Chain, Head>, fresh: readonly StoredEvent[]): void {
     for (const [chain, head] of moved) heads.set(chain, head);
-    const fresh = stored.flat();
     stats.commits += 1;
     stats.events += fresh.length;
     unpublished.push(...fresh);
     if (unpublished.length > 0) flushTimer ??= setTimeout(() => void durable(), FLUSH_AFTER_MS);
-    return stored;
   }
 
   function place(draft: EventDraft, before: Head): { event: StoredEvent; hash: string } {
@@ -257,7 +340,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
      * changes between a plan's look and its statements. Durable when it resolves.
      */
     async change<T>(plan: () => Promise<Planned<T>>): Promise<T> {
-      const { result, flush } = await enqueue(unchanged(undefined as T), plan);
+      const { result, flush } = await enqueue(unchanged(undefined as T), { plan });
       await flush();
       return result;
     },
@@ -275,7 +358,9 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
       const record = canonicalJson({ ...draft, origin: { ...draft.origin } });
       const mac = intentMac(intentKey, { id, namespaceId, draft: record });
       const put = { sql: PUT_INTENT, args: [id, now(), namespaceId, record, mac] };
-      const { flush } = await enqueue({ statements: [put], events: [], result: undefined });
+      const announcement = { ...unchanged(undefined), statements: [put] };
+      // Its caller does not begin what could not be announced.
+      const { flush } = await enqueue(announcement, { afterwards: { sql: DROP_INTENT, args: [id] } });
       return {
         id,
         onDisk: flush(),
@@ -287,7 +372,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     /** Turns the intent of this id into its event. */
     async settle(event: EventDraft & { readonly id: EventId }): Promise<void> {
       const drop = { sql: DROP_INTENT, args: [event.id] };
-      await enqueue({ statements: [drop], events: [event], result: undefined });
+      await enqueue({ statements: [drop], events: [event], result: undefined }, { afterwards: "owed" });
     },
 
     /** Whether an intent is one that this appliance announced. */
@@ -295,7 +380,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
 
     async drop(id: string): Promise<void> {
       const statements = [{ sql: DROP_INTENT, args: [id] }];
-      await enqueue({ statements, events: [], result: undefined });
+      await enqueue({ statements, events: [], result: undefined }, { afterwards: "owed" });
     },
 
     durable,
@@ -314,7 +399,7 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     stats: () => ({
       ...stats,
       chains: heads.size,
-      waiting: queue.length,
+      waiting: queue.length + owed.length,
       total: heads.values().reduce((sum, { seq }) => sum + seq, 0),
       applianceSeq: heads.get("appliance")?.seq ?? 0,
       newestAt: heads.values().reduce((newest, { createdAt }) => Math.max(newest, createdAt), 0),
@@ -323,6 +408,8 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     /** Waits for what is under way. Nothing may be begun after. */
     async close(): Promise<void> {
       await draining;
+      // What is owed still stands announced, for the next start.
+      if (retryTimer !== null) clearTimeout(retryTimer);
       await durable();
       listeners.clear();
     },

@@ -71,6 +71,8 @@ export function createRetention({ db, ledger, signer, limits, now = Date.now }: 
         .values({ ...checkpoint, signature })
         .onConflictDoUpdate({
           target: checkpoints.chain,
+          // A database server may make this late, when a later cut was made.
+          setWhere: sql`excluded.seq > ${checkpoints.seq}`,
           set: {
             seq: sql`excluded.seq`,
             createdAt: sql`excluded.created_at`,

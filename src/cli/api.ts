@@ -20,7 +20,7 @@ export const api = defineCommand({
   },
   async run({ args, rawArgs }) {
     const options = { role: "api", data: args.data, args: ["api", ...rawArgs], env: environment() } as const;
-    await runConfined(options, async ({ instance, env, link, log, stderr, onSlowStart }) => {
+    await runConfined(options, async ({ instance, env, link, log, stderr, onSlowStart, onLost }) => {
       const { MASTER_KEY_BYTES, openKeyring } = await import("../keyring.ts");
       const masterKey = link === null ? masterKeyOf(env) : readLink(link, MASTER_KEY_BYTES);
       const { secret } = openKeyring(instance.keyringFile, masterKey);
@@ -41,6 +41,7 @@ export const api = defineCommand({
         bucketCredential: () => credential("s3", env),
         confinement: () => [confinementCheck("api", instance)],
         onSlowStart,
+        onLost,
       });
       return { ...running, reload: () => running.reload(load()) };
     });

@@ -3,6 +3,7 @@ import { defineCommand } from "citty";
 import { z } from "zod";
 import { environment } from "../config/environment.ts";
 import { bucketOf, credentialsFileOf } from "../config/bucket.ts";
+import { databaseServerOf } from "../config/database.ts";
 import { listeningOf } from "../config/listen.ts";
 import { loadConfig } from "../config/load.ts";
 import { setting, settingsOf } from "../config/settings.ts";
@@ -61,6 +62,7 @@ const checkFile = defineCommand({
     bucketOf(config.storage);
     const credentials = credentialsFileOf(config.storage);
     if (credentials !== null) checkCredentials(credentials);
+    databaseServerOf(config.database);
     print(args.json, { ok: true }, () => `${args.file} is well.`);
   },
 });

@@ -4,8 +4,10 @@ import { publishCredentials } from "../blobs/s3/publish.ts";
 import { credentialsFileOf } from "../config/bucket.ts";
 import { credential } from "../config/credential.ts";
 import { environment } from "../config/environment.ts";
+import { databaseServerOf, type DatabaseServer } from "../config/database.ts";
 import { listeningOf, type Listening } from "../config/listen.ts";
 import { loadConfig } from "../config/load.ts";
+import { publishServer } from "../db/server/publish.ts";
 import { AppError } from "../errors.ts";
 import { createInstance, ensureRunDirectories, publishConfig } from "../setup.ts";
 import { openInstance, type Instance } from "../instance.ts";
@@ -26,7 +28,8 @@ export const prepare = defineCommand({
     ...dataArgument,
     certificate: {
       type: "boolean",
-      description: "Publish the certificate and the bucket's credentials as well, for api",
+      description:
+        "Publish for api, too, what only root may read: the certificate, the bucket's credentials, the database's token",
     },
     unlock: { type: "boolean", description: "Unlock the appliance's own files as well, before api starts" },
     lock: { type: "boolean", description: "Only lock those again, once api has ended" },
@@ -56,14 +59,23 @@ async function publishSecrets(instance: Instance): Promise<void> {
   if (files.tls === null) publishPair(instance.publishedPair, null);
   else await refreshPair(instance.publishedPair, files.tls);
   publishCredentials(instance.publishedCredentials, files.credentials);
+  publishServer(instance.publishedServer, files.server);
 }
 
-function filesOf(
-  instance: Instance,
-): { readonly tls: Listening["tls"]; readonly credentials: string | null } | null {
+interface Files {
+  readonly tls: Listening["tls"];
+  readonly credentials: string | null;
+  readonly server: DatabaseServer | null;
+}
+
+function filesOf(instance: Instance): Files | null {
   try {
     const { config } = loadConfig({ defaultFile: instance.configFile, env: environment() });
-    return { tls: listeningOf(config.http).tls, credentials: credentialsFileOf(config.storage) };
+    return {
+      tls: listeningOf(config.http).tls,
+      credentials: credentialsFileOf(config.storage),
+      server: databaseServerOf(config.database),
+    };
   } catch (error) {
     if (error instanceof AppError) return null;
     throw error;

@@ -1,5 +1,6 @@
 import { readSync } from "node:fs";
 import type { Environment } from "../config/environment.ts";
+import type { AppError } from "../errors.ts";
 import { openInstance, type Instance } from "../instance.ts";
 import { confine, LINK_FD, SUPERVISED } from "../kernel/confine.ts";
 import type { ConfinedRole } from "../kernel/confinement.ts";
@@ -7,6 +8,7 @@ import { watchLink } from "../kernel/link.ts";
 import { createNotifier, type Notifier } from "../kernel/notify.ts";
 import { openStderr, type LineWriter } from "../kernel/stderr.ts";
 import { createLog, type Log } from "../log.ts";
+import { exitCodeOf } from "./failure.ts";
 import { catchHangUps } from "./hang-up.ts";
 
 export interface RunningRole {
@@ -29,6 +31,8 @@ export interface RoleContext {
   readonly link: number | null;
   /** Asks whoever waits for the start to wait so long from now on. */
   readonly onSlowStart: (forMs: number) => void;
+  /** Ends the process, soon: calls under way get their answers. */
+  readonly onLost: (error: AppError) => void;
 }
 
 export interface ConfinedRoleOptions {
@@ -56,10 +60,22 @@ export async function runConfined(
   const link = linked ? LINK_FD : null;
   const notify = createNotifier({ env, link });
   await live({ log, notify, link }, () =>
-    start({ instance, env, log, stderr, link, onSlowStart: (forMs) => notify.starting(forMs) }),
+    start({
+      instance,
+      env,
+      log,
+      stderr,
+      link,
+      onSlowStart: (forMs) => notify.starting(forMs),
+      onLost(error) {
+        log.error(error.message);
+        setTimeout(() => process.exit(exitCodeOf(error)), LAST_ANSWERS_MS);
+      },
+    }),
   );
 }
 
+const LAST_ANSWERS_MS = 1_000;
 /** Longer than any role takes: api gives calls in flight 35 s. */
 const PATIENCE_MS = 40_000;
 /** The next serve waits for the port, and a crash loses nothing. */
@@ -95,7 +111,12 @@ export async function live(
       closed: () => end.resolve({ why: "serve is gone", patienceMs: ORPHAN_PATIENCE_MS }),
     });
 
-  const running = await start();
+  const running = await Promise.race([start(), end.promise.then(() => null)]);
+  // While it waited for something, say: nothing was begun yet.
+  if (running === null) {
+    log.info("stopped before it was ready");
+    process.exit(0);
+  }
   onHangUp(() => void reload(running, notify, log));
   const pulse =
     notify.aliveEveryMs === null

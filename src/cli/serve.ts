@@ -4,8 +4,10 @@ import { defineCommand } from "citty";
 import { environment } from "../config/environment.ts";
 import { publishCredentials } from "../blobs/s3/publish.ts";
 import { bucketOf, credentialsFileOf } from "../config/bucket.ts";
+import { databaseServerOf } from "../config/database.ts";
 import { listeningOf } from "../config/listen.ts";
 import { loadConfig } from "../config/load.ts";
+import { publishServer } from "../db/server/publish.ts";
 import { AppError } from "../errors.ts";
 import { openLogFile } from "../kernel/log-file.ts";
 import { openStderr } from "../kernel/stderr.ts";
@@ -79,10 +81,13 @@ export const serve = defineCommand({
       const { config } = loadConfig({ file, defaultFile: instance.configFile, env, overrides });
       const { tls } = listeningOf(config.http);
       bucketOf(config.storage);
+      const server = databaseServerOf(config.database);
       const pair = tls === null ? null : { files: tls, pair: await readPair(tls) };
       publishConfig(instance, file ?? (existsSync(instance.configFile) ? instance.configFile : null));
       publishPair(instance.publishedPair, pair);
-      const fault = publishCredentials(instance.publishedCredentials, credentialsFileOf(config.storage));
+      const fault =
+        publishCredentials(instance.publishedCredentials, credentialsFileOf(config.storage)) ??
+        publishServer(instance.publishedServer, server);
       if (fault !== null) throw new AppError("invalid", fault);
       return config;
     };

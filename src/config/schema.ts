@@ -52,6 +52,17 @@ export const configSchema = z.strictObject({
       max_path_bytes: positive.max(4096).default(4096),
     })
     .prefault({}),
+  /** What these say together, src/config/database.ts checks. */
+  database: z
+    .strictObject({
+      /** https://HOST[:PORT] of a libSQL server; empty for a file of this host. */
+      url: z.string().default(""),
+      /** Root's alone to read. */
+      auth_token_file: fileOrNone,
+      /** PEM of the authorities to believe instead of the host's. */
+      ca_file: fileOrNone,
+    })
+    .prefault({}),
   /** What these say together, src/config/bucket.ts checks. */
   storage: z
     .strictObject({

@@ -10,13 +10,15 @@ export type Setting = z.infer<typeof setting>;
 
 /**
  * Whether a change waits for a restart: the listeners', and of what sandboxd goes by. Others are taken at a reload.
- * TLS is turned on and off by a start, but goes on with other files; so do the bucket's credentials.
+ * TLS is turned on and off by a start, but goes on with other files; so do the bucket's credentials and the
+ * database server's.
  */
 function waits(key: string, before: Setting["value"], now: Setting["value"]): boolean {
   if (isSame(before, now)) return false;
   if (/^http\.tls_(cert|key)$/.test(key)) return before === "" || now === "";
-  if (key === "storage.credentials_file") return false;
-  return /^(http\.|storage\.|exec\.(memory_mb|pids|cpus|file_mb|pool|directfs)$)/.test(key);
+  if (["storage.credentials_file", "database.auth_token_file", "database.ca_file"].includes(key))
+    return false;
+  return /^(http\.|database\.|storage\.|exec\.(memory_mb|pids|cpus|file_mb|pool|directfs)$)/.test(key);
 }
 
 /** Every setting in force after a reload: those that are read at a start are as they were, and say what waits. */

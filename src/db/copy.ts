@@ -1,7 +1,8 @@
-import { closeSync, fsyncSync, openSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import type { Client } from "@libsql/client/sqlite3";
 import { AppError } from "../errors.ts";
+import { renameDurably } from "../kernel/durable.ts";
 import { statfs } from "../kernel/statfs.ts";
 
 /** Copies that are kept, of the last upgrades. */
@@ -42,8 +43,7 @@ export async function copyBefore(
   closeSync(openSync(unfinished, "wx", statSync(file).mode & 0o777));
   await client.execute({ sql: "VACUUM INTO ?", args: [unfinished] });
   flush(unfinished);
-  renameSync(unfinished, copy);
-  flush(dir);
+  renameDurably(unfinished, copy);
   removeOlder(file);
   return copy;
 }

@@ -49,6 +49,7 @@ export interface KeysParts {
 export function createKeys({ db, ledger, calls }: KeysParts) {
   const cache = new Map<string, KeyHolder>();
   const revoked = new Set<KeyId>();
+  db.onBack(() => cache.clear());
   const lastUse = createLastUse<KeyId>((seen) => storeLastUse(db, table, seen));
 
   async function lookUp(hash: string): Promise<KeyHolder | null> {
@@ -70,12 +71,7 @@ export function createKeys({ db, ledger, calls }: KeysParts) {
   function end(ids: readonly KeyId[]): void {
     for (const id of ids) revoked.add(id);
     for (const [hash, caller] of cache) if (revoked.has(caller.keyId)) cache.delete(hash);
-    // No 4xx: what such a call did before its end stays.
-    const reason = new AppError(
-      "sandbox_lost",
-      "The key of this call was revoked while it ran, so it was ended; what it had done by then stays.",
-    );
-    for (const id of ids) calls.endOfKey(id, reason);
+    for (const id of ids) calls.endOfKey(id, keyEnded());
   }
 
   /** To be part of a change; so is what it comes to only if the change is made. */
@@ -163,6 +159,8 @@ export function createKeys({ db, ledger, calls }: KeysParts) {
         return { ...revocation(workspaceId, found, origin), result: found.length === 1 };
       });
       if (revoked) end([id]);
+      // Perhaps it was revoked by a call that never heard so: what that began ends now.
+      else calls.endOfKey(id, keyEnded());
       return revoked;
     },
 
@@ -171,9 +169,10 @@ export function createKeys({ db, ledger, calls }: KeysParts) {
     end,
     isRevoked: (id: KeyId) => revoked.has(id),
 
-    /** Who holds this key; null when it is unknown or revoked. */
+    /** Who holds this key; null when it is unknown or revoked. While nobody can tell it throws a 503, seen before or not. */
     async authenticate(apiKey: string): Promise<KeyHolder | null> {
       if (!isApiKey(apiKey)) return null;
+      db.check();
       const hash = hashOf(apiKey);
       const caller = cache.get(hash) ?? (await lookUp(hash));
       // A revocation during the look-up was not seen by it.
@@ -196,6 +195,14 @@ export function createKeys({ db, ledger, calls }: KeysParts) {
 
 function holderOf({ scope, workspaceId, id, name, namespace }: Working): KeyHolder {
   return { scope, workspaceId, keyId: id, keyName: name, lockedNamespace: namespace };
+}
+
+/** No 4xx: what such a call did before its end stays. */
+function keyEnded(): AppError {
+  return new AppError(
+    "sandbox_lost",
+    "The key of this call was revoked while it ran, so it was ended; what it had done by then stays.",
+  );
 }
 
 function keyEvent(

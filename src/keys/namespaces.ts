@@ -42,6 +42,7 @@ export function createNamespaces(parts: NamespacesParts) {
   const { db, ledger, calls, keys, secrets } = parts;
   const cache = new Map<string, NamespaceId>();
   const ending = new Set<NamespaceId>();
+  db.onBack(() => cache.clear());
   const lastUse = createLastUse<NamespaceId>((seen) => storeLastUse(db, table, seen));
 
   const live = (workspaceId: WorkspaceId) =>

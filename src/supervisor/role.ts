@@ -27,6 +27,8 @@ const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 5_000;
 /** A role that never came up has a cause that does not go away by itself, such as a port that is taken. */
 const FAILED_STARTS = 3;
+/** What is wrong with its configuration, the same again would not mend; RestartPreventExitStatus in the units. */
+const WRONG_INPUT = 2;
 /** Deaths within the window that are no accident any more; the units have the same figures. */
 const DEATHS = 20;
 const DEATHS_WINDOW_MS = 60_000;
@@ -45,6 +47,7 @@ export function superviseRole(options: SupervisedRoleOptions): SupervisedRole {
       const { ready, ended } = await live();
       if (state.stopped) return;
       log.error("a role died", { of: name, ...ended, was_ready: ready });
+      if (ended.code === WRONG_INPUT) return giveUp(`${name} cannot go on; its messages above say why`);
       failedStarts = ready ? 0 : failedStarts + 1;
       const now = Date.now();
       deaths.push(now);

@@ -1,6 +1,6 @@
 import type { Ledger } from "../../audit/ledger.ts";
 import type { Database } from "../../db/open.ts";
-import { AppError } from "../../errors.ts";
+import { AppError, foreseen } from "../../errors.ts";
 import type { Check, OperationResult } from "../../protocol/sandboxd.ts";
 import type { Reading } from "../../metrics/readings.ts";
 import type { SandboxdClient } from "../../sandbox/sandboxd-client.ts";
@@ -38,7 +38,7 @@ export interface StatusParts {
   readonly execStats: () => Status["exec"];
   readonly disk: () => { readonly availableBytes: number; readonly totalBytes: number };
   readonly sandboxd: Pick<SandboxdClient, "call">;
-  readonly db: Pick<Database, "faults">;
+  readonly db: Pick<Database, "faults" | "place">;
   readonly ledger: Pick<Ledger, "breaks" | "stats">;
   readonly checkStore: () => Promise<Check>;
   /** Throws when it does not answer. */
@@ -96,14 +96,24 @@ function sentence(error: unknown): string {
   throw error;
 }
 
-async function databaseCheck(db: Pick<Database, "faults">): Promise<Check> {
-  const faults = await db.faults().catch((error: unknown) => [String(error)]);
-  if (faults.length === 0) return { name: "database", status: "ok", detail: "its pages are well", fix: null };
+async function databaseCheck(db: StatusParts["db"]): Promise<Check> {
+  const faults = await db.faults().catch((error: unknown) => [reasonOf(foreseen(error) ?? error)]);
+  const isFile = db.place === "file";
+  if (faults.length === 0) {
+    return {
+      name: "database",
+      status: "ok",
+      detail: isFile ? "its pages are well" : "its server answers",
+      fix: null,
+    };
+  }
   return {
     name: "database",
     status: "fail",
     detail: faults.join("; "),
-    fix: "Stop the appliance and restore api/state/cofferdam.db from a backup.",
+    fix: isFile
+      ? "Stop the appliance and restore api/state/cofferdam.db from a backup."
+      : "See to the server of [database] url: cofferdam config show.",
   };
 }
 

@@ -1,5 +1,5 @@
 import { Elysia, type AnyElysia } from "elysia";
-import { AppError } from "../../errors.ts";
+import { AppError, foreseen } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import type { Contexts } from "./context.ts";
 import { errorResponse, exhaustion, hungUp, isHangUp, unforeseen } from "./errors.ts";
@@ -20,7 +20,8 @@ export function createApp({ routes, log, contexts, encrypted = false }: AppParts
   const handler = { standardHostname: encrypted };
   const app = new Elysia({ strictPath: true, normalize: false, handler });
   app.onError(({ error, code, request }) => {
-    if (error instanceof AppError) return errorResponse(error);
+    const told = foreseen(error);
+    if (told !== null) return errorResponse(told);
     if (code === "NOT_FOUND") return nothingThere(request, known);
     if (isHangUp(error, request)) return errorResponse(hungUp());
     const { id: requestId, route } = contexts.of(request);

@@ -38,11 +38,19 @@ export function unforeseen(requestId: string): AppError {
 }
 
 const DISK_FULL: ReadonlySet<unknown> = new Set(["SQLITE_FULL", "ENOSPC", "EDQUOT"]);
+const TOO_MUCH: ReadonlySet<unknown> = new Set(["RESPONSE_TOO_LARGE"]);
 const NO_DESCRIPTOR: ReadonlySet<unknown> = new Set(["EMFILE", "ENFILE"]);
 
 /** What the caller may know of an error that nobody foresaw where it was thrown; null for nothing. */
 export function exhaustion(error: unknown): AppError | null {
   if (isOf(error, DISK_FULL)) return new AppError("no_space", "The disk is full; free space and try again.");
+  if (isOf(error, TOO_MUCH)) {
+    return new AppError(
+      "unavailable",
+      "The answer is larger than the database server sends; its operator has to raise its --max-response-size.",
+      { retryAfterS: 60 },
+    );
+  }
   if (!isOf(error, NO_DESCRIPTOR)) return null;
   return new AppError(
     "unavailable",

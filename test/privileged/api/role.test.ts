@@ -28,6 +28,7 @@ const start = () =>
     confinement: () => [{ name: "api confined", status: "ok", detail: "for the test", fix: null }],
     bucketCredential: () => null,
     onSlowStart() {},
+    onLost() {},
   });
 const admin = async (path: string, method = "GET") =>
   (await fetch(`http://admin${path}`, { unix: instance.sockets.admin, method })).json() as Promise<
