@@ -21,6 +21,7 @@ import { createExec } from "../sandbox/exec.ts";
 import { createSandboxdClient } from "../sandbox/sandboxd-client.ts";
 import { createSecrets } from "../secrets.ts";
 import { createEncryption } from "../volumes/encryption.ts";
+import { createFloor } from "../volumes/floor.ts";
 import { createGrowth } from "../volumes/growth.ts";
 import { createUsageRows } from "../volumes/usage-rows.ts";
 import { createVolumes, type Volumes } from "../volumes/volumes.ts";
@@ -80,9 +81,14 @@ export async function startApi(parts: ApiRoleParts) {
   const contexts = createContexts();
   const presence = await showPresence(instance);
   const secrets = createSecrets(secret);
+  const floor = createFloor({
+    status: () => statfs(instance.api.dir),
+    floorBytes: () => settings.current.config.quota.disk_floor_mb * MIB,
+  });
   const blobs = await openStore({
     storage: first.storage,
     dir: instance.api.blobs,
+    checkRoom: floor.check,
     credentials: { published: instance.publishedCredentials, systemd: parts.bucketCredential },
     log,
   });
@@ -117,8 +123,7 @@ export async function startApi(parts: ApiRoleParts) {
   const growth = createGrowth({
     table: volumes.table,
     quota: volumes.quota,
-    status: () => statfs(instance.api.volumes),
-    floorBytes: () => settings.current.config.quota.disk_floor_mb * MIB,
+    floor,
     writers: async () => {
       const { sandboxes } = await sandboxd.call("writers", {});
       return new Map(sandboxes.map(({ namespace, dirty_bytes }) => [namespace, dirty_bytes]));

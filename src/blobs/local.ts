@@ -13,9 +13,9 @@ export type LocalStore = BlobStore & {
 
 /**
  * Blobs as files below `dir`, which is the appliance's own. A blob is there whole or not at all, and its name is on
- * the disk before `put` says so.
+ * the disk before `put` says so. `checkRoom` throws where the disk has none for so many bytes.
  */
-export function createLocalStore(dir: string): LocalStore {
+export function createLocalStore(dir: string, checkRoom: (bytes: number) => void = () => {}): LocalStore {
   let made = 0;
   /** Directories that are known to be there, on the disk. */
   const known = new Set<string>();
@@ -35,6 +35,7 @@ export function createLocalStore(dir: string): LocalStore {
   }
 
   async function write(path: string, bytes: Uint8Array): Promise<void> {
+    checkRoom(bytes.length);
     await ensureDirectory(dirname(path));
     const temporary = join(dirname(path), `${TEMPORARY}${process.pid}-${made++}`);
     try {

@@ -13,6 +13,8 @@ export interface OpenStoreParts {
   readonly storage: Config["storage"];
   /** Of the local store. */
   readonly dir: string;
+  /** Throws no_space where its disk has no room for so many bytes. */
+  readonly checkRoom: (bytes: number) => void;
   readonly credentials: CredentialPlaces;
   readonly log: Log;
 }
@@ -33,10 +35,16 @@ const GLANCE_MS = 3_000;
  * The store that the configuration names. With a bucket, it is tried first, and a sentence thrown unless it answers and
  * does all that we rely on.
  */
-export async function openStore({ storage, dir, credentials, log }: OpenStoreParts): Promise<OpenedStore> {
+export async function openStore({
+  storage,
+  dir,
+  checkRoom,
+  credentials,
+  log,
+}: OpenStoreParts): Promise<OpenedStore> {
   const bucket = bucketOf(storage);
   if (bucket === null) {
-    const store = createLocalStore(dir);
+    const store = createLocalStore(dir, checkRoom);
     await store.sweep();
     const check: Check = { name: "store", status: "ok", detail: "on the local disk", fix: null };
     return { store, reload() {}, look: async () => {}, check: async () => check };

@@ -26,3 +26,23 @@ export function statfs(target: string | number): FilesystemStatus {
     freeFiles: field(6),
   };
 }
+
+/** Inodes are kept free along with the bytes: a hundredth, of a small file system a tenth. Some count none. */
+function floorFiles(totalFiles: number): number {
+  const share = Math.max(totalFiles / 100, Math.min(1024, totalFiles / 10));
+  return Math.floor(Math.min(65_536, share));
+}
+
+/** Whether less than the floor would be free after `more` bytes. With a floor of 0 there is none. */
+export function isBelowFloor(
+  {
+    availableBytes,
+    totalFiles,
+    freeFiles,
+  }: Pick<FilesystemStatus, "availableBytes" | "totalFiles" | "freeFiles">,
+  floorBytes: number,
+  more = 0,
+): boolean {
+  if (floorBytes === 0) return false;
+  return availableBytes - more < floorBytes || freeFiles < floorFiles(totalFiles);
+}

@@ -14,6 +14,8 @@ export interface Reading {
   readonly disk: {
     readonly availableBytes: number;
     readonly totalBytes: number;
+    readonly totalFiles: number;
+    readonly freeFiles: number;
     readonly floorBytes: number;
   };
   readonly logLinesLost: number;

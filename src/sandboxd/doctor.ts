@@ -3,7 +3,7 @@ import { release } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Config } from "../config/schema.ts";
 import type { Instance } from "../instance.ts";
-import { statfs } from "../kernel/statfs.ts";
+import { isBelowFloor, statfs } from "../kernel/statfs.ts";
 import type { Check } from "../protocol/sandboxd.ts";
 import type { Cgroups } from "./cgroup.ts";
 import { explain } from "./failure.ts";
@@ -170,9 +170,16 @@ function memory({ config, memoryAvailable }: DoctorDeps): Finding {
 }
 
 function disk({ instance, config }: DoctorDeps): Finding {
-  const freeMb = Math.floor(statfs(instance.data).availableBytes / MIB);
+  const status = statfs(instance.data);
+  const freeMb = Math.floor(status.availableBytes / MIB);
   const floorMb = config.quota.disk_floor_mb;
   const detail = `${freeMb} MiB free under ${instance.data}, writes stop at ${floorMb} MiB`;
+  if (freeMb >= floorMb && isBelowFloor(status, floorMb * MIB)) {
+    return fail(
+      `${status.freeFiles} of ${status.totalFiles} inodes are free under ${instance.data}, and writes have stopped`,
+      "Delete files: the file system has nearly all that it can hold.",
+    );
+  }
   if (freeMb < floorMb) return fail(detail, "Free space, or lower [quota] disk_floor_mb.");
   if (freeMb < floorMb * 2) return warn(detail, "Free space soon.");
   return ok(detail);

@@ -1,23 +1,24 @@
 import { AppError } from "../errors.ts";
-import type { FilesystemStatus } from "../kernel/statfs.ts";
+import { isBelowFloor, type FilesystemStatus } from "../kernel/statfs.ts";
 
-/** Of the files that a file system can hold, kept free along with the bytes; not every one has a fixed number. */
-const FLOOR_FILES_SHARE = 0.01;
-const FLOOR_FILES_MOST = 65_536;
+export type Floor = ReturnType<typeof createFloor>;
 
-/** Whether less than the floor would be free after `more` bytes. 0: there is no floor. */
-export function isBelowFloor(
-  { availableBytes, totalFiles, freeFiles }: FilesystemStatus,
-  more: number,
-  floorBytes: number,
-): boolean {
-  if (floorBytes === 0) return false;
-  const floorFiles = Math.min(FLOOR_FILES_MOST, Math.floor(totalFiles * FLOOR_FILES_SHARE));
-  return availableBytes - more < floorBytes || freeFiles < floorFiles;
+/** What the disk keeps free for the database and the audit log: below it nothing else is written. */
+export function createFloor(parts: {
+  readonly status: () => FilesystemStatus;
+  readonly floorBytes: () => number;
+}) {
+  return {
+    status: parts.status,
+    bytes: parts.floorBytes,
+    isAbove: (status: FilesystemStatus) => !isBelowFloor(status, parts.floorBytes()),
+    /** Throws no_space when there is no room for `more` bytes. */
+    check: (more = 0) => checkFloor(parts.status(), parts.floorBytes(), more),
+  };
 }
 
-/** Throws no_space there: what is left is the database's and the audit log's. */
-export function checkFloor(status: FilesystemStatus, more: number, floorBytes: number): void {
-  if (!isBelowFloor(status, more, floorBytes)) return;
+/** The same, of whichever file system it is. */
+export function checkFloor(status: FilesystemStatus, floorBytes: number, more: number): void {
+  if (!isBelowFloor(status, floorBytes, more)) return;
   throw new AppError("no_space", "The disk is nearly full; delete something and try again.");
 }

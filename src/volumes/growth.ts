@@ -2,7 +2,7 @@ import { AppError } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
 import type { FilesystemStatus } from "../kernel/statfs.ts";
 import type { Log } from "../log.ts";
-import { checkFloor, isBelowFloor } from "./floor.ts";
+import type { Floor } from "./floor.ts";
 import type { Quota } from "./quota.ts";
 import type { Amount } from "./usage.ts";
 import type { Account, UsageTable } from "./usage-table.ts";
@@ -15,9 +15,9 @@ const RECOUNT_MS = 2000;
 const LAST_WAIT_MS = 250;
 /** Of a sandbox: more than this not yet written back tells who is filling the disk. */
 const WRITER_BYTES = 4 * 1024 * 1024;
-/** After so long below the floor those who make many small files are looked for, and at last all are stopped. */
-const SEARCH_AFTER_MS = 500;
-const STOP_ALL_AFTER_MS = 2000;
+/** After so long below the floor those whose files show it are looked for, and at last all are stopped. */
+const SEARCH_AFTER_MS = 300;
+const STOP_ALL_AFTER_MS = 1000;
 /** What a namespace may have grown by below the floor before its commands are stopped. */
 const STRAY: Amount = { bytes: 1024 * 1024, entries: 256 };
 
@@ -53,8 +53,7 @@ interface Shortage {
 export interface GrowthParts {
   readonly table: UsageTable;
   readonly quota: Quota;
-  readonly status: () => FilesystemStatus;
-  readonly floorBytes: () => number;
+  readonly floor: Floor;
   /** What each namespace's sandbox has written and the disk does not have yet. */
   readonly writers: () => Promise<ReadonlyMap<NamespaceId, number>>;
   readonly log: Pick<Log, "warn">;
@@ -67,15 +66,15 @@ export type Growth = ReturnType<typeof createGrowth>;
  * command writes, but a namespace can't grow by more than the disk shrinks: so only where that could pass a limit, its
  * files are counted.
  */
-export function createGrowth({ table, quota, status, floorBytes, writers, log }: GrowthParts) {
+export function createGrowth({ table, quota, floor, writers, log }: GrowthParts) {
   const entries = new Map<NamespaceId, Entry>();
-  let last = status();
+  let last = floor.status();
   let ticking: Timer | undefined;
   let shortage: Shortage | null = null;
   let relieving = false;
 
   function look(): void {
-    const now = status();
+    const now = floor.status();
     const risen = {
       bytes: Math.max(0, last.availableBytes - now.availableBytes),
       entries: Math.max(0, last.freeFiles - now.freeFiles),
@@ -91,11 +90,11 @@ export function createGrowth({ table, quota, status, floorBytes, writers, log }:
 
   function tick(): void {
     look();
-    if (isBelowFloor(last, 0, floorBytes())) {
+    if (floor.isAbove(last)) {
+      shortage = null;
+    } else {
       shortage ??= { since: performance.now(), first: last };
       if (!relieving) void relieve(shortage);
-    } else {
-      shortage = null;
     }
     if (!quota.isLimited()) return;
     for (const entry of entries.values()) {
@@ -153,7 +152,9 @@ export function createGrowth({ table, quota, status, floorBytes, writers, log }:
       const dirty = await writers();
       for (const [id, entry] of entries) if ((dirty.get(id) ?? 0) > WRITER_BYTES) stop(entry, diskFull());
       const elapsed = performance.now() - since;
-      if (elapsed > SEARCH_AFTER_MS) await Promise.all(entries.values().map(stopIfGrown));
+      // Small files take inodes, and hardly any bytes to be seen by.
+      const inodes = first.availableBytes >= floor.bytes();
+      if (inodes || elapsed > SEARCH_AFTER_MS) await Promise.all(entries.values().map(stopIfGrown));
       const shrunk = first.availableBytes - last.availableBytes > STRAY.bytes;
       const filled = first.freeFiles - last.freeFiles > STRAY.entries;
       if (elapsed > STOP_ALL_AFTER_MS && (shrunk || filled)) {
@@ -186,7 +187,7 @@ export function createGrowth({ table, quota, status, floorBytes, writers, log }:
       countedAt: performance.now(),
     };
     // Else what the disk lost while nothing ran would be this command's.
-    if (entries.size === 0) last = status();
+    if (entries.size === 0) last = floor.status();
     entries.set(account.id, entry);
     ticking ??= setInterval(tick, TICK_MS);
     return entry;
@@ -205,7 +206,7 @@ export function createGrowth({ table, quota, status, floorBytes, writers, log }:
 
   return {
     /** Throws no_space when no command may begin. */
-    check: () => checkFloor(status(), 0, floorBytes()),
+    check: () => floor.check(),
 
     /** Before the command is sent. */
     async begin(id: NamespaceId): Promise<Watched> {

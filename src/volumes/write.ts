@@ -5,10 +5,10 @@ import type { FileStatus } from "../kernel/directory.ts";
 import { constants, fchmodFd, fchownFd, openBeneath } from "../kernel/openat2.ts";
 import { statfs } from "../kernel/statfs.ts";
 import type { Kept, Mirrored } from "../remote/mirror.ts";
-import { checkFloor } from "./floor.ts";
 import { OPEN_DIRECTORY, openInside, placeOf, type Place } from "./beneath.ts";
 import { closeFile, syncFile, writeAt } from "./disk.ts";
 import { codeOf, fileFailure, notRegular } from "./failure.ts";
+import { checkFloor } from "./floor.ts";
 import { ensureParents, missingParents, TENANT } from "./parents.ts";
 import type { WorkspacePath } from "./path.ts";
 import type { Room } from "./quota.ts";
@@ -88,7 +88,7 @@ async function writeThrough(
   options: WriteOptions & Ahead & { readonly room: Room },
 ): Promise<Written> {
   const { limits, freshName, mode, room, changing, mirror } = options;
-  checkFloor(statfs(space.tmp.fd), source.sizeBytes ?? 0, limits.diskFloorBytes);
+  checkFloor(statfs(space.tmp.fd), limits.diskFloorBytes, source.sizeBytes ?? 0);
   const fresh = freshName();
   const fd = openBeneath(space.tmp.fd, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
   try {
@@ -166,7 +166,7 @@ async function receive(
     source.signal?.throwIfAborted();
     checkSize(size + chunk.length, limits);
     if (size + chunk.length > nextCheck) {
-      checkFloor(statfs(space.tmp.fd), chunk.length, limits.diskFloorBytes);
+      checkFloor(statfs(space.tmp.fd), limits.diskFloorBytes, chunk.length);
       nextCheck += FLOOR_CHECK_BYTES;
     }
     await room.reserve(size + chunk.length - replacedBytes);

@@ -1,5 +1,6 @@
 import type { Ledger } from "../../audit/ledger.ts";
 import { AppError } from "../../errors.ts";
+import { isBelowFloor } from "../../kernel/statfs.ts";
 import type { LineWriter } from "../../kernel/stderr.ts";
 import type { Log } from "../../log.ts";
 import type { Metrics } from "../../metrics/metrics.ts";
@@ -89,8 +90,12 @@ export function createWatch(parts: WatchParts): Watch {
   };
 }
 
-function checkDisk({ availableBytes, floorBytes }: Reading["disk"]): void {
-  if (availableBytes >= floorBytes) return;
-  const [free, floor] = [availableBytes, floorBytes].map((bytes) => Math.floor(bytes / MIB));
+function checkDisk(disk: Reading["disk"]): void {
+  if (!isBelowFloor(disk, disk.floorBytes)) return;
+  if (disk.availableBytes >= disk.floorBytes) {
+    const left = `${disk.freeFiles} of ${disk.totalFiles}`;
+    throw new AppError("no_space", `${left} inodes are free, and so few that writes have stopped`);
+  }
+  const [free, floor] = [disk.availableBytes, disk.floorBytes].map((bytes) => Math.floor(bytes / MIB));
   throw new AppError("no_space", `${free} MiB are free, and writes stop at ${floor} MiB`);
 }
