@@ -61,6 +61,8 @@ export interface ComposeParts {
   readonly watch: Pick<Watch, "ready" | "page">;
   readonly status: () => Promise<Status>;
   readonly doctor: () => Promise<Check[]>;
+  /** Sentences on what works, but not as it should. */
+  readonly notices: () => readonly string[];
   readonly settings: () => Setting[];
   /** The routes of the namespaces: files and exec. */
   readonly namespaceRoutes: (access: Access) => readonly AnyElysia[];
@@ -115,7 +117,7 @@ export function composeApi(parts: ComposeParts) {
       contexts,
       encrypted,
       routes: [
-        healthRoutes({ ready, detailed: false }),
+        healthRoutes({ ready, detailed: null }),
         meRoutes({ access }),
         deviceRoutes({ logins, contexts }),
         devicePage({ access, logins, confirmations, contexts }),
@@ -126,7 +128,7 @@ export function composeApi(parts: ComposeParts) {
       log,
       contexts,
       routes: [
-        healthRoutes({ ready, detailed: true }),
+        healthRoutes({ ready, detailed: () => ({ notices: parts.notices() }) }),
         metricsRoutes({ access: operator, page }),
         adminRoutes({ access: operator, workspaces, setup, status, doctor, settings }),
         applianceEventRoutes({ access: operator, reader, streams }),

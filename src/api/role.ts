@@ -27,6 +27,7 @@ import { createUsageRows } from "../volumes/usage-rows.ts";
 import { createVolumes, type Volumes } from "../volumes/volumes.ts";
 import { openPoster } from "../webhooks/post.ts";
 import { startWebhooks } from "../webhooks/start.ts";
+import { createAtRest } from "./appliance/at-rest.ts";
 import { createCertificate } from "./appliance/certificate.ts";
 import { composeApi } from "./compose.ts";
 import { createContexts } from "./http/context.ts";
@@ -169,7 +170,12 @@ export async function startApi(parts: ApiRoleParts) {
       floorBytes: settings.current.config.quota.disk_floor_mb * MIB,
     }),
   });
+  const atRest = createAtRest({
+    state: instance.api.state,
+    countVolumes: async () => volumes.countEncrypted(),
+  });
   const status = createStatus({
+    atRest,
     ready: watch.ready,
     webhookStats: () => webhooks.stats(),
     inst: instance.inst,
@@ -205,6 +211,7 @@ export async function startApi(parts: ApiRoleParts) {
     quotas: () => settings.current.config.quota,
     usage: async (id) => volumes.table.survey(id),
     ...status,
+    notices: atRest.notices,
     settings: () => settingsInForce(loaded, settings.current),
     operatorRoutes: (access) => [operatorExecRoutes({ access, exec, ledger })],
     namespaceRoutes: (access) => [

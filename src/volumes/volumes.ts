@@ -8,6 +8,7 @@ import type { Log } from "../log.ts";
 import { constants, fchmodFd, fchownFd, mkdirAt, openBeneath, renameAt } from "../kernel/openat2.ts";
 import { unmirrored, type Mirror } from "../remote/mirror.ts";
 import { OPEN_DIRECTORY, statusAt } from "./beneath.ts";
+import { countEncrypted } from "./count-encrypted.ts";
 import { Descriptor } from "./descriptor.ts";
 import { syncFile } from "./disk.ts";
 import { codeOf } from "./failure.ts";
@@ -163,6 +164,8 @@ export function createVolumes(parts: VolumesParts) {
 
     /** For the start after a crash: to be asked before `sweep`, which takes away what tells. */
     judges: () => fileJudges(async (id, look) => settling(id, look), mirror === undefined),
+
+    countEncrypted: async () => countEncrypted(volumes),
 
     /** Deletes what uploads and deletions that a crash cut short have left. Calls may go on meanwhile. */
     async sweep(): Promise<number> {

@@ -78,7 +78,7 @@ test("the appliance's files are under its key, readable from its start to its en
   await closeState(instance);
   await closeState(instance);
   expect(() => readFileSync(file)).toThrow("ENOENT");
-  expect([disk.holds("planted-name"), disk.holds("planted-content")]).toEqual([false, false]);
+  expect(disk.found(["planted-name", "planted-content"])).toEqual([]);
   const other = crypto.getRandomValues(new Uint8Array(32));
   expect(await openState(instance, other).catch(String)).toContain("a key that its keyring does not give");
   expect(() => readFileSync(file)).toThrow("ENOENT");

@@ -4,6 +4,7 @@ import { AppError, foreseen } from "../../errors.ts";
 import type { Check, OperationResult } from "../../protocol/sandboxd.ts";
 import type { Reading } from "../../metrics/readings.ts";
 import type { SandboxdClient } from "../../sandbox/sandboxd-client.ts";
+import type { AtRest } from "./at-rest.ts";
 import { reasonOf } from "./reason.ts";
 import type { Readiness } from "./readiness.ts";
 
@@ -16,6 +17,8 @@ export interface Status {
   /** Sentences that say why not; none when it is. */
   readonly not_ready: readonly string[];
   readonly exec: { readonly running: number; readonly waiting: number; readonly warm: number };
+  /** Sentences on what works, but not as it should. */
+  readonly notices: readonly string[];
   readonly disk: { readonly free_bytes: number; readonly total_bytes: number };
   readonly events: { readonly total: number; readonly chains: number };
   readonly webhooks: {
@@ -37,6 +40,7 @@ export interface StatusParts {
   readonly webhookStats: () => Reading["webhooks"];
   readonly execStats: () => Status["exec"];
   readonly disk: () => { readonly availableBytes: number; readonly totalBytes: number };
+  readonly atRest: AtRest;
   readonly sandboxd: Pick<SandboxdClient, "call">;
   readonly db: Pick<Database, "faults" | "place">;
   readonly ledger: Pick<Ledger, "breaks" | "stats">;
@@ -68,6 +72,7 @@ export function createStatus(parts: StatusParts) {
         uptime_s: Math.floor((Date.now() - parts.startedAt) / 1000),
         memory_bytes: process.memoryUsage.rss(),
         not_ready: reasons.map(({ name, detail }) => `${name}: ${detail}`),
+        notices: parts.atRest.notices(),
         exec: { running, waiting, warm },
         disk: { free_bytes: availableBytes, total_bytes: totalBytes },
         events: { total, chains },
@@ -84,6 +89,7 @@ export function createStatus(parts: StatusParts) {
         await databaseCheck(parts.db),
         auditCheck(parts.ledger),
         await parts.checkStore(),
+        await parts.atRest.check(),
         await gatewayCheck(parts.checkGateway),
         ...(typeof host === "string" ? [sandboxdAway(host)] : host.checks),
       ];

@@ -265,8 +265,13 @@ describe("help", () => {
 describe("what is wrong is said in one line", () => {
   const cases: [string, string[], number, RegExp][] = [
     ["an unknown command", ["kee", "list"], 2, /no command "kee"; there are: serve, workspace, key, /],
-    ["an unknown subcommand", ["key", "mint"], 2, /no command "key mint"; there are: create, list, revoke\./],
-    ["no subcommand", ["key"], 2, /"cofferdam key" wants one of: create, list, revoke\./],
+    [
+      "an unknown subcommand",
+      ["key", "mint"],
+      2,
+      /no command "key mint"; there are: create, list, revoke, rotate-master\./,
+    ],
+    ["no subcommand", ["key"], 2, /"cofferdam key" wants one of: create, list, revoke, rotate-master\./],
     ["an unknown option", ["key", "list", "--jsn"], 2, /no option --jsn/],
     ["an option in front", ["--data=/nowhere", "status"], 2, /Put --data=\/nowhere behind the command/],
     ["an option in the middle", ["key", "--data=/nowhere", "list"], 2, /Put --data=\/nowhere behind/],

@@ -34,6 +34,9 @@ describe("/readyz", () => {
   test("is 200 without a key when all is well", async () => {
     const answer = await api.call("/readyz");
     expect([answer.status, await answer.json()]).toEqual([200, { ready: true }]);
+    const operator = await api.admin("/readyz");
+    const notices = ["something is not as it should be"];
+    expect([operator.status, await operator.json()]).toEqual([200, { ready: true, notices }]);
     expect(valueOf(await scrape(), "cofferdam_ready")).toBe(1);
   });
 
