@@ -54,6 +54,19 @@ export const operations = {
     result: z.strictObject({ state: z.enum(["running", "gone"]), oom: z.boolean() }),
   },
   /**
+   * Stops all that runs in a namespace's sandbox, for a snapshot. `frozen`: it stands still now, and goes on by itself after
+   * ten seconds; false when the namespace has no sandbox.
+   */
+  freezeSandbox: {
+    args: z.strictObject({ namespace: namespaceId.schema }),
+    result: z.strictObject({ frozen: z.boolean() }),
+  },
+  /** Lets it go on. `stood`: it stood still from the freeze until now. */
+  thawSandbox: {
+    args: z.strictObject({ namespace: namespaceId.schema }),
+    result: z.strictObject({ stood: z.boolean() }),
+  },
+  /**
    * Opens a namespace's files with its key, which the kernel keeps until it is locked. Its directory is made by api; the
    * first time, when it is empty, it gets its encryption policy.
    */

@@ -37,8 +37,11 @@ export async function adoptOrRemove({ instance, cgroups, make, log }: AdoptOptio
     const names = sandboxNames(instance, id);
     const record = readRecord(names);
     const fault = record === undefined ? "it has no record" : faultOf(names, record, cgroups, make);
-    if (record !== undefined && fault === undefined) adopted.push({ record, sandbox: revive(names, record) });
-    else {
+    if (record !== undefined && fault === undefined) {
+      // Whoever made it stand still is gone.
+      cgroups.thaw(names.cgroup);
+      adopted.push({ record, sandbox: revive(names, record) });
+    } else {
       broken.push(names);
       log.info("a sandbox from before the start is removed", { sandbox: id, why: fault });
     }

@@ -13,6 +13,7 @@ import { bootSandbox, teardown, type BootStep, type Sandbox } from "./boot.ts";
 import { openCgroups } from "./cgroup.ts";
 import { examine } from "./doctor.ts";
 import { explain } from "./failure.ts";
+import { freeze } from "./freezer.ts";
 import { createLanes } from "./lanes.ts";
 import { makeOf, openLibrary } from "./library.ts";
 import { cgroupParent } from "./names.ts";
@@ -112,6 +113,8 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
         fate: ({ names }) => ({ oom: cgroups.oomKilled(names.cgroup) }),
         teardown: ({ names, process }) => teardown(names, cgroups, process),
         memoryBytes: ({ names }) => cgroups.memoryBytes(names.cgroup),
+        freeze: ({ names }) => freeze(cgroups, names.cgroup),
+        thaw: ({ names }) => cgroups.thaw(names.cgroup),
         dirtyBytes: ({ names }) => cgroups.dirtyBytes(names.cgroup),
       },
     });
@@ -148,6 +151,8 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
           return {};
         },
         inspectSandbox: ({ sandbox }) => sandboxes.inspect(sandbox),
+        freezeSandbox: async ({ namespace }) => ({ frozen: await sandboxes.freeze(namespace) }),
+        thawSandbox: async ({ namespace }) => ({ stood: sandboxes.thaw(namespace) }),
         unlockVolume: ({ namespace, key }) => volumeKeys.unlock(namespace, Buffer.from(key, "hex")),
         lockVolume: ({ namespace }) => volumeKeys.lock(namespace),
         unlockedVolumes: async () => ({ namespaces: await volumeKeys.list() }),

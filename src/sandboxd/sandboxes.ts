@@ -14,6 +14,8 @@ type Life =
 interface Entry {
   readonly sandbox: Sandbox;
   life: Life;
+  /** Set while it is made to stand still: lets it go on when nobody else does. */
+  thawing: Timer | null;
 }
 
 export interface Fate {
@@ -32,6 +34,9 @@ export interface SandboxHost {
   /** Kills what still runs and removes all of it. */
   teardown(sandbox: Sandbox): Promise<void>;
   memoryBytes(sandbox: Sandbox): number | null;
+  /** Resolves when nothing of it runs any more. */
+  freeze(sandbox: Sandbox): Promise<void>;
+  thaw(sandbox: Sandbox): void;
   dirtyBytes(sandbox: Sandbox): number;
 }
 
@@ -43,6 +48,7 @@ export interface SandboxesOptions {
   readonly log: Log;
   readonly fateMs?: number;
   readonly endWaitMs?: number;
+  readonly freezeMs?: number;
 }
 
 export interface Ensured {
@@ -56,6 +62,10 @@ export interface Sandboxes {
   enter(sandbox: Sandbox, namespace: NamespaceId | null): void;
   ensure(namespace: NamespaceId): Promise<Ensured>;
   stop(id: SandboxId): Promise<void>;
+  /** False when the namespace has no sandbox. A frozen one goes on by itself after a while. */
+  freeze(namespace: NamespaceId): Promise<boolean>;
+  /** Whether it stood still until now. */
+  thaw(namespace: NamespaceId): boolean;
   inspect(id: SandboxId): Promise<{ state: "running" | "gone"; oom: boolean }>;
   has(id: SandboxId): boolean;
   /** Whether a sandbox has the namespace's volume, also one that is ending. */
@@ -80,7 +90,7 @@ export interface Sandboxes {
  * different ones don't; a sandbox that was given to a tenant never goes to another and never back to the pool.
  */
 export function createSandboxes(options: SandboxesOptions): Sandboxes {
-  const { pool, host, limit, log, fateMs = 60_000, endWaitMs = 1_000 } = options;
+  const { pool, host, limit, log, fateMs = 60_000, endWaitMs = 1_000, freezeMs = 10_000 } = options;
   const entries = new Map<SandboxId, Entry>();
   const tenants = new Map<NamespaceId, Entry>();
   const fates = new Map<SandboxId, Fate>();
@@ -92,6 +102,7 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
     const entry: Entry = {
       sandbox,
       life: namespace === null ? { kind: "spare" } : { kind: "tenant", namespace },
+      thawing: null,
     };
     entries.set(sandbox.names.id, entry);
     if (namespace !== null) tenants.set(namespace, entry);
@@ -114,6 +125,7 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
   function end(entry: Entry): Promise<void> {
     if (entry.life.kind === "ending") return entry.life.gone;
     const namespace = entry.life.kind === "tenant" ? entry.life.namespace : null;
+    letGo(entry);
     pool.forget(entry.sandbox);
     const gone = finish(entry, namespace);
     entry.life = { kind: "ending", namespace, gone };
@@ -172,6 +184,16 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
     }
   }
 
+  /** Whether it was to stand still until now. */
+  function letGo(entry: Entry): boolean {
+    const { thawing } = entry;
+    if (thawing === null) return false;
+    clearTimeout(thawing);
+    entry.thawing = null;
+    host.thaw(entry.sandbox);
+    return entry.life.kind === "tenant";
+  }
+
   return {
     enter,
 
@@ -197,6 +219,31 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
       if (entry === undefined) return;
       if (entry.life.kind !== "tenant") return await end(entry);
       await lanes.run(entry.life.namespace, () => end(entry));
+    },
+
+    freeze: (namespace) =>
+      lanes.run(namespace, async () => {
+        const sandbox = await current(namespace);
+        const entry = tenants.get(namespace);
+        if (sandbox === undefined || entry === undefined) return false;
+        letGo(entry);
+        // Before it is frozen: whatever becomes of this call, the tenant goes on.
+        entry.thawing = setTimeout(() => {
+          log.warn("a sandbox stood still for too long and goes on", { sandbox: sandbox.names.id });
+          letGo(entry);
+        }, freezeMs);
+        try {
+          await host.freeze(sandbox);
+        } catch (error) {
+          letGo(entry);
+          throw error;
+        }
+        return true;
+      }),
+
+    thaw(namespace) {
+      const entry = tenants.get(namespace);
+      return entry !== undefined && letGo(entry);
     },
 
     async inspect(id) {

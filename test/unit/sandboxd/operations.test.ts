@@ -11,6 +11,8 @@ const answerOf = async (line: string, handlers: Partial<Handlers> = {}, busy = f
     ensureSandbox: unasked,
     stopSandbox: unasked,
     inspectSandbox: unasked,
+    freezeSandbox: unasked,
+    thawSandbox: unasked,
     unlockVolume: unasked,
     lockVolume: unasked,
     unlockedVolumes: unasked,

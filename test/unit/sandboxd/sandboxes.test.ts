@@ -40,10 +40,17 @@ function fakeHost(random: () => number = () => 1, limit = 100) {
       mounted.delete(id);
       sometimes(0.05, "busy");
     },
+    async freeze({ names: { id } }: Sandbox) {
+      frozen.add(id);
+      await tick();
+      sometimes(0.05, "no standstill");
+    },
+    thaw: ({ names: { id } }: Sandbox) => void frozen.delete(id),
     memoryBytes: () => 1,
     dirtyBytes: () => 0,
   };
   const oomed = new Set<SandboxId>();
+  const frozen = new Set<SandboxId>();
 
   async function boot(): Promise<Sandbox> {
     await tick();
@@ -78,12 +85,21 @@ function fakeHost(random: () => number = () => 1, limit = 100) {
     refillDelayMs: 1,
     backoffMs: { first: 1, most: 2 },
   });
-  const sandboxes = createSandboxes({ pool, host, limit, log: silent, fateMs: 60_000, endWaitMs: 5 });
+  const sandboxes = createSandboxes({
+    pool,
+    host,
+    limit,
+    log: silent,
+    fateMs: 60_000,
+    endWaitMs: 5,
+    freezeMs: 20,
+  });
   return {
     sandboxes,
     pool,
     running,
     mounted,
+    frozen,
     faults,
     die: (id: SandboxId, oom: boolean) => {
       if (oom) oomed.add(id);
@@ -121,6 +137,36 @@ test("a sandbox that died is never handed out; its fate is kept", async () => {
   await sandboxes.stopAll();
 });
 
+test("a sandbox stands still until it is told to go on, until it ends, or for a while", async () => {
+  const { sandboxes, frozen, die } = fakeHost();
+  const namespace = namespaceId.make();
+  expect(await sandboxes.freeze(namespace)).toBe(false);
+  expect(sandboxes.thaw(namespace)).toBe(false);
+
+  const first = await sandboxes.ensure(namespace);
+  expect(await sandboxes.freeze(namespace)).toBe(true);
+  expect([...frozen]).toEqual([first.sandbox]);
+  expect(sandboxes.thaw(namespace)).toBe(true);
+  expect(frozen.size).toBe(0);
+  expect(sandboxes.thaw(namespace)).toBe(false);
+
+  await sandboxes.freeze(namespace);
+  while (frozen.size > 0) await tick();
+  // It went on by itself.
+  expect(sandboxes.thaw(namespace)).toBe(false);
+
+  await sandboxes.freeze(namespace);
+  die(first.sandbox, false);
+  while (sandboxes.has(first.sandbox)) await tick();
+  expect(frozen.size).toBe(0);
+  expect(sandboxes.thaw(namespace)).toBe(false);
+
+  await sandboxes.ensure(namespace);
+  await sandboxes.freeze(namespace);
+  await sandboxes.stopAll();
+  expect(frozen.size).toBe(0);
+});
+
 test("more tenants than the limit are refused, also all at once; those that have a sandbox are not", async () => {
   const { sandboxes } = fakeHost(() => 1, 2);
   const namespaces = Array.from({ length: 5 }, () => namespaceId.make());
@@ -149,7 +195,11 @@ test("whatever happens in whatever order, no sandbox has two tenants and no name
           if (answer !== undefined) seen.push(answer.sandbox);
         } else if (what < 0.75 && id !== undefined) await at.sandboxes.stop(id).catch(() => {});
         else if (what < 0.9) at.die(pick([...at.running.keys()]) ?? sandboxId.make(), Math.random() < 0.5);
-        else if (id !== undefined) await at.sandboxes.inspect(id);
+        else if (what < 0.95) {
+          const namespace = pick(namespaces)!;
+          await at.sandboxes.freeze(namespace).catch(() => {});
+          if (Math.random() < 0.5) at.sandboxes.thaw(namespace);
+        } else if (id !== undefined) await at.sandboxes.inspect(id);
         await tick();
       }
     };
@@ -159,6 +209,7 @@ test("whatever happens in whatever order, no sandbox has two tenants and no name
     expect(at.faults).toEqual([]);
     expect([...at.running.keys()]).toEqual([]);
     expect([...at.mounted.keys()]).toEqual([]);
+    expect([...at.frozen]).toEqual([]);
     expect(at.sandboxes.list()).toEqual([]);
   }
 });
