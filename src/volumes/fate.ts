@@ -3,7 +3,7 @@ import type { EventData } from "../audit/event.ts";
 import type { Fate, Judge } from "../audit/settle.ts";
 import { AppError } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
-import type { FileStatus } from "../kernel/directory.ts";
+import { statFd, type FileStatus } from "../kernel/directory.ts";
 import { OPEN_DIRECTORY, openInside, statusAt } from "./beneath.ts";
 import { codeOf } from "./failure.ts";
 import { parsePath, type WorkspacePath } from "./path.ts";
@@ -27,8 +27,10 @@ const announcedRemoval = z.object({
   changed_ns: z.string(),
 });
 
+const announcedRestore = z.looseObject({ temporary: z.string(), inode: z.string() });
+
 /**
- * What became of writes and deletions, by what they have left on the disk. Before anything else changes it. Where the
+ * What became of writes, deletions and restores, by what they have left on the disk. Before anything else changes it. Where the
  * disk is not the truth, in S3 mode, it tells only of what was never made.
  */
 export function fileJudges(
@@ -58,6 +60,10 @@ export function fileJudges(
     "file.deleted": async (announced, id) => {
       const { path, ...traces } = announcedRemoval.parse(announced);
       return judged(id, { path }, async (space) => fateOfRemoval(space, { path, ...traces }));
+    },
+    "snapshot.restored": async (announced, id) => {
+      const { temporary, inode, ...data } = announcedRestore.parse(announced);
+      return judged(id, data as EventData, async (space) => fateOfRestore(space, temporary, inode));
     },
   };
 }
@@ -96,6 +102,13 @@ async function fateOfRemoval(
   if (status === null) return "made";
   const same = String(status.inode) === inode && String(status.changedNs) === changed_ns;
   return same ? "not made" : "unknown";
+}
+
+/** Two trees changed places, or did not: the new one is known by its inode. A later restore has hidden where it went. */
+function fateOfRestore(space: Space, temporary: string, inode: string): Fate {
+  if (String(statFd(space.live.fd).inode) === inode) return "made";
+  const beside = statusAt(space.tmp, temporary);
+  return beside !== null && String(beside.inode) === inode ? "not made" : "unknown";
 }
 
 function entryOf(space: Space, path: WorkspacePath): FileStatus | null {

@@ -18,7 +18,9 @@ import { isEmpty, type Encryption } from "./encryption.ts";
 import { purge } from "./purge.ts";
 import { fileJudges } from "./fate.ts";
 import { createQuota } from "./quota.ts";
+import { replaceLive, type Replacement } from "./replace.ts";
 import { openSpace, type Space } from "./space.ts";
+import type { ManifestRef } from "../snapshots/manifest.ts";
 import type { WorkspacePath } from "./path.ts";
 import { usageOf, type Amount, type Count } from "./usage.ts";
 import type { UsageRows } from "./usage-rows.ts";
@@ -160,6 +162,32 @@ export function createVolumes(parts: VolumesParts) {
       if (id === null) return noVolume;
       const parts = { volumes, id, leases, limits: limits(), quota, freshName };
       return openVolume({ ...parts, mirror: mirror ?? unmirrored });
+    },
+
+    /** The directories of one that somebody holds a lease of. */
+    space(id: NamespaceId): Space {
+      const space = openSpace(volumes, id);
+      if (space === null) throw new Error(`the volume of ${id} is gone`);
+      return space;
+    },
+
+    /** Puts another tree in the place of a whole workspace: `ref` is its manifest. */
+    async replace(id: NamespaceId, replacement: Replacement & { readonly ref: ManifestRef }): Promise<void> {
+      await leases.hold(id, "read", async () => {
+        using volume = new Descriptor(openBeneath(volumes.fd, id, OPEN_DIRECTORY | constants.O_NOFOLLOW));
+        await mirror?.ready(id);
+        const { usage } = await table.account(id);
+        const more = {
+          bytes: Math.max(0, replacement.bytes - usage.bytes),
+          entries: Math.max(0, replacement.files - usage.files - usage.directories),
+        };
+        const parts = { volume, diskFloorBytes: limits().diskFloorBytes, freshName };
+        const { ref, alone } = replacement;
+        const mirrored = async (swap: () => Promise<void>) =>
+          alone(async () => (mirror ?? unmirrored).replace(id, ref, swap));
+        await quota.within(id, more, async () => replaceLive(parts, { ...replacement, alone: mirrored }));
+      });
+      table.changed(id);
     },
 
     /** For the start after a crash: to be asked before `sweep`, which takes away what tells. */
