@@ -50,24 +50,25 @@ export function createHolds() {
   return {
     share,
 
-    /** What `find` names is kept from before anybody could take it, until `work` has ended. */
-    async pinned<F extends { readonly manifest: Named }, T>(
+    /**
+     * What `find` names is kept from before anybody could take it, until `release` is called, once.
+     */
+    async pin<F extends { readonly manifest: Named }>(
       id: NamespaceId,
       find: () => Promise<F>,
-      work: (found: F) => Promise<T>,
-    ): Promise<T> {
-      const { found, entry } = await share(id, async () => {
+    ): Promise<{ readonly found: F; readonly release: () => void }> {
+      return share(id, async () => {
         const found = await find();
         const entry = entryOf(id);
-        entry.pins.add(found.manifest);
-        return { found, entry };
+        // Two may read one row, and one row may be one object.
+        const pin = { blobs: found.manifest.blobs };
+        entry.pins.add(pin);
+        const release = () => {
+          entry.pins.delete(pin);
+          tidy(id, entry);
+        };
+        return { found, release };
       });
-      try {
-        return await work(found);
-      } finally {
-        entry.pins.delete(found.manifest);
-        tidy(id, entry);
-      }
     },
 
     pins: (id: NamespaceId): readonly Named[] => [...(entries.get(id)?.pins ?? [])],
