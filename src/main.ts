@@ -23,6 +23,8 @@ const main = defineCommand({
     namespace: () => import("./cli/namespace.ts").then(({ namespace }) => namespace),
     exec: () => import("./cli/exec.ts").then(({ exec }) => exec),
     file: () => import("./cli/file.ts").then(({ file }) => file),
+    snapshot: () => import("./cli/snapshot.ts").then(({ snapshot }) => snapshot),
+    gc: () => import("./cli/gc.ts").then(({ gc }) => gc),
     event: () => import("./cli/event.ts").then(({ event }) => event),
     webhook: () => import("./cli/webhook.ts").then(({ webhook }) => webhook),
     status: () => import("./cli/status.ts").then(({ status }) => status),

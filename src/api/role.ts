@@ -24,6 +24,7 @@ import { createEncryption } from "../volumes/encryption.ts";
 import { createFloor } from "../volumes/floor.ts";
 import { createGrowth } from "../volumes/growth.ts";
 import { createUsageRows } from "../volumes/usage-rows.ts";
+import { startSnapshots } from "../snapshots/start.ts";
 import { createVolumes, type Volumes } from "../volumes/volumes.ts";
 import { openPoster } from "../webhooks/post.ts";
 import { startWebhooks } from "../webhooks/start.ts";
@@ -38,6 +39,8 @@ import { openMetricsPort } from "./appliance/metrics.ts";
 import { operatorExecRoutes } from "./appliance/exec.ts";
 import { openRedirect } from "./http/redirect.ts";
 import { startServer } from "./http/server.ts";
+import { snapshotAdminRoutes } from "./appliance/snapshots.ts";
+import { snapshotRoutes } from "./snapshots.ts";
 import { reasonOf } from "./appliance/reason.ts";
 import { createStatus } from "./appliance/status.ts";
 import { openApplianceDatabase } from "./database.ts";
@@ -144,6 +147,20 @@ export async function startApi(parts: ApiRoleParts) {
   // Before any call, and before the sweep takes away what tells.
   await settleIntents({ db, ledger, judges: { ...volumes.judges(), ...execJudges }, log });
   await usageRows.expire();
+  const snapshots = startSnapshots({
+    db,
+    ledger,
+    volumes,
+    store: blobs.store,
+    keys: namespaceKeys,
+    standstill: { isWarm: (id) => exec.isWarm(id), freeze: async () => null },
+    stopSandbox: async (id) => exec.stopNamespace(id),
+    limits: () => {
+      const { quota, snapshots } = settings.current.config;
+      return { quota, retentionDays: snapshots.retention_days };
+    },
+    log,
+  });
   const poster = openPoster(() => settings.current.config.webhooks);
   const webhooks = startWebhooks({
     db,
@@ -207,16 +224,21 @@ export async function startApi(parts: ApiRoleParts) {
     removeFiles: async (id) => {
       namespaceKeys.forget(id);
       await volumes.remove(id);
+      await snapshots.tidy.removeNamespace(id);
     },
     quotas: () => settings.current.config.quota,
     usage: async (id) => volumes.table.survey(id),
     ...status,
     notices: atRest.notices,
     settings: () => settingsInForce(loaded, settings.current),
-    operatorRoutes: (access) => [operatorExecRoutes({ access, exec, ledger })],
+    operatorRoutes: (access) => [
+      operatorExecRoutes({ access, exec, ledger }),
+      snapshotAdminRoutes({ access, snapshots }),
+    ],
     namespaceRoutes: (access) => [
       fileRoutes({ access, volumes, ledger, maxPathBytes: first.http.max_path_bytes }),
       execRoutes({ access, exec, ledger }),
+      snapshotRoutes({ access, snapshots }),
     ],
   });
   const { keys, namespaces, refusalLog, logins, streams } = composed;
@@ -254,6 +276,7 @@ export async function startApi(parts: ApiRoleParts) {
   const settling = setInterval(settle, SETTLE_EVERY_MS);
   settle();
   void webhooks.resume().catch(failed("webhook deliveries did not begin again"));
+  snapshots.resume();
   const retention = createRetention({
     db,
     ledger,
@@ -305,6 +328,7 @@ export async function startApi(parts: ApiRoleParts) {
       metrics.stop();
       poster.close();
       await exec.close();
+      await snapshots.stop();
       connections.close();
       sandboxd.close();
       clearInterval(settling);
