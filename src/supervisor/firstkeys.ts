@@ -23,6 +23,9 @@ const begun = z.discriminatedUnion("created", [
 ]);
 
 const TIMEOUT_MS = 30_000;
+/** api answers with 503 while its database is away. */
+const TRIES = 60;
+const PAUSE_MS = 1000;
 
 /**
  * Has api make the first workspace, when there is none, and hands its keys to `keep`. api makes them anew until it is
@@ -72,12 +75,20 @@ function writeKeysFile(path: string, keys: FirstKeys): void {
 }
 
 async function post(unix: string, path: string): Promise<unknown> {
-  const response = await fetch(`http://localhost${path}`, {
+  let response = await postOnce(unix, path);
+  for (let left = TRIES; response.status === 503 && left > 0; left--) {
+    await Bun.sleep(PAUSE_MS);
+    response = await postOnce(unix, path);
+  }
+  if (!response.ok) throw new Error(`${path} was answered with ${response.status}: ${await response.text()}`);
+  return response.json();
+}
+
+async function postOnce(unix: string, path: string): Promise<Response> {
+  return fetch(`http://localhost${path}`, {
     unix,
     method: "POST",
     headers: { [LOCAL_USER_HEADER]: localUser(environment()["SUDO_USER"]) },
     signal: AbortSignal.timeout(TIMEOUT_MS),
   });
-  if (!response.ok) throw new Error(`${path} was answered with ${response.status}: ${await response.text()}`);
-  return response.json();
 }

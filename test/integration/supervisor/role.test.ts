@@ -88,6 +88,13 @@ test("a role that never comes up is given up, with its own words shown", async (
   rmSync(`${top}.starts`);
 });
 
+test("a role whose configuration is wrong is not tried again, also when it was ready before", async () => {
+  const { givenUp } = supervise(`echo start >>$TOP.starts; echo READY=1 >&3; exit 2`);
+  expect(await givenUp).toContain("test cannot go on");
+  expect(readFileSync(`${top}.starts`, "utf8")).toBe("start\n");
+  rmSync(`${top}.starts`);
+});
+
 test("a role that falls silent is killed and started again; one that shows life is not", async () => {
   const silent = supervise(`echo READY=1 >&3; exec sleep 100`, { watchdogMs: 100 });
   await silent.readyTimes(2);
