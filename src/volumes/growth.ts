@@ -11,8 +11,6 @@ import type { Account, UsageTable } from "./usage-table.ts";
 const TICK_MS = 50;
 /** What the disk does not show (holes, growth that hides behind another's deletion) is looked for this often. */
 const RECOUNT_MS = 2000;
-/** How long the answer to a command may wait until its namespace may be counted. */
-const LAST_WAIT_MS = 250;
 /** Of a sandbox: more than this not yet written back tells who is filling the disk. */
 const WRITER_BYTES = 4 * 1024 * 1024;
 /** After so long below the floor those whose files show it are looked for, and at last all are stopped. */
@@ -123,7 +121,7 @@ export function createGrowth({ table, quota, floor, writers, log }: GrowthParts)
       bytes: Math.max(before.bytes, has.bytes + left.bytes),
       entries: Math.max(before.entries, has.entries + left.entries),
     };
-    await table.recount(account, most);
+    if (!(await table.recountSoon(account, most, true))) return;
     const now = amountOf(account);
     if (now.bytes <= most.bytes && now.entries <= most.entries) return;
     const why = quota.excess(account, { bytes: 1, entries: 1 });
@@ -134,11 +132,7 @@ export function createGrowth({ table, quota, floor, writers, log }: GrowthParts)
   async function judgeLast(entry: Entry): Promise<void> {
     const { account } = entry;
     await account.counting?.catch(() => {});
-    if (!mayBeOver(account)) return;
-    const wait = table.dueIn(account, true);
-    if (wait > LAST_WAIT_MS) return;
-    if (wait > 0) await Bun.sleep(wait);
-    await judge(entry, "has ended");
+    if (mayBeOver(account)) await judge(entry, "has ended");
   }
 
   function stop(entry: Entry, why: Stop): void {

@@ -33,8 +33,11 @@ export function createQuota({
   /** Throws no_space when the account can't have so much more. Nobody is refused because of an old count. */
   async function promise(account: Account, more: Amount): Promise<void> {
     if (more.bytes <= 0 && more.entries <= 0) return;
-    if (isLimited(limits())) await table.refresh(account);
-    if (excess(account, more, limits()) !== null && table.dueIn(account) <= 0) await table.recount(account);
+    const { counted, risen } = account;
+    const most = { bytes: more.bytes + risen.bytes, entries: more.entries + risen.entries };
+    if (!counted && excess(account, most, limits()) !== null) await table.recountSoon(account);
+    else if (excess(account, more, limits()) !== null && table.dueIn(account) <= 0)
+      await table.recount(account);
     const why = excess(account, more, limits());
     if (why !== null) throw new AppError("no_space", why);
     table.promise(account, more);

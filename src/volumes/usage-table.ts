@@ -9,6 +9,8 @@ const COUNTING_SHARE = 0.05;
 const URGENT_SHARE = 0.25;
 /** From a command's end to the count that nobody waits for, since another command may follow. */
 const SETTLED_MS = 500;
+/** How long a call waits until its namespace may be counted. */
+const SOON_MS = 250;
 /** How long those who ask for a whole workspace wait for counts; then they get the last that is known. */
 const SURVEY_MS = 2000;
 /** Walks at once: they share the event loop with everybody's calls. */
@@ -22,7 +24,10 @@ export interface Account {
   pending: Amount;
   /** Whether `usage` is what there is: it is until a command runs. */
   counted: boolean;
-  /** What the whole disk has lost since the last count began, while commands ran here: they can't have taken more. */
+  /**
+   * What it may have more than is known: what the whole disk has lost since the last count began, while commands ran
+   * here, since they can't have taken more. Infinite where nobody looked.
+   */
   risen: Amount;
   /** Commands that run in it, and changes of the API's that are under way. */
   running: number;
@@ -56,6 +61,7 @@ export interface WorkspaceUsage {
 
 const NOTHING: Usage = { bytes: 0, files: 0, directories: 0 };
 const NO_AMOUNT: Amount = { bytes: 0, entries: 0 };
+const UNKNOWN: Amount = { bytes: Infinity, entries: Infinity };
 
 export interface UsageTableParts {
   readonly rows: UsageRows;
@@ -84,7 +90,7 @@ export function createUsageTable({ rows, count }: UsageTableParts) {
       usage,
       pending: NO_AMOUNT,
       counted,
-      risen: NO_AMOUNT,
+      risen: counted ? NO_AMOUNT : UNKNOWN,
       running: 0,
       changing: 0,
       clearing: 0,
@@ -162,6 +168,7 @@ export function createUsageTable({ rows, count }: UsageTableParts) {
       const counted = await walk(account, most);
       const meanwhile = account.meanwhile ?? NOTHING;
       set(account, plus(counted, meanwhile));
+      if (!counted.whole) account.risen = UNKNOWN;
       account.counted =
         counted.whole && !busy && !isBusy(account) && Object.values(meanwhile).every((more) => more === 0);
     } finally {
@@ -193,8 +200,10 @@ export function createUsageTable({ rows, count }: UsageTableParts) {
       const workspaceId = await rows.workspaceOf(id);
       if (workspaceId === null) throw new AppError("not_found", "The namespace was deleted.");
       const workspace = await holdings(workspaceId);
-      // Made after its workspace was read, and so empty, or counted as soon as it matters.
-      return enter(workspace, id, NOTHING, false);
+      const account = enter(workspace, id, NOTHING, false);
+      // Made after its workspace was read.
+      if (!account.counted) later(account);
+      return account;
     },
 
     apply,
@@ -205,6 +214,7 @@ export function createUsageTable({ rows, count }: UsageTableParts) {
       if (account === undefined) return;
       account.counted = false;
       account.stored = false;
+      account.risen = UNKNOWN;
       later(account);
     },
 
@@ -217,6 +227,19 @@ export function createUsageTable({ rows, count }: UsageTableParts) {
     dueIn(account: Account, urgent = false): number {
       const early = urgent ? account.countMs / COUNTING_SHARE - account.countMs / URGENT_SHARE : 0;
       return account.dueAt - early - performance.now();
+    },
+
+    /** Waits for a count that is under way; else counts, where that is due soon. False when it is not. */
+    async recountSoon(account: Account, most?: Amount, urgent = false): Promise<boolean> {
+      if (account.counting !== null) {
+        await account.counting;
+        return true;
+      }
+      const wait = table.dueIn(account, urgent);
+      if (wait > SOON_MS) return false;
+      if (wait > 0) await Bun.sleep(wait);
+      await table.recount(account, most);
+      return true;
     },
 
     /** Counted anew where that is needed and due. */
