@@ -2,6 +2,7 @@ import { auditKeys } from "../audit/keys.ts";
 import { openLedger } from "../audit/ledger.ts";
 import { settleIntents } from "../audit/settle.ts";
 import { createRetention } from "../audit/retention.ts";
+import { createHolds } from "../blobs/holds.ts";
 import { openStore } from "../blobs/open.ts";
 import { baseUrl, hostAndPort, listeningOf } from "../config/listen.ts";
 import type { LoadedConfig } from "../config/load.ts";
@@ -18,14 +19,17 @@ import { showPresence } from "../presence.ts";
 import type { Check } from "../protocol/sandboxd.ts";
 import { listenForSandboxes } from "../sandbox/connections.ts";
 import { createExec } from "../sandbox/exec.ts";
+import { hostOf } from "../remote/host.ts";
+import { createRemote } from "../remote/remote.ts";
 import { createSandboxdClient } from "../sandbox/sandboxd-client.ts";
 import { createSecrets } from "../secrets.ts";
 import { createEncryption } from "../volumes/encryption.ts";
 import { createFloor } from "../volumes/floor.ts";
 import { createGrowth } from "../volumes/growth.ts";
 import { createUsageRows } from "../volumes/usage-rows.ts";
+import type { Standstill } from "../snapshots/create.ts";
 import { startSnapshots } from "../snapshots/start.ts";
-import { createVolumes, type Volumes } from "../volumes/volumes.ts";
+import { createVolumes, type Disk, type Volumes } from "../volumes/volumes.ts";
 import { openPoster } from "../webhooks/post.ts";
 import { startWebhooks } from "../webhooks/start.ts";
 import { createAtRest } from "./appliance/at-rest.ts";
@@ -55,6 +59,8 @@ export interface ApiRoleParts {
   readonly bucketCredential: () => Uint8Array | null;
   readonly log: Log;
   readonly stderr: LineWriter;
+  /** Tells one boot of the machine from another. */
+  readonly bootId: string;
   /** What holds this process, looked at anew: for `doctor`. */
   readonly confinement: () => Check[];
   /** Asks whoever waits for the start to wait so long from now on. */
@@ -76,7 +82,7 @@ const RETENTION_EVERY_MS = 10 * 60_000;
 
 /** Everything of the api role, from the database up to the listeners. */
 export async function startApi(parts: ApiRoleParts) {
-  const { instance, secret, loaded, log, stderr, confinement, onSlowStart } = parts;
+  const { instance, secret, loaded, log, stderr, bootId, confinement, onSlowStart } = parts;
   const first = loaded.config;
   const listening = listeningOf(first.http);
   const certificate = listening.tls === null ? null : createCertificate(instance.publishedPair, log);
@@ -114,6 +120,19 @@ export async function startApi(parts: ApiRoleParts) {
   });
   const sandboxd = createSandboxdClient({ path: instance.sockets.sandboxd, log });
   const namespaceKeys = createNamespaceKeys({ db, secrets });
+  const holds = createHolds();
+  const standstill: Standstill = { isWarm: (id) => exec.isWarm(id), freeze: async () => null };
+  const remoteOf = (disk: Disk) =>
+    createRemote({
+      store: blobs.store,
+      keyOf: async (id) => namespaceKeys.of(id),
+      host: hostOf(instance.api.dir, bootId),
+      disk,
+      stopSandbox: async (id) => exec.stopNamespace(id),
+      standstill,
+      sharing: holds.share,
+      log,
+    });
   const volumes = createVolumes({
     dir: instance.api.volumes,
     config: () => ({ ...settings.current.config, http: first.http }),
@@ -121,6 +140,7 @@ export async function startApi(parts: ApiRoleParts) {
     inUse: (id) => exec.isWarm(id),
     encryption: createEncryption({ sandboxd, keyOf: async (id) => namespaceKeys.of(id) }),
     log,
+    mirrorOf: first.storage.kind === "local" ? undefined : remoteOf,
   });
   const metrics = createMetrics();
   const { meters: meter } = metrics;
@@ -153,7 +173,9 @@ export async function startApi(parts: ApiRoleParts) {
     volumes,
     store: blobs.store,
     keys: namespaceKeys,
-    standstill: { isWarm: (id) => exec.isWarm(id), freeze: async () => null },
+    standstill,
+    holds,
+    moreRoots: async (id) => volumes.mirror.roots(id),
     stopSandbox: async (id) => exec.stopNamespace(id),
     limits: () => {
       const { quota, snapshots } = settings.current.config;

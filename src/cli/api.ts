@@ -2,6 +2,7 @@ import { defineCommand } from "citty";
 import { credential } from "../config/credential.ts";
 import { environment, type Environment } from "../config/environment.ts";
 import { AppError } from "../errors.ts";
+import { BOOT_ID } from "../kernel/confine.ts";
 import { dataArgument } from "./arguments.ts";
 import { readLink, runConfined } from "./role.ts";
 import { strict } from "./strict.ts";
@@ -31,6 +32,8 @@ export const api = defineCommand({
         args.listen === undefined ? [] : [{ key: "http.listen", value: args.listen, from: "--listen" }];
       // A copy that root made: what it was copied from is out of sight.
       const shownAs = args["config-name"] ?? instance.configFile;
+      const bootId = env[BOOT_ID];
+      if (bootId === undefined) throw new AppError("internal", "api does not know which boot this is.");
       const load = () => loadConfig({ file: instance.publishedConfig, shownAs, env, overrides });
       const running = await startApi({
         instance,
@@ -38,6 +41,7 @@ export const api = defineCommand({
         loaded: load(),
         log,
         stderr,
+        bootId,
         bucketCredential: () => credential("s3", env),
         confinement: () => [confinementCheck("api", instance)],
         onSlowStart,

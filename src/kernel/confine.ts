@@ -1,4 +1,4 @@
-import { closeSync, existsSync, fstatSync, openSync } from "node:fs";
+import { closeSync, existsSync, fstatSync, openSync, readFileSync } from "node:fs";
 import { AppError } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { becomeUser } from "./capabilities.ts";
@@ -30,6 +30,8 @@ export interface ConfineOptions {
  * afterwards is read from the kernel.
  */
 const MARKER = "COFFERDAM_CONFINING";
+/** Tells one boot of the machine from another. Not looked up by the role itself, which has a /proc of processes only. */
+export const BOOT_ID = "BOOT_ID";
 /** All of the environment that passes: configuration, and systemd's. */
 const PASSED = /^(COFFERDAM_[A-Z0-9_]+|NOTIFY_SOCKET|WATCHDOG_USEC|WATCHDOG_PID|CREDENTIALS_DIRECTORY|TZ)$/;
 
@@ -69,6 +71,7 @@ function enter(
   // Looked up before, since /etc is out of sight then.
   const user = roleUser(confinement.user);
   const { executable, script } = self();
+  const bootId = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
   enterRootView(confinement.view, instance.sandboxd.dir);
   replaceStandardFiles();
   becomeUser(user, confinement.capabilities);
@@ -88,6 +91,7 @@ function enter(
     BUN_CONFIG_MAX_HTTP_REQUESTS: "16384",
     // The host's certificate authorities besides Bun's own: an operator's may be among them.
     NODE_USE_SYSTEM_CA: "1",
+    [BOOT_ID]: bootId,
     [MARKER]: "1",
   };
   execve(executable, [title(role), ...script, ...options.args], env, options.linked ? LINK_FD + 1 : LINK_FD);

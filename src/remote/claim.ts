@@ -14,6 +14,8 @@ export interface ClaimParts {
   readonly host: string;
   /** This process. */
   readonly run: string;
+  /** Whether this process had the claim before: then nobody may have written the head since. */
+  readonly again?: boolean;
 }
 
 /** Versions that one `put` tries to replace: each failure but the last was a version of our own. */
@@ -37,10 +39,11 @@ export class ClaimLost extends AppError {
  * Makes this process the one writer of a namespace's head. From the first answer of the store on, whatever another
  * process had under way is refused there. `before` is what was in the bucket; null when there was nothing.
  */
-export async function openClaim({ store, namespace, codec, host, run }: ClaimParts) {
+export async function openClaim({ store, namespace, codec, host, run, again = false }: ClaimParts) {
   const key = headKey(namespace);
   const found = await store.read(key);
   const before = found === null ? null : await codec.open(found.bytes);
+  if (again && before?.run !== run) throw new ClaimLost();
   let tag = found?.tag ?? null;
   let head: Head = {
     epoch: (before?.epoch ?? 0) + 1,

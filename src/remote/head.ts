@@ -3,7 +3,7 @@ import { z } from "zod";
 import { AppError } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
 import type { NamespaceKey } from "../keys/namespace-keys.ts";
-import { manifestRef } from "../snapshots/manifest.ts";
+import { manifestRef, type ManifestRef } from "../snapshots/manifest.ts";
 import { decodeDelta, encodeDelta } from "./delta.ts";
 
 const FORMAT = "cofferdam head 1";
@@ -23,7 +23,7 @@ const headSchema = z.strictObject({
   commit: z.string(),
   sequence: z.int(),
   /** null: no files. */
-  base: manifestRef.nullable(),
+  base: manifestRef.transform((ref): ManifestRef => ref).nullable(),
   delta: z.array(z.tuple([z.string(), z.string().nullable()])).transform((lines) => decodeDelta(lines)),
 });
 

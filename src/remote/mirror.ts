@@ -34,6 +34,13 @@ export interface Mirror {
   replace(id: NamespaceId, ref: ManifestRef, swap: () => Promise<void>): Promise<void>;
   /** Before an answer over what was read: throws when somebody else may have changed it since. */
   confirm(id: NamespaceId): Promise<void>;
+  /** Of a namespace whose deletion has begun: nobody can commit to it any more. Its blobs are its remover's. Idempotent. */
+  remove(id: NamespaceId): Promise<void>;
+  /**
+   * What its files are in, besides snapshots: manifests, and each other blob as one with nothing in it. null: it is not
+   * for this host to say, so nothing may go. Asked while nothing is stored.
+   */
+  roots(id: NamespaceId): Promise<readonly ManifestRef[] | null>;
 }
 
 /** The directory is all there is. */
@@ -46,6 +53,8 @@ export const unmirrored: Mirror = {
   running: async (_, command) => command(),
   replace: async (_id, _ref, swap) => swap(),
   confirm: async () => {},
+  remove: async () => {},
+  roots: async () => [],
 };
 
 export type Mirrored = ReturnType<typeof mirrored>;

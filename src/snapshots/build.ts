@@ -30,6 +30,7 @@ import {
   type Entry,
   type Extent,
   type FileEntry,
+  type Head,
   type ManifestRef,
 } from "./manifest.ts";
 import { createBlobReader } from "./reader.ts";
@@ -63,28 +64,48 @@ interface Unfinished {
  */
 export async function buildTree({ blobs, ref, signal }: Tree, root: Descriptor): Promise<Built> {
   const head = await readHead(blobs, ref);
+  const built = await buildEntries(
+    { blobs, entries: decodeManifest(blobs, ref), root: head.root, signal },
+    root,
+  );
+  if (built.files !== head.files || built.bytes !== head.bytes) {
+    throw damagedManifest("it does not have the files that it should");
+  }
+  return built;
+}
+
+export interface Entries extends Pick<Tree, "blobs" | "signal"> {
+  /** In a manifest's order. */
+  readonly entries: AsyncIterable<readonly Entry[]>;
+  /** What is to be said of the root. */
+  readonly root: Head["root"];
+}
+
+/** The same, from the entries themselves. */
+export async function buildEntries(
+  { blobs, entries, root: about, signal }: Entries,
+  root: Descriptor,
+): Promise<Built> {
   const builder = createBuilder(blobs, root);
   const pause = createPause(signal);
+  let built: Built;
   try {
-    for await (const entries of decodeManifest(blobs, ref)) {
-      for (const entry of entries) {
+    for await (const batch of entries) {
+      for (const entry of batch) {
         await builder.add(entry);
         await pause();
       }
     }
-    const built = await builder.finish();
-    if (built.files !== head.files || built.bytes !== head.bytes) {
-      throw damagedManifest("it does not have the files that it should");
-    }
+    built = await builder.finish();
   } catch (error) {
     throw failure(error);
   } finally {
     await builder.close();
   }
   fchownFd(root.fd, TENANT, TENANT);
-  fchmodFd(root.fd, head.root.mode);
-  setModified(root.fd, head.root.mtime);
-  return { files: head.files, bytes: head.bytes };
+  fchmodFd(root.fd, about.mode);
+  setModified(root.fd, about.mtime);
+  return built;
 }
 
 function createBuilder(blobs: Pick<SealedBlobs, "get">, root: Descriptor) {

@@ -55,8 +55,8 @@ export interface SnapshotsParts {
   readonly maker: Maker;
   /** Ends a namespace's sandbox, whose mount pins the directory that it was started with. */
   readonly stopSandbox: (id: NamespaceId) => Promise<void>;
-  /** More that blobs have to stay for than the rows say. */
-  readonly moreRoots?: (id: NamespaceId) => Promise<readonly ManifestRef[]>;
+  /** More that blobs have to stay for than the rows say; null when nobody here can tell. */
+  readonly moreRoots?: (id: NamespaceId) => Promise<readonly ManifestRef[] | null>;
   readonly limits: () => { readonly quota: Config["quota"]; readonly retentionDays: number };
   readonly log: Log;
   /** Milliseconds since 1970. */

@@ -13,8 +13,8 @@ export interface TidyParts {
   readonly store: BlobStore;
   readonly blobsOf: (id: NamespaceId) => Promise<SealedBlobs>;
   readonly holds: Holds;
-  /** More that blobs have to stay for than the rows say. */
-  readonly moreRoots?: ((id: NamespaceId) => Promise<readonly ManifestRef[]>) | undefined;
+  /** More that blobs have to stay for than the rows say; null when nobody here can tell, and all have to. */
+  readonly moreRoots?: ((id: NamespaceId) => Promise<readonly ManifestRef[] | null>) | undefined;
   readonly log: Pick<Log, "warn">;
 }
 
@@ -40,7 +40,8 @@ export function createTidy({ rows, store, blobsOf, holds, moreRoots, log }: Tidy
         littered.delete(id);
         failed.delete(id);
         const named = await rows.manifests(id);
-        const more = (await moreRoots?.(id)) ?? [];
+        const more = moreRoots === undefined ? [] : await moreRoots(id);
+        if (more === null) return { blobs: 0, bytes: 0 };
         const roots = [...named.map(({ manifest }) => manifest), ...holds.pins(id), ...more];
         return await collect({ store, blobs }, id, roots);
       });

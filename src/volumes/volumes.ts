@@ -55,6 +55,8 @@ export interface Disk {
   readonly freshName: () => string;
   /** Puts the directory `name` of tmp in the place of `live`, which gets its name, in one step. */
   exchange(id: NamespaceId, name: string): void;
+  /** Moves `live` to a name in tmp. ENOENT when there is none. */
+  setAside(id: NamespaceId, name: string): void;
   /** The next lease opens the volume anew, whoever has one now. */
   forget(id: NamespaceId): void;
 }
@@ -104,14 +106,17 @@ export function createVolumes(parts: VolumesParts) {
   const disk: Disk = {
     space: (id) => openSpace(volumes, id),
     freshName,
-    exchange(id, name) {
-      using volume = new Descriptor(openBeneath(volumes.fd, id, OPEN_DIRECTORY | constants.O_NOFOLLOW));
-      using tmp = new Descriptor(openBeneath(volume.fd, "tmp", OPEN_DIRECTORY | constants.O_NOFOLLOW));
-      renameAt(tmp.fd, name, volume.fd, "live", constants.RENAME_EXCHANGE);
-    },
+    exchange: (id, name) => renameLive(id, name, constants.RENAME_EXCHANGE),
+    setAside: (id, name) => renameLive(id, name, constants.RENAME_NOREPLACE),
     forget: (id) => leases.forget(id),
   };
   const mirror = parts.mirrorOf?.(disk);
+
+  function renameLive(id: NamespaceId, name: string, flags: number): void {
+    using volume = new Descriptor(openBeneath(volumes.fd, id, OPEN_DIRECTORY | constants.O_NOFOLLOW));
+    using tmp = new Descriptor(openBeneath(volume.fd, "tmp", OPEN_DIRECTORY | constants.O_NOFOLLOW));
+    renameAt(volume.fd, "live", tmp.fd, name, flags);
+  }
 
   const leases = createLeases({
     opener: {
@@ -144,12 +149,12 @@ export function createVolumes(parts: VolumesParts) {
       const fresh = freshName();
       try {
         await rename(volumes.entry(id), trash.entry(fresh));
+        await syncFile(volumes.fd);
+        await purge(trash, fresh, { freshName });
       } catch (error) {
-        if (codeOf(error) === "ENOENT") return;
-        throw error;
+        if (codeOf(error) !== "ENOENT") throw error;
       }
-      await syncFile(volumes.fd);
-      await purge(trash, fresh, { freshName });
+      await mirror?.remove(id);
     },
 
     /** What can be refused before the namespace is made and the body read: a path that is no file's, or its size. */

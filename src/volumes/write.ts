@@ -15,7 +15,7 @@ import type { Room } from "./quota.ts";
 import type { Space } from "./space.ts";
 import { chargeOf, type Amount } from "./usage.ts";
 
-const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
+const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
 const FILE_MODE = 0o644;
 /** How often a large write looks whether the disk still has room. */
 const FLOOR_CHECK_BYTES = 1024 * 1024;
@@ -90,7 +90,7 @@ async function writeThrough(
   const { limits, freshName, mode, room, changing, mirror } = options;
   checkFloor(statfs(space.tmp.fd), limits.diskFloorBytes, source.sizeBytes ?? 0);
   const fresh = freshName();
-  const fd = openBeneath(space.tmp.fd, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+  const fd = openBeneath(space.tmp.fd, fresh, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
   try {
     const { sizeBytes, sha256 } = await receive(space, fd, source, options);
     fchownFd(fd, TENANT, TENANT);

@@ -20,6 +20,7 @@ let keys: Record<string, string>;
 
 const start = () =>
   startApi({
+    bootId: crypto.randomUUID(),
     instance,
     secret: new Uint8Array(32).fill(7),
     loaded: load(),

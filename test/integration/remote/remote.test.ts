@@ -1,0 +1,395 @@
+import { afterAll, expect, test } from "bun:test";
+import {
+  appendFileSync,
+  chmodSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { createLocalStore } from "../../../src/blobs/local.ts";
+import type { BlobStore } from "../../../src/blobs/store.ts";
+import { AppError } from "../../../src/errors.ts";
+import { startHost, type Host } from "../../fixtures/remote.ts";
+import { scratchDirectory } from "../../fixtures/scratch.ts";
+
+const scratch = scratchDirectory();
+afterAll(() => scratch[Symbol.dispose]());
+let made = 0;
+
+/** A bucket, and room for hosts beside it. */
+function place() {
+  const dir = join(scratch.path, `p${made++}`);
+  mkdirSync(dir, { recursive: true });
+  const store = createLocalStore(join(dir, "bucket"));
+  return { store, on: (name: string) => join(dir, name) };
+}
+
+async function contents(of: Host): Promise<Record<string, string>> {
+  const found: Record<string, string> = {};
+  for (const path of await of.list()) {
+    found[path] = statSync(join(of.live, path)).isDirectory() ? "/" : await of.read(path);
+  }
+  return found;
+}
+
+test("a host with nothing but the bucket has every acknowledged byte", async () => {
+  const { store, on } = place();
+  using first = startHost(on("one"), store);
+  await first.write("a/b/c.txt", "hello");
+  await first.write("a/d.txt", "there");
+  await first.write("a/d.txt", "again");
+  await first.exec((live) => {
+    mkdirSync(join(live, "dir/empty"), { recursive: true });
+    writeFileSync(join(live, "dir/big"), Buffer.alloc(9 * 1024 * 1024, "x"));
+    writeFileSync(join(live, "dir/run"), "#!/bin/sh\n");
+    chmodSync(join(live, "dir/run"), 0o755);
+    symlinkSync("run", join(live, "dir/link"));
+    linkSync(join(live, "dir/run"), join(live, "other name"));
+    writeFileSync(join(live, "sparse"), "");
+    truncateSync(join(live, "sparse"), 50_000_000);
+  });
+  await first.write("late", "after the command");
+  await first.delete("a/b/c.txt");
+
+  using second = startHost(on("two"), store, { id: first.id });
+  const all = ["a", "a/b", "dir", "dir/empty", "dir/big", "dir/link", "dir/run"];
+  expect((await second.list()).toSorted()).toEqual(
+    [...all, "a/d.txt", "late", "other name", "sparse"].toSorted(),
+  );
+  expect(await second.read("a/d.txt")).toBe("again");
+  expect(await second.read("late")).toBe("after the command");
+  const { live } = second;
+  expect(readFileSync(join(live, "dir/big")).equals(Buffer.alloc(9 * 1024 * 1024, "x"))).toBe(true);
+  expect(readlinkSync(join(live, "dir/link"))).toBe("run");
+  expect(statSync(join(live, "dir/run")).mode & 0o777).toBe(0o755);
+  expect(statSync(join(live, "other name")).ino).toBe(statSync(join(live, "dir/run")).ino);
+  expect(statSync(join(live, "sparse")).size).toBe(50_000_000);
+  expect(statSync(join(live, "sparse")).blocks * 512).toBeLessThan(1_000_000);
+});
+
+const refused = {
+  code: "unavailable",
+  message: expect.stringContaining("Another host serves this namespace"),
+};
+
+test("who lost a namespace answers nothing of it any more, and drops what it has", async () => {
+  const { store, on } = place();
+  using first = startHost(on("one"), store);
+  await first.write("f", "one");
+  using second = startHost(on("two"), store, { id: first.id });
+  expect(await second.read("f")).toBe("one");
+  await second.write("f", "two");
+  expect(first.read("f")).rejects.toMatchObject(refused);
+  expect(first.read("absent")).rejects.toMatchObject(refused);
+  expect(first.list()).rejects.toMatchObject(refused);
+  expect(first.write("f", "three")).rejects.toMatchObject(refused);
+  expect(first.exec(() => {})).rejects.toMatchObject(refused);
+  expect(first.delete("f")).rejects.toMatchObject(refused);
+  await Bun.sleep(20);
+  expect(first.stopped).toEqual([first.id]);
+  expect(existsSync(first.live) && readdirSync(first.live).length > 0).toBe(false);
+  expect(await second.read("f")).toBe("two");
+  // Only a restart takes it back, with what the other has written.
+  first.restart();
+  expect(await first.read("f")).toBe("two");
+  expect(second.read("f")).rejects.toMatchObject(refused);
+});
+
+test("a write that meets another host's claim is refused, and is nowhere", async () => {
+  const { store, on } = place();
+  using first = startHost(on("one"), store);
+  await first.write("f", "one");
+  using second = startHost(on("two"), store, { id: first.id });
+  await second.read("f");
+  expect(first.write("g", "lost")).rejects.toMatchObject(refused);
+  expect(await second.list()).toEqual(["f"]);
+});
+
+test("a restart over the same directory fetches nothing", async () => {
+  const { store, on } = place();
+  const gets: string[] = [];
+  const counting: BlobStore = {
+    ...store,
+    async get(key) {
+      gets.push(key);
+      return store.get(key);
+    },
+  };
+  using host = startHost(on("one"), counting);
+  await host.exec((live) => {
+    for (let n = 0; n < 50; n++) writeFileSync(join(live, `f${n}`), `content ${n}`);
+  });
+  // Longer than clocks are mistrusted.
+  await Bun.sleep(2_200);
+  await host.exec((live) => writeFileSync(join(live, "one more"), "x"));
+  const { ino } = statSync(host.live);
+  gets.length = 0;
+  host.restart();
+  expect(await host.read("f7")).toBe("content 7");
+  expect(statSync(host.live).ino).toBe(ino);
+  // The manifest, and the one file that changed just before it was made.
+  expect(gets.length).toBeLessThanOrEqual(3);
+});
+
+test("what was changed or removed while the host was down is as it was", async () => {
+  const { store, on } = place();
+  using host = startHost(on("one"), store);
+  await host.exec((live) => {
+    mkdirSync(join(live, "d"));
+    for (const name of ["a", "b", "d/c"]) writeFileSync(join(live, name), name);
+  });
+  const before = await contents(host);
+  const changes: ((live: string) => void)[] = [
+    (live) => rmSync(live, { recursive: true }),
+    (live) => rmSync(join(live, ".."), { recursive: true }),
+    (live) => rmSync(join(live, "d/c")),
+    (live) => writeFileSync(join(live, "a"), "z"),
+    (live) => writeFileSync(join(live, "new"), "z"),
+    (live) => symlinkSync("/etc/passwd", join(live, "0")),
+    (live) => {
+      rmSync(join(live, "b"));
+      mkdirSync(join(live, "b"));
+    },
+  ];
+  for (const change of changes) {
+    change(host.live);
+    host.restart();
+    expect(await contents(host)).toEqual(before);
+  }
+});
+
+test("a directory that is removed while the host runs is fetched again", async () => {
+  const { store, on } = place();
+  using host = startHost(on("one"), store);
+  await host.write("f", "one");
+  rmSync(host.live, { recursive: true });
+  expect(host.read("f")).rejects.toMatchObject({ code: "unavailable" });
+  expect(await host.read("f")).toBe("one");
+  rmSync(host.live, { recursive: true });
+  expect(host.exec(() => {})).rejects.toMatchObject({ code: "unavailable" });
+  await host.exec((live) => appendFileSync(join(live, "f"), " and two"));
+  expect(await host.read("f")).toBe("one and two");
+  expect(host.stopped).toEqual([host.id, host.id]);
+});
+
+test("files that were there before the bucket are taken into it", async () => {
+  const { store, on } = place();
+  using before = startHost(on("one"), store);
+  await before.prepare();
+  mkdirSync(join(before.live, "old"));
+  writeFileSync(join(before.live, "old/file"), "from local mode");
+  expect(await before.read("old/file")).toBe("from local mode");
+  using other = startHost(on("two"), store, { id: before.id });
+  expect(await other.read("old/file")).toBe("from local mode");
+});
+
+test("a namespace that was idle is the same, unless another host has it by then", async () => {
+  const { store, on } = place();
+  using host = startHost(on("one"), store);
+  await host.write("f", "one");
+  await host.idle();
+  expect(await host.read("f")).toBe("one");
+  await host.idle();
+  using other = startHost(on("two"), store, { id: host.id });
+  await other.write("f", "two");
+  expect(host.read("f")).rejects.toMatchObject(refused);
+  expect(await other.read("f")).toBe("two");
+});
+
+/** A store that can be told to be away. */
+function unreliable(store: BlobStore) {
+  const away = { now: false };
+  const check = () => {
+    if (away.now) throw new AppError("unavailable", "The bucket is away.", { retryAfterS: 1 });
+  };
+  const failing: BlobStore = {
+    ...store,
+    put: async (...args) => (check(), store.put(...args)),
+    replace: async (...args) => (check(), store.replace(...args)),
+    read: async (...args) => (check(), store.read(...args)),
+    tag: async (...args) => (check(), store.tag(...args)),
+  };
+  return { away, failing };
+}
+
+test("what could not be committed is refused, stops all else, and goes along later", async () => {
+  const { store, on } = place();
+  const { away, failing } = unreliable(store);
+  using host = startHost(on("one"), failing);
+  await host.write("f", "one");
+  const isAway = { message: "The bucket is away." };
+  const failed = host.exec((live) => {
+    writeFileSync(join(live, "g"), "by a command");
+    away.now = true;
+  });
+  expect(failed).rejects.toMatchObject(isAway);
+  expect(host.read("f")).rejects.toMatchObject(isAway);
+  expect(host.write("h", "three")).rejects.toMatchObject(isAway);
+  expect(host.delete("f")).rejects.toMatchObject(isAway);
+  expect(host.exec(() => {})).rejects.toMatchObject(isAway);
+  away.now = false;
+  expect(await host.list()).toEqual(["f", "g"]);
+  using other = startHost(on("two"), store, { id: host.id });
+  expect(await other.list()).toEqual(["f", "g"]);
+});
+
+test("blobs that arrived without their head are no change, after a crash", async () => {
+  const { store, on } = place();
+  const broken = { now: false };
+  using host = startHost(on("one"), {
+    ...store,
+    async replace(...args) {
+      if (broken.now) throw new AppError("unavailable", "The connection was cut.");
+      return store.replace(...args);
+    },
+  });
+  await host.write("f", "one");
+  broken.now = true;
+  expect(host.write("f", "two")).rejects.toMatchObject({ code: "unavailable" });
+  broken.now = false;
+  host.restart();
+  expect(await host.read("f")).toBe("one");
+});
+
+test("a head whose answer was lost is the change, and is made once", async () => {
+  const { store, on } = place();
+  const broken = { now: false };
+  const versions: string[] = [];
+  using host = startHost(on("one"), {
+    ...store,
+    async replace(...args) {
+      const tag = await store.replace(...args);
+      versions.push(tag);
+      if (broken.now) throw new AppError("unavailable", "The connection was cut.");
+      return tag;
+    },
+  });
+  await host.write("f", "one");
+  broken.now = true;
+  const before = versions.length;
+  await host.write("f", "two");
+  expect(versions).toHaveLength(before + 1);
+  using other = startHost(on("two"), store, { id: host.id });
+  expect(await other.read("f")).toBe("two");
+});
+
+test("moves by a command beside writes lose nothing", async () => {
+  const { store, on } = place();
+  using host = startHost(on("one"), store);
+  await host.write("d0/keep", "kept");
+  const over = { now: false };
+  const moving = host.exec(async (live) => {
+    for (let n = 0; !over.now; n++) {
+      renameSync(join(live, `d${n}`), join(live, `d${n + 1}`));
+      await Bun.sleep(1);
+    }
+  });
+  const acknowledged: string[] = [];
+  for (let n = 0; n < 40; n++) {
+    await host.write(`w${n % 7}`, String(n));
+    acknowledged[n % 7] = String(n);
+  }
+  over.now = true;
+  await moving;
+  using other = startHost(on("two"), store, { id: host.id });
+  for (const [n, content] of acknowledged.entries()) expect(await other.read(`w${n}`)).toBe(content);
+  const [kept] = (await other.list()).filter((path) => path.endsWith("/keep"));
+  expect(await other.read(kept!)).toBe("kept");
+});
+
+test("a file whose directory a command moves away is found where it went", async () => {
+  const { store, on } = place();
+  using host = startHost(on("one"), store);
+  await host.write("d/f", "one");
+  const moved = Promise.withResolvers<void>();
+  const running = host.exec(async (live) => {
+    renameSync(join(live, "d"), join(live, "e"));
+    await moved.promise;
+  });
+  await Bun.sleep(5);
+  // It makes d anew; and e/f, which the bucket knows as d/f, must not be lost by that before the command ends.
+  await host.write("d/g", "two");
+  await host.delete("d/g");
+  using other = startHost(on("two"), store, { id: host.id });
+  const all = await contents(other);
+  expect(all["d/f"] ?? all["e/f"]).toBe("one");
+  moved.resolve();
+  expect(running).rejects.toMatchObject(refused);
+});
+
+test("concurrent writes and deletions of few paths end as the directory does", async () => {
+  const { store, on } = place();
+  using host = startHost(on("one"), store);
+  await Promise.all(
+    Array.from({ length: 120 }, async (_, n) => {
+      const path = `d${n % 3}/f${n % 4}`;
+      if (n % 5 === 0) await host.delete(path).catch(() => {});
+      else await host.write(path, `${n} ${"x".repeat(n * 10)}`);
+    }),
+  );
+  const here = await contents(host);
+  using other = startHost(on("two"), store, { id: host.id });
+  expect(await contents(other)).toEqual(here);
+});
+
+test("concurrent writes share their commits", async () => {
+  const { store, on } = place();
+  let commits = 0;
+  using host = startHost(on("one"), {
+    ...store,
+    async replace(...args) {
+      commits += 1;
+      await Bun.sleep(5);
+      return store.replace(...args);
+    },
+  });
+  await host.write("first", "");
+  commits = 0;
+  await Promise.all(Array.from({ length: 60 }, async (_, n) => host.write(`f${n}`, String(n))));
+  expect(commits).toBeLessThan(30);
+  using other = startHost(on("two"), store, { id: host.id });
+  expect(await other.list()).toHaveLength(61);
+});
+
+test("many changes become a manifest, and the head stays small", async () => {
+  const { store, on } = place();
+  const sizes: number[] = [];
+  using host = startHost(on("one"), {
+    ...store,
+    async replace(key, bytes, expected) {
+      sizes.push(bytes.length);
+      return store.replace(key, bytes, expected);
+    },
+  });
+  const name = (n: number) => `${"d".repeat(200)}/${"f".repeat(200)}${n}`;
+  for (let n = 0; n < 400; n += 100) {
+    await Promise.all(
+      Array.from({ length: 100 }, async (_, more) => host.write(name(n + more), String(n + more))),
+    );
+  }
+  expect(Math.max(...sizes)).toBeLessThan(256 * 1024);
+  using other = startHost(on("two"), store, { id: host.id });
+  expect(await other.read(name(307))).toBe("307");
+  expect(readdirSync(join(other.live, "d".repeat(200)))).toHaveLength(400);
+});
+
+test("nobody can commit to a namespace that is deleted", async () => {
+  const { store, on } = place();
+  using host = startHost(on("one"), store);
+  await host.write("f", "one");
+  using other = startHost(on("two"), store, { id: host.id });
+  await other.write("f", "two");
+  await other.remote.remove(host.id);
+  for await (const { key } of store.list(`${host.id}/`)) expect(key).toStartWith(`${host.id}/blobs/`);
+  expect(host.write("f", "three")).rejects.toMatchObject(refused);
+});
