@@ -7,6 +7,7 @@ import { auditCost, execCost } from "./audit.ts";
 import { files } from "./files.ts";
 import { memory } from "./memory.ts";
 import { startPeers } from "./peers.ts";
+import { stores } from "./stores.ts";
 import { summary, type Summary } from "./stats.ts";
 import { webhooks } from "./webhooks.ts";
 
@@ -50,6 +51,8 @@ note("back to back");
 rows.push(...(await backToBack(appliance, many)));
 note("files");
 rows.push(...(await files(appliance, work, many)));
+note("stores");
+rows.push(...(await stores(work, quick ? 10 : 40)));
 note("audit");
 rows.push(...(await auditCost(work, many)));
 note("crowd");
@@ -87,6 +90,9 @@ const ratios = {
     "write 1 KiB, 16 at a time: with its event",
     "write 1 KiB, 16 at a time: without",
   ),
+  "put 4 MiB into a bucket / Bun's client": ratio("put 4 MiB: bucket", "put 4 MiB: bucket, Bun's client"),
+  "get 4 MiB from a bucket / Bun's client": ratio("get 4 MiB: bucket", "get 4 MiB: bucket, Bun's client"),
+  "put 4 MiB into a bucket / local disk": ratio("put 4 MiB: bucket", "put 4 MiB: local disk"),
   "upload / plain calls": ratio("upload 100 MiB: HTTP", "upload 100 MiB: plain calls"),
   "download / plain calls": ratio("download 100 MiB: HTTP", "download 100 MiB: plain calls"),
 };

@@ -93,6 +93,10 @@ export function failureOf(answer: Answer, bucket: string): BucketFailure {
     case "ExpiredToken":
     case "InvalidToken":
       return wrong("the session token is not valid any more; renew the credentials and reload");
+    // MinIO's, and older versions' of others, for a request that would have it encrypt.
+    case "NotImplemented":
+    case "ServerSideEncryptionConfigurationNotFoundError":
+      return wrong("it can't encrypt; give its server a key service, or put [storage] sse right");
     case "RequestTimeTooSkewed":
       return wrong("this host's clock is too far from the server's; set it right (timedatectl set-ntp true)");
     case "AuthorizationHeaderMalformed":
