@@ -22,12 +22,12 @@ import { createExec } from "../sandbox/exec.ts";
 import { hostOf } from "../remote/host.ts";
 import { createRemote } from "../remote/remote.ts";
 import { createSandboxdClient } from "../sandbox/sandboxd-client.ts";
+import { createStandstill } from "../sandbox/standstill.ts";
 import { createSecrets } from "../secrets.ts";
 import { createEncryption } from "../volumes/encryption.ts";
 import { createFloor } from "../volumes/floor.ts";
 import { createGrowth } from "../volumes/growth.ts";
 import { createUsageRows } from "../volumes/usage-rows.ts";
-import type { Standstill } from "../snapshots/create.ts";
 import { startSnapshots } from "../snapshots/start.ts";
 import { createVolumes, type Disk, type Volumes } from "../volumes/volumes.ts";
 import { openPoster } from "../webhooks/post.ts";
@@ -121,7 +121,7 @@ export async function startApi(parts: ApiRoleParts) {
   const sandboxd = createSandboxdClient({ path: instance.sockets.sandboxd, log });
   const namespaceKeys = createNamespaceKeys({ db, secrets });
   const holds = createHolds();
-  const standstill: Standstill = { isWarm: (id) => exec.isWarm(id), freeze: async () => null };
+  const standstill = createStandstill({ sandboxd, exec: { isWarm: (id) => exec.isWarm(id) } });
   const remoteOf = (disk: Disk) =>
     createRemote({
       store: blobs.store,

@@ -66,11 +66,7 @@ export const verify = defineCommand({
       throw new AppError("not_found", `The namespace has no snapshot ${JSON.stringify(args.snapshot)}.`);
     const { snapshots, bytes, damaged } = total;
     if (args.json !== true)
-      print(
-        false,
-        null,
-        () => `${snapshots} snapshots verified (${shortSize(bytes)} read); ${damaged} damaged.`,
-      );
+      print(false, null, () => `Snapshots read: ${snapshots} (${shortSize(bytes)}). Damaged: ${damaged}.`);
     if (damaged > 0) process.exitCode = 1;
   },
 });
