@@ -21,8 +21,8 @@ const DEADLINE_MS: Readonly<Record<OperationName, number>> = {
   ensureSandbox: 20_000,
   stopSandbox: 10_000,
   inspectSandbox: 3_000,
-  freezeSandbox: 5_000,
-  thawSandbox: 5_000,
+  freezeSandbox: 12_000,
+  thawSandbox: 6_000,
   unlockVolume: 10_000,
   // The kernel syncs the file system first.
   lockVolume: 60_000,

@@ -9,6 +9,7 @@ import { isAlive, signalPid, whenGone } from "./process.ts";
 import { readRecord, type SandboxRecord } from "./record.ts";
 import { readState } from "./runsc.ts";
 import { mountPointsBelow } from "./slot.ts";
+import { letGoAdopted } from "./standstill.ts";
 import { runscProcesses, sandboxesOnHost } from "./survey.ts";
 
 const LOOK_EVERY_MS = 400;
@@ -36,12 +37,9 @@ export async function adoptOrRemove({ instance, cgroups, make, log }: AdoptOptio
   for (const id of sandboxesOnHost(instance, cgroups)) {
     const names = sandboxNames(instance, id);
     const record = readRecord(names);
-    const fault = record === undefined ? "it has no record" : faultOf(names, record, cgroups, make);
-    if (record !== undefined && fault === undefined) {
-      // Whoever made it stand still is gone.
-      cgroups.thaw(names.cgroup);
-      adopted.push({ record, sandbox: revive(names, record) });
-    } else {
+    const fault = record === undefined ? "it has no record" : await faultOf(names, record, cgroups, make);
+    if (record !== undefined && fault === undefined) adopted.push({ record, sandbox: revive(names, record) });
+    else {
       broken.push(names);
       log.info("a sandbox from before the start is removed", { sandbox: id, why: fault });
     }
@@ -82,12 +80,12 @@ function revive(names: SandboxNames, record: SandboxRecord): Sandbox {
   return { names, nonce, startedAt, process, ended, complaint: () => "" };
 }
 
-function faultOf(
+async function faultOf(
   names: SandboxNames,
   record: SandboxRecord,
   cgroups: Cgroups,
   make: string,
-): string | undefined {
+): Promise<string | undefined> {
   if (!isAlive(record.process)) return "its process has ended";
   const state = readState(names.runsc.state);
   if (state?.status !== "running") return "it was still booting";
@@ -96,6 +94,7 @@ function faultOf(
   if (attached !== (record.namespace !== null)) return "its tenant was still being attached";
   try {
     cgroups.verifyMember(names.cgroup, state.sandbox.pid);
+    await letGoAdopted(names);
   } catch (error) {
     return explain(error);
   }

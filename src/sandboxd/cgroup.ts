@@ -9,7 +9,7 @@ export interface SandboxLimits {
   readonly cpus: number;
 }
 
-type Controller = "memory" | "pids" | "cpu" | "freezer";
+type Controller = "memory" | "pids" | "cpu";
 
 interface Setting {
   readonly controller: Controller;
@@ -53,14 +53,6 @@ interface Layout {
   readonly weight: Record<Priority, Setting>;
   readonly oomEvents: string;
   readonly memoryUsage: string;
-  readonly freezer: {
-    readonly file: string;
-    readonly frozen: string;
-    readonly thawed: string;
-    /** Where it shows that nothing of the group runs any more: some time after it was asked for. */
-    readonly stateFile: string;
-    readonly stands: RegExp;
-  };
   /** Lines of memory.stat: pages of files that the disk does not have yet. */
   readonly dirty: readonly string[];
 }
@@ -74,13 +66,6 @@ const V1: Layout = {
   },
   oomEvents: "memory.oom_control",
   memoryUsage: "memory.usage_in_bytes",
-  freezer: {
-    file: "freezer.state",
-    frozen: "FROZEN",
-    thawed: "THAWED",
-    stateFile: "freezer.state",
-    stands: /^FROZEN$/m,
-  },
   dirty: ["total_dirty", "total_writeback"],
 };
 
@@ -93,13 +78,6 @@ const V2: Layout = {
   },
   oomEvents: "memory.events",
   memoryUsage: "memory.current",
-  freezer: {
-    file: "cgroup.freeze",
-    frozen: "1",
-    thawed: "0",
-    stateFile: "cgroup.events",
-    stands: /^frozen 1$/m,
-  },
   dirty: ["file_dirty", "file_writeback"],
 };
 
@@ -119,31 +97,12 @@ export function openCgroups(
   const layout = unified === undefined ? V1 : V2;
   const hierarchies = unified === undefined ? mounts.map(({ point }) => point) : [top];
 
-  function mounted(controller: Controller): string | undefined {
-    if (unified !== undefined) return top;
-    return mounts.find(({ type, options }) => type === "cgroup" && options.includes(controller))?.point;
-  }
-
   function hierarchy(controller: Controller): string {
-    const found = mounted(controller);
+    if (unified !== undefined) return top;
+    const found = mounts.find(({ type, options }) => type === "cgroup" && options.includes(controller));
     if (found === undefined)
       throw new Error(`this host has no ${controller} cgroup, so no limit would be in force`);
-    return found;
-  }
-
-  /** What a sandbox is a member of. Without a freezer it runs, and can't be made to stand still. */
-  const controllers = (["memory", "pids", "cpu", "freezer"] as const).filter(
-    (controller) => controller !== "freezer" || mounted(controller) !== undefined,
-  );
-
-  function thaw(path: string): void {
-    if (mounted("freezer") === undefined) return;
-    const { file, thawed } = layout.freezer;
-    try {
-      writeFileSync(fileOf(path, { controller: "freezer", file }), thawed, EXISTING);
-    } catch (error) {
-      if (!GONE.has((error as NodeJS.ErrnoException).code ?? "")) throw error;
-    }
+    return found.point;
   }
 
   function fileOf(path: string, { controller, file }: Pick<Setting, "controller" | "file">): string {
@@ -195,7 +154,7 @@ export function openCgroups(
         mkdirSync(join(top, parent), { recursive: true });
         handDown(join(top, parent));
       }
-      for (const controller of controllers) {
+      for (const controller of ["memory", "pids", "cpu"] as const) {
         mkdirSync(join(hierarchy(controller), path), { recursive: true });
       }
       for (const setting of layout.settings(limits)) apply(path, setting);
@@ -206,14 +165,14 @@ export function openCgroups(
     },
 
     join(path: string, pid: number): void {
-      for (const controller of controllers) {
+      for (const controller of ["memory", "pids", "cpu"] as const) {
         writeFileSync(fileOf(path, { controller, file: "cgroup.procs" }), `${pid}`, EXISTING);
       }
     },
 
     /** Throws unless the process is in the group under each controller, so that the limits are its own. */
     verifyMember(path: string, pid: number): void {
-      for (const controller of controllers) {
+      for (const controller of ["memory", "pids", "cpu"] as const) {
         const procs = fileOf(path, { controller, file: "cgroup.procs" });
         if (!readPids(procs).includes(pid))
           throw new Error(`process ${pid} is not in ${procs}: its limits would not hold`);
@@ -242,27 +201,9 @@ export function openCgroups(
 
     processes,
 
-    canFreeze: () => mounted("freezer") !== undefined,
-
-    /** Asks that all of the group stops; `standsStill` tells when it has. */
-    freeze(path: string): void {
-      const { file, frozen } = layout.freezer;
-      writeFileSync(fileOf(path, { controller: "freezer", file }), frozen, EXISTING);
-    },
-
-    standsStill(path: string): boolean {
-      const { stateFile, stands } = layout.freezer;
-      return stands.test(readIfThere(fileOf(path, { controller: "freezer", file: stateFile })) ?? "");
-    },
-
-    /** A group that is not frozen, or gone, is a success. */
-    thaw,
-
     /** Kills what is in the group until nothing is left, then removes it from every hierarchy. */
     async remove(path: string, timeoutMs: number): Promise<void> {
       const deadline = Date.now() + timeoutMs;
-      // In version 1 even SIGKILL waits for that.
-      thaw(path);
       for (;;) {
         const pids = processes(path);
         if (pids.length === 0) break;

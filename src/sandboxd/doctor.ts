@@ -112,15 +112,9 @@ async function withProbeGroup<T>(
 }
 
 async function cgroupLimits(deps: DoctorDeps): Promise<Finding> {
-  return await withProbeGroup(deps, 64, 64, async () => {
-    const limits = `version ${deps.cgroups.version}: memory, pids and cpu limits can be set`;
-    return deps.cgroups.canFreeze()
-      ? ok(limits)
-      : warn(
-          `${limits}, but there is no freezer: a namespace has no snapshot while its commands run`,
-          "Mount the freezer controller of cgroup v1, or boot with cgroup v2 alone.",
-        );
-  });
+  return await withProbeGroup(deps, 64, 64, async () =>
+    ok(`version ${deps.cgroups.version}: memory, pids and cpu limits can be set`),
+  );
 }
 
 /** A program that eats 64 MiB in a group of 16 must be killed: a limit that can be written may still not bite. */

@@ -12,6 +12,8 @@ export interface SandboxNames {
   readonly bundle: string;
   readonly spec: string;
   readonly record: string;
+  /** There while it stands still for a snapshot, or is being made to, or let go. */
+  readonly standing: string;
   /** An empty directory, which OCI wants as the root's path; the real root is the image. */
   readonly emptyRoot: string;
   /** Relative to each cgroup hierarchy's root. */
@@ -30,6 +32,7 @@ export function sandboxNames(instance: Instance, id: SandboxId): SandboxNames {
     bundle,
     spec: join(bundle, "config.json"),
     record: join(bundle, "record.json"),
+    standing: join(bundle, "standing"),
     emptyRoot: join(bundle, "root"),
     cgroup: `${cgroupParent(instance)}/${id}`,
     runsc: {

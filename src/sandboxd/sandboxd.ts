@@ -13,7 +13,6 @@ import { bootSandbox, teardown, type BootStep, type Sandbox } from "./boot.ts";
 import { openCgroups } from "./cgroup.ts";
 import { examine } from "./doctor.ts";
 import { explain } from "./failure.ts";
-import { freeze } from "./freezer.ts";
 import { createLanes } from "./lanes.ts";
 import { makeOf, openLibrary } from "./library.ts";
 import { cgroupParent } from "./names.ts";
@@ -23,6 +22,7 @@ import { isAlive } from "./process.ts";
 import { runCommand } from "./runner.ts";
 import { createSandboxes } from "./sandboxes.ts";
 import { listenForLines } from "./server.ts";
+import { letGo, makeStand } from "./standstill.ts";
 import { attachTenant } from "./tenant.ts";
 import { createVolumeKeys } from "./volume-keys.ts";
 import { openVolume } from "./volume.ts";
@@ -113,8 +113,8 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
         fate: ({ names }) => ({ oom: cgroups.oomKilled(names.cgroup) }),
         teardown: ({ names, process }) => teardown(names, cgroups, process),
         memoryBytes: ({ names }) => cgroups.memoryBytes(names.cgroup),
-        freeze: ({ names }) => freeze(cgroups, names.cgroup),
-        thaw: ({ names }) => cgroups.thaw(names.cgroup),
+        makeStand: ({ names }) => makeStand(names),
+        letGo: ({ names }) => letGo(names),
         dirtyBytes: ({ names }) => cgroups.dirtyBytes(names.cgroup),
       },
     });
@@ -152,7 +152,7 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
         },
         inspectSandbox: ({ sandbox }) => sandboxes.inspect(sandbox),
         freezeSandbox: async ({ namespace }) => ({ frozen: await sandboxes.freeze(namespace) }),
-        thawSandbox: async ({ namespace }) => ({ stood: sandboxes.thaw(namespace) }),
+        thawSandbox: async ({ namespace }) => ({ stood: await sandboxes.thaw(namespace) }),
         unlockVolume: ({ namespace, key }) => volumeKeys.unlock(namespace, Buffer.from(key, "hex")),
         lockVolume: ({ namespace }) => volumeKeys.lock(namespace),
         unlockedVolumes: async () => ({ namespaces: await volumeKeys.list() }),

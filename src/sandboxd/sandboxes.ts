@@ -14,8 +14,8 @@ type Life =
 interface Entry {
   readonly sandbox: Sandbox;
   life: Life;
-  /** Set while it is made to stand still: lets it go on when nobody else does. */
-  thawing: Timer | null;
+  /** Set while it stands still: lets it go on when nobody else does. */
+  standing: Timer | null;
 }
 
 export interface Fate {
@@ -34,9 +34,10 @@ export interface SandboxHost {
   /** Kills what still runs and removes all of it. */
   teardown(sandbox: Sandbox): Promise<void>;
   memoryBytes(sandbox: Sandbox): number | null;
-  /** Resolves when nothing of it runs any more. */
-  freeze(sandbox: Sandbox): Promise<void>;
-  thaw(sandbox: Sandbox): void;
+  /** Resolves when nothing of it runs any more; after a throw it runs. */
+  makeStand(sandbox: Sandbox): Promise<void>;
+  /** Once for each makeStand that did not throw. */
+  letGo(sandbox: Sandbox): Promise<void>;
   dirtyBytes(sandbox: Sandbox): number;
 }
 
@@ -64,8 +65,8 @@ export interface Sandboxes {
   stop(id: SandboxId): Promise<void>;
   /** False when the namespace has no sandbox. A frozen one goes on by itself after a while. */
   freeze(namespace: NamespaceId): Promise<boolean>;
-  /** Whether it stood still until now. */
-  thaw(namespace: NamespaceId): boolean;
+  /** Whether it stood still until now; it goes on when this resolves. */
+  thaw(namespace: NamespaceId): Promise<boolean>;
   inspect(id: SandboxId): Promise<{ state: "running" | "gone"; oom: boolean }>;
   has(id: SandboxId): boolean;
   /** Whether a sandbox has the namespace's volume, also one that is ending. */
@@ -102,7 +103,7 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
     const entry: Entry = {
       sandbox,
       life: namespace === null ? { kind: "spare" } : { kind: "tenant", namespace },
-      thawing: null,
+      standing: null,
     };
     entries.set(sandbox.names.id, entry);
     if (namespace !== null) tenants.set(namespace, entry);
@@ -125,7 +126,8 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
   function end(entry: Entry): Promise<void> {
     if (entry.life.kind === "ending") return entry.life.gone;
     const namespace = entry.life.kind === "tenant" ? entry.life.namespace : null;
-    letGo(entry);
+    if (entry.standing !== null) clearTimeout(entry.standing);
+    entry.standing = null;
     pool.forget(entry.sandbox);
     const gone = finish(entry, namespace);
     entry.life = { kind: "ending", namespace, gone };
@@ -184,14 +186,23 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
     }
   }
 
-  /** Whether it was to stand still until now. */
-  function letGo(entry: Entry): boolean {
-    const { thawing } = entry;
-    if (thawing === null) return false;
-    clearTimeout(thawing);
-    entry.thawing = null;
-    host.thaw(entry.sandbox);
-    return entry.life.kind === "tenant";
+  /** Whether it stood still until now. One that then does not go on is ended. */
+  async function letGo(entry: Entry): Promise<boolean> {
+    const { standing, sandbox } = entry;
+    if (standing === null) return false;
+    clearTimeout(standing);
+    entry.standing = null;
+    if (entry.life.kind !== "tenant") return false;
+    try {
+      await host.letGo(sandbox);
+    } catch (error) {
+      log.error("a sandbox did not go on after a snapshot", {
+        sandbox: sandbox.names.id,
+        error: explain(error),
+      });
+      await end(entry).catch(() => {});
+    }
+    return true;
   }
 
   return {
@@ -226,25 +237,21 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
         const sandbox = await current(namespace);
         const entry = tenants.get(namespace);
         if (sandbox === undefined || entry === undefined) return false;
-        letGo(entry);
-        // Before it is frozen: whatever becomes of this call, the tenant goes on.
-        entry.thawing = setTimeout(() => {
+        if (entry.standing !== null) throw new OperationError("unavailable", "it stands still already");
+        await host.makeStand(sandbox);
+        if (entry.life.kind !== "tenant") return false;
+        entry.standing = setTimeout(() => {
           log.warn("a sandbox stood still for too long and goes on", { sandbox: sandbox.names.id });
-          letGo(entry);
+          void lanes.run(namespace, () => letGo(entry));
         }, freezeMs);
-        try {
-          await host.freeze(sandbox);
-        } catch (error) {
-          letGo(entry);
-          throw error;
-        }
         return true;
       }),
 
-    thaw(namespace) {
-      const entry = tenants.get(namespace);
-      return entry !== undefined && letGo(entry);
-    },
+    thaw: (namespace) =>
+      lanes.run(namespace, async () => {
+        const entry = tenants.get(namespace);
+        return entry !== undefined && (await letGo(entry));
+      }),
 
     async inspect(id) {
       const entry = entries.get(id);

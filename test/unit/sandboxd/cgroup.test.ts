@@ -61,33 +61,6 @@ test("version 2 without a controller: no limit, no sandbox", () => {
   expect(() => openCgroups(v2, top).create(GROUP, LIMITS)).toThrow("memory.max can't be set");
 });
 
-test("each version has its own way to stop a group, and to tell that it has stopped", () => {
-  const v1 = openCgroups(`40 1 0:40 / ${top}/freezer rw - cgroup cgroup rw,freezer\n`, top);
-  const v2 = openCgroups(`30 1 0:1 / ${top} rw - cgroup2 cgroup2 rw\n`, top);
-  const one = group(join("freezer", GROUP), { "freezer.state": "THAWED\n" });
-  const two = group(GROUP, { "cgroup.freeze": "0\n", "cgroup.events": "populated 1\nfrozen 0\n" });
-  const state = () => [
-    readFileSync(join(one, "freezer.state"), "utf8").trim(),
-    readFileSync(join(two, "cgroup.freeze"), "utf8").trim(),
-  ];
-  for (const cgroups of [v1, v2]) {
-    expect([cgroups.canFreeze(), cgroups.standsStill(GROUP)]).toEqual([true, false]);
-    cgroups.freeze(GROUP);
-  }
-  expect(state()).toEqual(["FROZEN", "1"]);
-  // Asked for is not done yet.
-  writeFileSync(join(one, "freezer.state"), "FREEZING\n");
-  expect([v1.standsStill(GROUP), v2.standsStill(GROUP)]).toEqual([false, false]);
-  writeFileSync(join(one, "freezer.state"), "FROZEN\n");
-  writeFileSync(join(two, "cgroup.events"), "populated 1\nfrozen 1\n");
-  expect([v1.standsStill(GROUP), v2.standsStill(GROUP)]).toEqual([true, true]);
-  for (const cgroups of [v1, v2]) cgroups.thaw(GROUP);
-  expect(state()).toEqual(["THAWED", "0"]);
-  v1.thaw("cofferdam-abcd/absent");
-  v2.thaw("cofferdam-abcd/absent");
-  expect(openCgroups("", top).canFreeze()).toBe(false);
-});
-
 test("version 1: a controller that is not mounted stops everything, one that is read-only too", () => {
   const line = (name: string, n: number) => `${n} 1 0:${n} / ${top}/${name} rw - cgroup cgroup rw,${name}\n`;
   const partial = openCgroups(line("memory", 31) + line("cpu", 32), top);

@@ -37,20 +37,28 @@ function fakeHost(random: () => number = () => 1, limit = 100) {
     async teardown({ names: { id } }: Sandbox) {
       await tick();
       running.get(id)?.end();
+      standing.delete(id);
       mounted.delete(id);
       sometimes(0.05, "busy");
     },
-    async freeze({ names: { id } }: Sandbox) {
-      frozen.add(id);
+    async makeStand({ names: { id } }: Sandbox) {
       await tick();
       sometimes(0.05, "no standstill");
+      if (!running.has(id)) throw new Error("gone");
+      if (standing.has(id)) faults.push(`${id} was made to stand twice`);
+      standing.add(id);
     },
-    thaw: ({ names: { id } }: Sandbox) => void frozen.delete(id),
+    async letGo({ names: { id } }: Sandbox) {
+      await tick();
+      sometimes(0.05, "no answer");
+      if (!running.has(id)) throw new Error("gone");
+      if (!standing.delete(id)) faults.push(`${id} was let go and did not stand`);
+    },
     memoryBytes: () => 1,
     dirtyBytes: () => 0,
   };
   const oomed = new Set<SandboxId>();
-  const frozen = new Set<SandboxId>();
+  const standing = new Set<SandboxId>();
 
   async function boot(): Promise<Sandbox> {
     await tick();
@@ -99,7 +107,7 @@ function fakeHost(random: () => number = () => 1, limit = 100) {
     pool,
     running,
     mounted,
-    frozen,
+    standing,
     faults,
     die: (id: SandboxId, oom: boolean) => {
       if (oom) oomed.add(id);
@@ -138,33 +146,32 @@ test("a sandbox that died is never handed out; its fate is kept", async () => {
 });
 
 test("a sandbox stands still until it is told to go on, until it ends, or for a while", async () => {
-  const { sandboxes, frozen, die } = fakeHost();
+  const { sandboxes, standing, die } = fakeHost();
   const namespace = namespaceId.make();
   expect(await sandboxes.freeze(namespace)).toBe(false);
-  expect(sandboxes.thaw(namespace)).toBe(false);
+  expect(await sandboxes.thaw(namespace)).toBe(false);
 
   const first = await sandboxes.ensure(namespace);
   expect(await sandboxes.freeze(namespace)).toBe(true);
-  expect([...frozen]).toEqual([first.sandbox]);
-  expect(sandboxes.thaw(namespace)).toBe(true);
-  expect(frozen.size).toBe(0);
-  expect(sandboxes.thaw(namespace)).toBe(false);
+  expect([...standing]).toEqual([first.sandbox]);
+  expect(await sandboxes.thaw(namespace)).toBe(true);
+  expect(standing.size).toBe(0);
+  expect(await sandboxes.thaw(namespace)).toBe(false);
 
   await sandboxes.freeze(namespace);
-  while (frozen.size > 0) await tick();
+  while (standing.size > 0) await tick();
   // It went on by itself.
-  expect(sandboxes.thaw(namespace)).toBe(false);
+  expect(await sandboxes.thaw(namespace)).toBe(false);
 
   await sandboxes.freeze(namespace);
   die(first.sandbox, false);
   while (sandboxes.has(first.sandbox)) await tick();
-  expect(frozen.size).toBe(0);
-  expect(sandboxes.thaw(namespace)).toBe(false);
+  expect(await sandboxes.thaw(namespace)).toBe(false);
 
   await sandboxes.ensure(namespace);
   await sandboxes.freeze(namespace);
   await sandboxes.stopAll();
-  expect(frozen.size).toBe(0);
+  expect(standing.size).toBe(0);
 });
 
 test("more tenants than the limit are refused, also all at once; those that have a sandbox are not", async () => {
@@ -198,7 +205,7 @@ test("whatever happens in whatever order, no sandbox has two tenants and no name
         else if (what < 0.95) {
           const namespace = pick(namespaces)!;
           await at.sandboxes.freeze(namespace).catch(() => {});
-          if (Math.random() < 0.5) at.sandboxes.thaw(namespace);
+          if (Math.random() < 0.5) await at.sandboxes.thaw(namespace);
         } else if (id !== undefined) await at.sandboxes.inspect(id);
         await tick();
       }
@@ -209,7 +216,7 @@ test("whatever happens in whatever order, no sandbox has two tenants and no name
     expect(at.faults).toEqual([]);
     expect([...at.running.keys()]).toEqual([]);
     expect([...at.mounted.keys()]).toEqual([]);
-    expect([...at.frozen]).toEqual([]);
+    expect([...at.standing]).toEqual([]);
     expect(at.sandboxes.list()).toEqual([]);
   }
 });
