@@ -20,7 +20,7 @@ process.chdir(resolve(import.meta.dir, ".."));
 const libsqlAddon: BunPlugin = {
   name: "libsql-addon",
   setup(build) {
-    build.onLoad({ filter: /\/libsql\/index\.js$/ }, async ({ path }) => {
+    build.onLoad({ filter: /\/libsql\/(index|promise)\.js$/ }, async ({ path }) => {
       const source = await Bun.file(path).text();
       const search = /function requireNative\(\) \{\n.*?\n\}\n/s;
       if (!search.test(source) || source.split("requireNative()").length !== 3) {

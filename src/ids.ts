@@ -35,6 +35,18 @@ export const requestId = idKind("req", 16);
 /** One gVisor instance. Short, because runsc's control socket path holds it and sun_path is 108 bytes. */
 export const sandboxId = idKind("sb", 10);
 
+/** One backup. It begins with when it was begun, so that a plain listing of a target is in that order. */
+export const backupId = {
+  schema: z
+    .string()
+    .regex(/^backup-\d{8}t\d{9}z-[a-z2-7]{6}$/, "expected an id like backup-20261126t233616123z-abc234")
+    .transform((text) => text as `backup-${string}` & z.core.$brand<"backup">),
+  make: (now: number) => {
+    const time = new Date(now).toISOString().replaceAll(/[-:.]/g, "").toLowerCase();
+    return backupId.schema.parse(`backup-${time}-${randomText(6)}`);
+  },
+};
+
 export type WorkspaceId = z.infer<typeof workspaceId.schema>;
 export type NamespaceId = z.infer<typeof namespaceId.schema>;
 export type KeyId = z.infer<typeof keyId.schema>;
@@ -44,6 +56,7 @@ export type WebhookId = z.infer<typeof webhookId.schema>;
 export type SnapshotId = z.infer<typeof snapshotId.schema>;
 export type RequestId = z.infer<typeof requestId.schema>;
 export type SandboxId = z.infer<typeof sandboxId.schema>;
+export type BackupId = z.infer<typeof backupId.schema>;
 
 /** What tells two instances on one host apart in every name they put there. */
 export type InstanceTag = string & z.core.$brand<"inst">;

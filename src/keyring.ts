@@ -53,7 +53,13 @@ export interface Keyring {
 /** Throws an AppError when the file is missing or spoiled, or of another master key. */
 export function openKeyring(file: string, masterKey: Uint8Array): Keyring {
   checkMasterKey(masterKey);
-  const { wrapped } = parse(file);
+  return openKeyringText(read(file), masterKey, file);
+}
+
+/** The same of a keyring's text; `file` is what messages call it. */
+export function openKeyringText(text: string, masterKey: Uint8Array, file: string): Keyring {
+  checkMasterKey(masterKey);
+  const { wrapped } = parse(text, file);
   const id = idOf(masterKey);
   const entry = wrapped[id];
   if (entry === undefined) {
@@ -70,16 +76,18 @@ export function openKeyring(file: string, masterKey: Uint8Array): Keyring {
   }
 }
 
-function parse(file: string): z.infer<typeof keyringSchema> {
-  let text: string;
+function read(file: string): string {
   try {
-    text = readFileSync(file, "utf8");
+    return readFileSync(file, "utf8");
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw new AppError("unavailable", `${file} cannot be read (${code}); restore it from a backup.`, {
       cause: error,
     });
   }
+}
+
+function parse(text: string, file: string): z.infer<typeof keyringSchema> {
   try {
     return keyringSchema.parse(JSON.parse(text));
   } catch (error) {

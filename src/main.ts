@@ -27,6 +27,8 @@ const main = defineCommand({
     gc: () => import("./cli/gc.ts").then(({ gc }) => gc),
     event: () => import("./cli/event.ts").then(({ event }) => event),
     webhook: () => import("./cli/webhook.ts").then(({ webhook }) => webhook),
+    backup: () => import("./cli/backup.ts").then(({ backup }) => backup),
+    restore: () => import("./cli/restore.ts").then(({ restore }) => restore),
     status: () => import("./cli/status.ts").then(({ status }) => status),
     doctor: () => import("./cli/doctor.ts").then(({ doctor }) => doctor),
     config: () => import("./cli/config.ts").then(({ config }) => config),

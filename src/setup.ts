@@ -14,6 +14,7 @@ import {
 } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { AppError } from "./errors.ts";
+import { placeRestored } from "./backup/place.ts";
 import { openInstance, type Instance } from "./instance.ts";
 import { TEMPORARY, writeOnce } from "./kernel/durable.ts";
 import { roleUser, type User } from "./kernel/users.ts";
@@ -40,6 +41,8 @@ export function createInstance(data: string, masterKey: GivenKey = null): Instan
   chownSync(dir, 0, 0);
   chmodSync(dir, 0o711);
   writeOnce(join(dir, "inst"), freeTag(), { mode: 0o644 });
+  // What follows would otherwise be made anew beside what is about to come into its place.
+  placeRestored(dir);
   const instance = openInstance(dir);
   makeKeys(instance, masterKey, api.gid);
   ensureDirectory(instance.api.dir, api, 0o700);

@@ -2,6 +2,9 @@ import { auditKeys } from "../audit/keys.ts";
 import { openLedger } from "../audit/ledger.ts";
 import { settleIntents } from "../audit/settle.ts";
 import { createRetention } from "../audit/retention.ts";
+import { createCaptures } from "../backup/captures.ts";
+import { createFileCapture } from "../backup/capture-files.ts";
+import { openRestoredFiles } from "../backup/restored.ts";
 import { createHolds } from "../blobs/holds.ts";
 import { openStore } from "../blobs/open.ts";
 import { baseUrl, hostAndPort, listeningOf } from "../config/listen.ts";
@@ -40,6 +43,7 @@ import { execRoutes } from "./exec.ts";
 import { execJudges } from "./exec-event.ts";
 import { fileRoutes } from "./files.ts";
 import { openMetricsPort } from "./appliance/metrics.ts";
+import { backupRoutes } from "./appliance/backup.ts";
 import { operatorExecRoutes } from "./appliance/exec.ts";
 import { openRedirect } from "./http/redirect.ts";
 import { startServer } from "./http/server.ts";
@@ -89,6 +93,7 @@ export async function startApi(parts: ApiRoleParts) {
   const startedAt = Date.now();
   const settings = { current: loaded };
   const contexts = createContexts();
+  const stopping = new AbortController();
   const presence = await showPresence(instance);
   const secrets = createSecrets(secret);
   const floor = createFloor({
@@ -133,8 +138,10 @@ export async function startApi(parts: ApiRoleParts) {
       sharing: holds.share,
       log,
     });
+  const restored = await openRestoredFiles({ db, store: blobs.store, keys: namespaceKeys });
   const volumes = createVolumes({
     dir: instance.api.volumes,
+    filling: restored.filling,
     config: () => ({ ...settings.current.config, http: first.http }),
     usageRows,
     inUse: (id) => exec.isWarm(id),
@@ -183,6 +190,15 @@ export async function startApi(parts: ApiRoleParts) {
     },
     log,
   });
+  const captures = createCaptures({
+    db,
+    file: instance.api.database,
+    dir: instance.api.state,
+    store: blobs.store,
+    holds,
+    capture: createFileCapture({ db, holds, maker: snapshots.maker }),
+  });
+  await captures.sweep();
   const poster = openPoster(() => settings.current.config.webhooks);
   const webhooks = startWebhooks({
     db,
@@ -256,6 +272,7 @@ export async function startApi(parts: ApiRoleParts) {
     operatorRoutes: (access) => [
       operatorExecRoutes({ access, exec, ledger }),
       snapshotAdminRoutes({ access, snapshots }),
+      backupRoutes({ access, captures, ledger, log, stopping: stopping.signal }),
     ],
     namespaceRoutes: (access) => [
       fileRoutes({ access, volumes, ledger, maxPathBytes: first.http.max_path_bytes }),
@@ -299,6 +316,7 @@ export async function startApi(parts: ApiRoleParts) {
   settle();
   void webhooks.resume().catch(failed("webhook deliveries did not begin again"));
   snapshots.resume();
+  void restored.fillAll(volumes.leases, log);
   const retention = createRetention({
     db,
     ledger,
@@ -345,6 +363,7 @@ export async function startApi(parts: ApiRoleParts) {
       const stopped = Promise.all([server.stop(STOP_PATIENCE_MS), redirect?.stop(true), webhooks.stop()]);
       // They would never end by themselves.
       streams.close();
+      stopping.abort();
       await stopped;
       await metricsPort?.stop(true);
       metrics.stop();

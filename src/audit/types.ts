@@ -2,6 +2,8 @@
 const EVENT_TYPES: readonly string[] = [
   "audit.begun",
   "audit.broken",
+  "backup.created",
+  "backup.restored",
   "credential.created",
   "credential.deleted",
   "exec.completed",

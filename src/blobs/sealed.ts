@@ -23,7 +23,7 @@ export type BlobId = string & { readonly blob: unique symbol };
 export const BLOB_ID = /^[0-9a-f]{64}$/;
 
 export interface SealedBlobsParts {
-  readonly store: BlobStore;
+  readonly store: Pick<BlobStore, "put" | "get">;
   readonly namespace: NamespaceId;
   readonly key: NamespaceKey;
 }
@@ -41,7 +41,7 @@ export function createSealedBlobs({ store, namespace, key }: SealedBlobsParts) {
   const idOf = (plain: Uint8Array): BlobId =>
     new Bun.CryptoHasher("sha256", idKey).update(plain).digest("hex") as BlobId;
 
-  const keyOf = (id: BlobId): string => checkKey(`${blobPrefix(namespace)}${id.slice(0, 2)}/${id}`);
+  const keyOf = (id: BlobId): string => checkKey(blobKey(namespace, id));
 
   async function seal(id: BlobId, plain: Uint8Array): Promise<Uint8Array> {
     const packed = plain.length < COMPRESS_FROM_BYTES ? plain : await Bun.zstdCompress(plain, { level: 1 });
@@ -67,6 +67,8 @@ export function createSealedBlobs({ store, namespace, key }: SealedBlobsParts) {
   return {
     idOf,
     keyOf,
+    /** The content of a blob that was read elsewhere. Throws when it is not what was sealed as `id`. */
+    open,
 
     /** Durable when it resolves. `storedBytes` is what it takes in the store; `id` is for who knows it already. */
     async put(
@@ -90,6 +92,11 @@ export function createSealedBlobs({ store, namespace, key }: SealedBlobsParts) {
       }
     },
   };
+}
+
+/** Where a blob lies in any store. */
+export function blobKey(namespace: NamespaceId, id: BlobId): string {
+  return `${blobPrefix(namespace)}${id.slice(0, 2)}/${id}`;
 }
 
 /** What the keys of all of a namespace's blobs begin with. */

@@ -168,6 +168,34 @@ export const configSchema = z.strictObject({
       allow_private: z.array(privateNetwork).default([]),
     })
     .prefault({}),
+  /** Of `cofferdam backup`, whose options go before these. */
+  backup: z
+    .strictObject({
+      /** A directory, or s3://BUCKET/PREFIX; with it there is a backup every so many hours, without it none. */
+      to: z
+        .string()
+        .regex(/^($|\/|s3:\/\/)/, 'expected a directory, from / on, or "s3://BUCKET/PREFIX"')
+        .default(""),
+      every_h: positive.max(8760).default(24),
+      /** Backups that are kept, the newest. */
+      keep: positive.max(10_000).default(14),
+      /** age1…: whoever has its identity can restore without the master key. */
+      recipient: z
+        .string()
+        .regex(/^($|age1)/, "expected a recipient of age's: age1…")
+        .default(""),
+      /** In S3 mode: also the files' contents, which the bucket has already. */
+      include_blobs: z.boolean().default(false),
+      /** Of s3://, as in [storage]. */
+      endpoint: z.string().default(""),
+      region: z
+        .string()
+        .regex(/^[a-z0-9-]+$/, 'expected a region such as "us-east-1"')
+        .default("us-east-1"),
+      path_style: z.boolean().default(true),
+      credentials_file: fileOrNone,
+    })
+    .prefault({}),
 });
 
 export type Config = Readonly<z.infer<typeof configSchema>>;

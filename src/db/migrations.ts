@@ -181,4 +181,11 @@ export const migrations: readonly (readonly string[])[] = [
     `ALTER TABLE namespaces ADD COLUMN usage_directories INTEGER NOT NULL DEFAULT 0`,
     `ALTER TABLE namespaces ADD COLUMN usage_at INTEGER`,
   ],
+  [
+    // Namespaces whose files are still to be made from a backup's snapshot: with their first use, or soon after.
+    `CREATE TABLE restores (
+       namespace_id TEXT PRIMARY KEY NOT NULL REFERENCES namespaces (id) ON DELETE CASCADE,
+       snapshot_id TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID`,
+  ],
 ];

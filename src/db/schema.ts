@@ -153,3 +153,8 @@ export const snapshots = sqliteTable("snapshots", {
   /** The ids of the blobs that hold its list of files. */
   manifest: text("manifest", { mode: "json" }).$type<{ readonly blobs: readonly string[] }>().notNull(),
 });
+
+export const restores = sqliteTable("restores", {
+  namespaceId: text("namespace_id").$type<NamespaceId>().primaryKey(),
+  snapshotId: text("snapshot_id").$type<SnapshotId>().notNull(),
+});

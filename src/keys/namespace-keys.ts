@@ -25,6 +25,15 @@ export function wrapNewKey(secrets: Pick<Secrets, "seal">, id: NamespaceId): Buf
   return Buffer.from(secrets.seal(PURPOSE, randomBytes(KEY_BYTES), id));
 }
 
+/** The key in a row of a copy of the database. */
+export function unwrapKey(
+  secrets: Pick<Secrets, "open">,
+  wrapped: Uint8Array,
+  id: NamespaceId,
+): NamespaceKey {
+  return keyFrom(secrets.open(PURPOSE, wrapped, id));
+}
+
 export interface NamespaceKeysParts {
   readonly db: Database;
   readonly secrets: Pick<Secrets, "seal" | "open">;
@@ -35,7 +44,7 @@ export function createNamespaceKeys({ db, secrets }: NamespaceKeysParts) {
 
   async function load(id: NamespaceId): Promise<NamespaceKey> {
     const wrapped = (await wrappedKey(id)) ?? (await add(id));
-    return keyFrom(secrets.open(PURPOSE, wrapped, id));
+    return unwrapKey(secrets, wrapped, id);
   }
 
   async function wrappedKey(id: NamespaceId): Promise<Buffer | null> {

@@ -40,6 +40,7 @@ export function startSnapshots({ keys, standstill, holds = createHolds(), ...par
 
   return {
     ...snapshots,
+    maker,
 
     /** Begins to sweep. */
     resume(): void {

@@ -6,6 +6,7 @@ import { namespaceId, type NamespaceId } from "../ids.ts";
 import { readDirectory, statAt, statFd } from "../kernel/directory.ts";
 import type { Log } from "../log.ts";
 import { constants, fchmodFd, fchownFd, mkdirAt, openBeneath, renameAt } from "../kernel/openat2.ts";
+import { syncFileSystem } from "../kernel/syncfs.ts";
 import { unmirrored, type Mirror } from "../remote/mirror.ts";
 import { OPEN_DIRECTORY, statusAt } from "./beneath.ts";
 import { countEncrypted } from "./count-encrypted.ts";
@@ -15,6 +16,7 @@ import { codeOf } from "./failure.ts";
 import { createLeases, type Opener } from "./leases.ts";
 import { TENANT } from "./parents.ts";
 import { isEmpty, type Encryption } from "./encryption.ts";
+import { unfilled, type Filling } from "./filling.ts";
 import { purge } from "./purge.ts";
 import { fileJudges } from "./fate.ts";
 import { createQuota } from "./quota.ts";
@@ -43,6 +45,7 @@ export interface VolumesParts {
   /** Whether a sandbox has the volume. */
   readonly inUse: (id: NamespaceId) => boolean;
   readonly encryption: Encryption;
+  readonly filling?: Filling;
   readonly log: Pick<Log, "warn">;
   /** In S3 mode: what has the files besides, and puts them on the disk when they are opened. */
   readonly mirrorOf?: ((disk: Disk) => Mirror & Opener) | undefined;
@@ -65,7 +68,7 @@ export type Volumes = ReturnType<typeof createVolumes>;
 
 /** The namespaces' directories: `<dir>/<id>/live`, the tenant's, and `<dir>/<id>/tmp`, ours. */
 export function createVolumes(parts: VolumesParts) {
-  const { dir, config, usageRows, inUse, encryption, log } = parts;
+  const { dir, config, usageRows, inUse, encryption, log, filling = unfilled } = parts;
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   const volumes = new Descriptor(openSync(dir, OPEN_DIRECTORY | constants.O_NOFOLLOW | constants.O_CLOEXEC));
   const trash = ensureDirectory(volumes, TRASH, 0o700);
@@ -83,7 +86,8 @@ export function createVolumes(parts: VolumesParts) {
 
   /** Of one that was never written in there is nothing to open. */
   async function count(id: NamespaceId, most?: Amount): Promise<Count> {
-    if (statusAt(volumes, id) === null) return { bytes: 0, files: 0, directories: 0, whole: true };
+    if (statusAt(volumes, id) === null && !filling.isPending(id))
+      return { bytes: 0, files: 0, directories: 0, whole: true };
     return await leases.hold(id, "read", async () => {
       using space = openSpace(volumes, id);
       if (space === null) throw new Error(`the volume of ${id} is gone`);
@@ -95,12 +99,36 @@ export function createVolumes(parts: VolumesParts) {
     using volume = ensureDirectory(volumes, id, 0o700);
     // Until then all below looks as if it were not there.
     await encryption.unlock(id, volume);
-    if (isWhole(volumes, id)) return;
+    if (isWhole(volumes, id)) {
+      // A crash may have come between the two.
+      if (filling.isPending(id)) await filling.done(id);
+      return;
+    }
     using tmp = ensureDirectory(volume, "tmp", 0o700);
+    if (filling.isPending(id)) {
+      await fill(id, volume, tmp);
+      return;
+    }
     // Last, so that a `live` of the tenant's says that all is there.
     using live = ensureDirectory(volume, "live", 0o755);
     fchownFd(live.fd, TENANT, TENANT);
     await Promise.all([tmp, volume, volumes].map(async ({ fd }) => syncFile(fd)));
+  }
+
+  /** Its files are in their place all at once. */
+  async function fill(id: NamespaceId, volume: Descriptor, tmp: Descriptor): Promise<void> {
+    const name = freshName();
+    try {
+      using root = ensureDirectory(tmp, name, 0o700);
+      await filling.build(id, root);
+      await syncFileSystem(root.fd);
+      await rename(tmp.entry(name), volume.entry("live"));
+    } catch (error) {
+      await purge(tmp, name, { freshName });
+      throw error;
+    }
+    await Promise.all([tmp, volume, volumes].map(async ({ fd }) => syncFile(fd)));
+    await filling.done(id);
   }
 
   const disk: Disk = {
@@ -242,7 +270,7 @@ export function createVolumes(parts: VolumesParts) {
   /** What a start finds of a namespace; null when it was deleted. At a host's start sandboxd may be a moment behind. */
   async function settling<T>(id: NamespaceId, look: (space: Space | null) => Promise<T>): Promise<T> {
     for (const deadline = Date.now() + SETTLE_PATIENCE_MS; ; await Bun.sleep(SETTLE_PAUSE_MS)) {
-      if (statusAt(volumes, id) === null) return await look(null);
+      if (statusAt(volumes, id) === null && !filling.isPending(id)) return await look(null);
       try {
         return await holdOnDisk(id, async () => {
           using space = openSpace(volumes, id);

@@ -1,0 +1,82 @@
+import { Decrypter, Encrypter } from "age-encryption";
+import { AppError } from "../errors.ts";
+
+/**
+ * Who may open a backup besides the holder of the master key. In the format of age (age-encryption.org): its own tool
+ * opens it too.
+ */
+export type Recipient =
+  | { readonly passphrase: string }
+  /** `age1…` */
+  | { readonly recipient: string };
+
+/** Half a second of a fast core for each guess. */
+const LEAST_PASSPHRASE = 12;
+
+export async function sealFor(who: Recipient, secret: Uint8Array): Promise<Uint8Array> {
+  const encrypter = new Encrypter();
+  if ("passphrase" in who) {
+    if (who.passphrase.length < LEAST_PASSPHRASE) {
+      throw new AppError(
+        "invalid",
+        `The passphrase has ${who.passphrase.length} characters; whoever steals the backup may guess for years, so use ${LEAST_PASSPHRASE} at least.`,
+      );
+    }
+    encrypter.setPassphrase(who.passphrase);
+  } else {
+    addRecipient(encrypter, who.recipient);
+  }
+  return encrypter.encrypt(secret);
+}
+
+function addRecipient(encrypter: Encrypter, recipient: string): void {
+  try {
+    encrypter.addRecipient(recipient);
+  } catch (error) {
+    throw new AppError(
+      "invalid",
+      `"${recipient}" is no recipient of age's, such as age-keygen prints: age1….`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+export type Opener =
+  | { readonly passphrase: string }
+  /** The lines of an identity file: `AGE-SECRET-KEY-1…`, comments and empty ones. */
+  | { readonly identities: string };
+
+export async function openSealed(by: Opener, sealed: Uint8Array): Promise<Uint8Array> {
+  const decrypter = new Decrypter();
+  if ("passphrase" in by) decrypter.addPassphrase(by.passphrase);
+  else for (const identity of identitiesIn(by.identities)) addIdentity(decrypter, identity);
+  try {
+    return await decrypter.decrypt(sealed);
+  } catch (error) {
+    const what = "passphrase" in by ? "passphrase" : "identity";
+    throw new AppError("forbidden", `This ${what} does not open the backup.`, { cause: error });
+  }
+}
+
+function identitiesIn(text: string): string[] {
+  const lines = text.split("\n").map((line) => line.trim());
+  const identities = lines.filter((line) => line !== "" && !line.startsWith("#"));
+  if (identities.length === 0) throw new AppError("invalid", "The identity file holds no identity.");
+  return identities;
+}
+
+function addIdentity(decrypter: Decrypter, identity: string): void {
+  try {
+    decrypter.addIdentity(identity);
+  } catch (error) {
+    throw new AppError(
+      "invalid",
+      "The identity file is none of age's: a line in it is no AGE-SECRET-KEY-1….",
+      {
+        cause: error,
+      },
+    );
+  }
+}

@@ -1,0 +1,188 @@
+import { rmSync, statSync } from "node:fs";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { and, asc, eq, gt, isNull } from "drizzle-orm";
+import type { Holds } from "../blobs/holds.ts";
+import type { BlobStore } from "../blobs/store.ts";
+import { migrations } from "../db/migrations.ts";
+import { copyOnline } from "../db/online-copy.ts";
+import { openCopy, type Database } from "../db/open.ts";
+import { namespaces as table, snapshots } from "../db/schema.ts";
+import { AppError } from "../errors.ts";
+import type { NamespaceId } from "../ids.ts";
+import { manifestRef, type ManifestRef } from "../snapshots/manifest.ts";
+import type { Capture, Progress, SourceNamespace } from "./source.ts";
+
+const COPY = /^backup-copy-.*\.db$/;
+const PAGE = 200;
+
+export interface CapturesParts {
+  readonly db: Database;
+  /** The database's file. */
+  readonly file: string;
+  /** For the copy of it, on the same file system. */
+  readonly dir: string;
+  readonly store: Pick<BlobStore, "get">;
+  readonly holds: Pick<Holds, "share" | "pin">;
+  /** Takes a snapshot of a namespace's files for the backup, in place of the last one. */
+  readonly capture: (id: NamespaceId) => Promise<void>;
+}
+
+export type Captures = ReturnType<typeof createCaptures>;
+
+/** Holds the appliance still for a backup, one at a time: calls go on meanwhile. */
+export function createCaptures({ db, file, dir, store, holds, capture }: CapturesParts) {
+  let busy = false;
+
+  async function ids(): Promise<NamespaceId[]> {
+    const rows = await db.select({ id: table.id }).from(table).where(isNull(table.deletingAt));
+    return rows.map(({ id }) => id);
+  }
+
+  async function exists(id: NamespaceId): Promise<boolean> {
+    const [row] = await db.select({ deletingAt: table.deletingAt }).from(table).where(eq(table.id, id));
+    return row?.deletingAt === null;
+  }
+
+  /** One that is deleted meanwhile is nobody's fault. */
+  async function captureOne(id: NamespaceId): Promise<void> {
+    try {
+      await capture(id);
+    } catch (error) {
+      if (await exists(id)) throw error;
+    }
+  }
+
+  /**
+   * Copies the database while nobody can collect blobs, and keeps those that the copy names from being collected
+   * until `ended`.
+   */
+  async function copyAndPin(to: string, ended: Promise<void>): Promise<void> {
+    const copied = Promise.withResolvers<void>();
+    copied.promise.catch(() => {});
+    const pinned: Promise<void>[] = [];
+    const shared = (await ids()).map(async (id) => {
+      const entered = Promise.withResolvers<void>();
+      const pinning = holds.share(id, async () => {
+        entered.resolve();
+        await copied.promise;
+        for (const manifest of await manifestsOf(to, id)) {
+          const { release } = await holds.pin(id, async () => ({ manifest }));
+          void ended.then(release);
+        }
+      });
+      pinned.push(pinning);
+      pinning.catch(() => {});
+      await Promise.race([entered.promise, pinning]);
+    });
+    await Promise.all(shared);
+    try {
+      await copyOnline(file, to);
+      copied.resolve();
+    } catch (error) {
+      copied.reject(error);
+      throw error;
+    }
+    await Promise.all(pinned);
+  }
+
+  return {
+    /** What copies a crash has left. Before any call. */
+    async sweep(): Promise<void> {
+      for (const name of await readdir(dir)) if (COPY.test(name)) rmSync(join(dir, name));
+    },
+
+    /**
+     * `withFiles`: also of what the namespaces' files are now. The capture counts until `end`, which has to be called.
+     */
+    async begin(withFiles: boolean, progress: Progress): Promise<Capture & { end(): void }> {
+      if (db.place === "server") {
+        throw new AppError(
+          "conflict",
+          "The database is on a libSQL server, which has backups of its own; docs/backup.md says what belongs together.",
+        );
+      }
+      if (busy) throw new AppError("busy", "A backup is under way; try again once it has ended.");
+      busy = true;
+      const copy = join(dir, `backup-copy-${crypto.randomUUID()}.db`);
+      const ended = Promise.withResolvers<void>();
+      const end = () => {
+        rmSync(copy, { force: true });
+        ended.resolve();
+        busy = false;
+      };
+      try {
+        const all = withFiles ? await ids() : [];
+        for (const [index, id] of all.entries()) {
+          progress("files of namespaces", index, all.length);
+          await captureOne(id);
+        }
+        progress("database", 0, null);
+        await copyAndPin(copy, ended.promise);
+        const namespaceCount = await countOf(copy);
+        return {
+          databaseVersion: migrations.length,
+          databaseBytes: statSync(copy).size,
+          namespaceCount,
+          database: () => Bun.file(copy).stream(),
+          namespaces: () => namespacesIn(copy),
+          blob: async (key) => store.get(key),
+          exists,
+          end,
+        };
+      } catch (error) {
+        end();
+        throw error;
+      }
+    },
+  };
+}
+
+type Copy = Awaited<ReturnType<typeof openCopy>>;
+
+async function withCopy<T>(copy: string, work: (db: Copy) => Promise<T>): Promise<T> {
+  const db = await openCopy(copy);
+  try {
+    return await work(db);
+  } finally {
+    db.close();
+  }
+}
+
+async function manifestsOf(copy: string, id: NamespaceId): Promise<ManifestRef[]> {
+  return withCopy(copy, async (db) => manifestsIn(db, id));
+}
+
+async function manifestsIn(db: Copy, id: NamespaceId): Promise<ManifestRef[]> {
+  const rows = await db
+    .select({ manifest: snapshots.manifest })
+    .from(snapshots)
+    .where(eq(snapshots.namespaceId, id));
+  return rows.map(({ manifest }) => manifestRef.parse(manifest));
+}
+
+async function countOf(copy: string): Promise<number> {
+  return withCopy(copy, async (db) => db.$count(table, isNull(table.deletingAt)));
+}
+
+/** In the order of their ids, so many at a time. */
+async function* namespacesIn(copy: string): AsyncGenerator<SourceNamespace, void> {
+  const db = await openCopy(copy);
+  try {
+    for (let last = "" as NamespaceId; ;) {
+      const page = await db
+        .select({ id: table.id, wrappedKey: table.wrappedKey })
+        .from(table)
+        .where(and(isNull(table.deletingAt), gt(table.id, last)))
+        .orderBy(asc(table.id))
+        .limit(PAGE);
+      for (const { id, wrappedKey } of page) {
+        yield { id, wrappedKey, manifests: await manifestsIn(db, id) };
+        last = id;
+      }
+      if (page.length < PAGE) return;
+    }
+  } finally {
+    db.close();
+  }
+}

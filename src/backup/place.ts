@@ -1,0 +1,70 @@
+import { closeSync, copyFileSync, existsSync, openSync, renameSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { tryLock } from "../kernel/flock.ts";
+import { syncDirectory } from "../kernel/durable.ts";
+
+/*
+ * A restore puts everything together in DATA/restore, on the disk, before it makes the file "ready" there. Up to that
+ * the appliance is as it was; from then on whoever comes first moves the rest into place, the restore or the next start:
+ * each step is a rename that is found done when it was.
+ */
+const DIRECTORY = "restore";
+const READY = "ready";
+
+export interface Staging {
+  readonly dir: string;
+  /** Becomes the instance's own of these names. */
+  readonly api: string;
+  readonly keyring: string;
+  readonly config: string;
+  readonly ready: string;
+}
+
+export function stagingOf(data: string): Staging {
+  const dir = join(data, DIRECTORY);
+  return {
+    dir,
+    api: join(dir, "api"),
+    keyring: join(dir, "keyring"),
+    config: join(dir, "config.toml"),
+    ready: join(dir, READY),
+  };
+}
+
+const LOOK_EVERY_MS = 20;
+
+/** Ends a restore that had all together; whether there was one. As root, before anything of the instance is opened. */
+export function placeRestored(data: string): boolean {
+  const staging = stagingOf(data);
+  if (!existsSync(staging.ready)) return false;
+  // The roles' preparations run beside each other.
+  const fd = openSync(data, "r");
+  try {
+    while (!tryLock(fd, "exclusive")) Bun.sleepSync(LOOK_EVERY_MS);
+    if (!existsSync(staging.ready)) return false;
+    move(staging, data);
+  } finally {
+    closeSync(fd);
+  }
+  return true;
+}
+
+function move({ dir, api, keyring, config, ready }: Staging, data: string): void {
+  if (existsSync(api)) {
+    const place = join(data, "api");
+    if (existsSync(place)) renameSync(place, join(dir, "api.before"));
+    renameSync(api, place);
+  }
+  if (existsSync(keyring)) renameSync(keyring, join(data, "keyring"));
+  // One that is there was given to this host.
+  if (existsSync(config) && !existsSync(join(data, "config.toml")))
+    renameSync(config, join(data, "config.toml"));
+  copyFileSync(ready, join(data, "restored"));
+  // They would be taken for this appliance's.
+  rmSync(join(data, "first-keys.json"), { force: true });
+  syncDirectory(dir);
+  syncDirectory(data);
+  rmSync(ready);
+  syncDirectory(dir);
+  rmSync(dir, { recursive: true, force: true });
+}
