@@ -11,6 +11,10 @@
 #     --keys-file FILE    also write the first workspace's keys to FILE, readable by root only
 #     --runsc FILE        use this runsc of gVisor instead of building one
 #     --no-start          install, and leave it to you to start it
+#     --restore FROM      bring back the appliance whose backups are in FROM, a directory or s3://BUCKET/PREFIX, with
+#                         what opens them: --passphrase-file, --identity-file or --master-key FILE; and, as
+#                         "cofferdam restore --help" tells, --backup ID, --disable-webhooks, --endpoint URL,
+#                         --region NAME, --credentials-file FILE. Only where there is no appliance yet
 #   ./install.sh --uninstall [--purge] [--data DIR]
 #                                   remove it; the data stays unless --purge
 #
@@ -59,13 +63,15 @@ main() {
   fi
   step 'Users' make_users
   step 'Data directory and master key' make_data
+  [ -z "$restore" ] || step "Restoring from $restore" restore_data
   step 'Configuration' place_configuration
   step 'Program' place_program
   step 'Services' place_services
   if [ "$start" = yes ]; then
     step 'Starting' start_instance
     step 'Workspace and keys' ensure_keys
-    step 'First command, in gVisor' run_main_job
+    # In a restored appliance the first command is its users'.
+    [ -n "$restore" ] || step 'First command, in gVisor' run_main_job
   fi
   keep_install
   remove_old_versions

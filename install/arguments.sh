@@ -5,14 +5,21 @@ readonly DEFAULT_DATA=/var/lib/cofferdam DEFAULT_PREFIX=/usr/local DEFAULT_LISTE
 
 parse_arguments() {
   action=install data=$DEFAULT_DATA prefix='' listen='' keys_file='' config='' runsc='' tls_cert='' tls_key='' start=yes purge=no
+  restore='' restore_options=()
   while [ $# -gt 0 ]; do
     case $1 in
-      --data | --prefix | --listen | --keys-file | --config | --runsc | --tls-cert | --tls-key)
+      --data | --prefix | --listen | --keys-file | --config | --runsc | --tls-cert | --tls-key | --restore)
         [ -n "${2:-}" ] || wrong "$1 wants a value"
         local name=${1#--}
         printf -v "${name//-/_}" %s "$2"
         shift 2
         ;;
+      --backup | --passphrase-file | --identity-file | --master-key | --endpoint | --region | --credentials-file)
+        [ -n "${2:-}" ] || wrong "$1 wants a value"
+        restore_options+=("$1" "$2")
+        shift 2
+        ;;
+      --disable-webhooks) restore_options+=("$1"); shift ;;
       --no-start) start=no; shift ;;
       --uninstall) action=uninstall; shift ;;
       --purge) purge=yes; shift ;;
@@ -21,6 +28,8 @@ parse_arguments() {
     esac
   done
   [ "$purge" = no ] || [ "$action" = uninstall ] || wrong '--purge goes with --uninstall'
+  [ -n "$restore" ] || [ ${#restore_options[@]} = 0 ] || wrong "${restore_options[0]} goes with --restore"
+  chosen_listen=$listen
   data=$(directory_path --data "$data")
   [ -z "$prefix" ] || prefix=$(directory_path --prefix "$prefix")
   [ -z "$config" ] || config=$(readable_file --config "$config")

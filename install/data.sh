@@ -47,10 +47,22 @@ make_data() {
   unit_at=$(at)
 }
 
+# Before the configuration is looked at, since a backup brings one. One that was killed in the middle is gone on with.
+restore_data() {
+  if [ -e "$data/restored" ]; then
+    note "$(<"$data/restored") is in $data already; nothing is restored over it"
+  else
+    long "$stage/bin/cofferdam" restore "$restore" --data "$data" "${restore_options[@]}" ||
+      fail "$(tail -n 1 "$work/output")" 'Put that right and run it again.'
+  fi
+  : "${chosen_listen:=$(listen_in "$data/config.toml" 2>/dev/null)}"
+  listen=${chosen_listen:-$DEFAULT_LISTEN}
+}
+
 # What a first install that failed had made. No tenant's file can be among it: nobody was given a key.
 forget_instance() {
   [ -z "$inst" ] || remove_sandboxes
-  (cd "$data" && rm -rf -- inst master.key keyring config.toml api gateway log first-keys.json .new-*)
+  (cd "$data" && rm -rf -- inst master.key keyring config.toml api gateway log first-keys.json restore restored .new-*)
 }
 
 # Data that an uninstall kept belongs to users that were removed; they may have other uids now.

@@ -60,12 +60,17 @@ post() { # PATH JSON
 }
 
 next_steps() {
+  [ -n "${url:-}" ] || [ "$start" = no ] || url=$(field url "$(admin status --json)")
   echo
   if [ "$start" = no ]; then
     echo 'Cofferdam is installed. To start it, make its first workspace and see its keys: ./install.sh'
     return
   fi
   echo "Cofferdam runs: $url"
+  if [ -n "$restore" ]; then
+    echo "It is what $(<"$data/restored") holds, and its keys are those that were in force then."
+    return
+  fi
   local key="\$KEY"
   if [ -n "$keys" ]; then
     key=$workspace_key
