@@ -7,6 +7,8 @@ import { eventId, namespaceId, workspaceId } from "../src/ids.ts";
 import type { ExecEnd } from "../src/sandbox/exec.ts";
 import { fileClient, startFileApi } from "../test/fixtures/file-api.ts";
 import { startLedger } from "../test/fixtures/ledger.ts";
+import { startServerLedger } from "../test/fixtures/server-ledger.ts";
+import { startSqld } from "../test/fixtures/sqld.ts";
 import { realLibrary, stageExec } from "../test/privileged/sandbox/stage.ts";
 import { interleaved, summary, type Summary } from "./stats.ts";
 
@@ -22,7 +24,10 @@ const unrecorded: Pick<Ledger, "begin"> = {
   }),
 };
 
-/** A small durable write over HTTP as it is, beside the same without its event, in one process and on one disk. */
+/**
+ * A small durable write over HTTP as it is, beside the same without its event and with it on a libSQL server of this
+ * host, in one process and on one disk.
+ */
 export async function auditCost(work: string, rounds: number): Promise<Summary[]> {
   const open = async (name: string, ledger?: Pick<Ledger, "begin">) => {
     const dir = join(work, name);
@@ -38,10 +43,14 @@ export async function auditCost(work: string, rounds: number): Promise<Summary[]
   };
   const recorded = await open("recorded");
   const bare = await open("bare", unrecorded);
+  const server = await startSqld();
+  const remote = await startServerLedger(server.url);
+  const elsewhere = await open("elsewhere", remote.ledger);
   const rows = await interleaved(
     {
       "write 1 KiB: with its event": () => recorded.write(),
       "write 1 KiB: without": () => bare.write(),
+      "write 1 KiB: with its event, on a server": () => elsewhere.write(),
     },
     { rounds, warmups: 50 },
   );
@@ -50,12 +59,16 @@ export async function auditCost(work: string, rounds: number): Promise<Summary[]
       {
         "write 1 KiB, 16 at a time: with its event": recorded.write,
         "write 1 KiB, 16 at a time: without": bare.write,
+        "write 1 KiB, 16 at a time: on a server": elsewhere.write,
       },
       rounds * 8,
     )),
   );
   await recorded.api.stop();
   await bare.api.stop();
+  await elsewhere.api.stop();
+  await remote.close();
+  await server[Symbol.asyncDispose]();
   return rows;
 }
 

@@ -93,6 +93,14 @@ const ratios = {
   "put 4 MiB into a bucket / Bun's client": ratio("put 4 MiB: bucket", "put 4 MiB: bucket, Bun's client"),
   "get 4 MiB from a bucket / Bun's client": ratio("get 4 MiB: bucket", "get 4 MiB: bucket, Bun's client"),
   "put 4 MiB into a bucket / local disk": ratio("put 4 MiB: bucket", "put 4 MiB: local disk"),
+  "write on a libSQL server / in a file": ratio(
+    "write 1 KiB: with its event, on a server",
+    "write 1 KiB: with its event",
+  ),
+  "16 writes at a time on a libSQL server / in a file": ratio(
+    "write 1 KiB, 16 at a time: on a server",
+    "write 1 KiB, 16 at a time: with its event",
+  ),
   "upload / plain calls": ratio("upload 100 MiB: HTTP", "upload 100 MiB: plain calls"),
   "download / plain calls": ratio("download 100 MiB: HTTP", "download 100 MiB: plain calls"),
 };

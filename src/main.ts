@@ -29,6 +29,7 @@ const main = defineCommand({
     webhook: () => import("./cli/webhook.ts").then(({ webhook }) => webhook),
     backup: () => import("./cli/backup.ts").then(({ backup }) => backup),
     restore: () => import("./cli/restore.ts").then(({ restore }) => restore),
+    database: () => import("./cli/database.ts").then(({ database }) => database),
     status: () => import("./cli/status.ts").then(({ status }) => status),
     doctor: () => import("./cli/doctor.ts").then(({ doctor }) => doctor),
     config: () => import("./cli/config.ts").then(({ config }) => config),

@@ -150,7 +150,7 @@ test("api started anew while the server is away waits for it, and half of it nev
   expect((await write("c.txt", "1")).status).toBe(200);
 });
 
-test("another appliance, a wrong token and a database left in a file are refused with a sentence", async () => {
+test("another appliance and a wrong token are refused with a sentence", async () => {
   const refused = async (data: string, text: string) => {
     writeFileSync(`${data}.toml`, text);
     const serve = Bun.spawn(
@@ -172,9 +172,36 @@ test("another appliance, a wrong token and a database left in a file are refused
   expect((await refused(another, text.replace(/http:\/\/127.0.0.1/, "http://10.0.0.1"))).stderr).toContain(
     "in the clear beyond this host",
   );
-  const kept = await startAppliance({ config: "[exec]\npool = 0\n" });
-  await kept.stop();
-  expect((await refused(kept.data, config())).stderr).toContain("there is a database in");
+});
+
+test("a database moves from its file to a server, once the appliance is stopped", async () => {
+  await using empty = await startSqld({ auth: true });
+  const text = `${empty.config()}[exec]\npool = 0\n`;
+  const local = await startAppliance({ config: "[exec]\npool = 0\n" });
+  const file = `${local.data}.server.toml`;
+  writeFileSync(file, text);
+  const move = (expect = 0) => local.cofferdam(["database", "move", "--config", file], { expect });
+  expect((await move(1)).stderr).toContain("The appliance runs; stop it first");
+  expect((await local.call("/write", { json: { path: "a", content: "kept" } })).status).toBe(200);
+  await local.stop();
+  // Not by itself: the server's database is empty.
+  const early = Bun.spawn(
+    [binary(), "serve", "--data", local.data, "--listen", "127.0.0.1:0", "--config", file],
+    {
+      env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
+      stdin: "ignore",
+      stdout: "ignore",
+      stderr: "pipe",
+    },
+  );
+  expect(await early.stderr.text()).toContain("there is a database in");
+  await early.exited;
+  expect((await move()).stdout).toContain("rows are on the server now");
+  expect((await move(1)).stderr).toContain("nothing is to be moved");
+  const moved = await startAppliance({ data: local.data, config: text });
+  expect(await (await moved.call("/files/a")).text()).toBe("kept");
+  await moved.cofferdam(["event", "verify"]);
+  await moved.stop();
 });
 
 test("the token is in no log", () => {

@@ -3,6 +3,7 @@ import { readFileSync, rmSync, statSync } from "node:fs";
 import type { DatabaseServer } from "../../config/database.ts";
 import { AppError } from "../../errors.ts";
 import { publish } from "../../setup.ts";
+import type { ServerCredentials } from "./wire.ts";
 import { readPublishedServer, type PublishedServer } from "./published.ts";
 
 /**
@@ -21,12 +22,17 @@ export function publishServer(path: string, server: DatabaseServer | null): stri
   return content.fault;
 }
 
-function goodOf({ tokenFile, caFile }: DatabaseServer): NonNullable<PublishedServer["good"]> | string {
+/** What the files of `[database]` hold. Throws a sentence when one is bad. */
+export function readServerFiles({ tokenFile, caFile }: DatabaseServer): ServerCredentials {
+  return {
+    token: tokenFile === null ? null : readToken(tokenFile),
+    ca: caFile === null ? null : readAuthorities(caFile),
+  };
+}
+
+function goodOf(server: DatabaseServer): ServerCredentials | string {
   try {
-    return {
-      token: tokenFile === null ? null : readToken(tokenFile),
-      ca: caFile === null ? null : readAuthorities(caFile),
-    };
+    return readServerFiles(server);
   } catch (error) {
     if (error instanceof AppError) return error.message;
     throw error;
