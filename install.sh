@@ -3,6 +3,7 @@
 #
 #   ./install.sh [options]          install, or upgrade what is there; keys and data are kept
 #     --data DIR          the instance's data (default /var/lib/cofferdam); another DIR is another instance beside it
+#     --data-image SIZE   put it on a file system of its own that can encrypt, in the file DIR.img of SIZE (20G, say)
 #     --prefix DIR        the program goes to DIR/bin and DIR/lib (default /usr/local)
 #     --listen HOST:PORT  where the API answers (default 127.0.0.1:8080; beyond this host only with TLS or behind a proxy)
 #     --tls-cert FILE     its certificate, PEM, with those that lead to the root
@@ -37,6 +38,8 @@ readonly here
 . "$here/install/host.sh"
 # shellcheck source=install/program.sh
 . "$here/install/program.sh"
+# shellcheck source=install/image.sh
+. "$here/install/image.sh"
 # shellcheck source=install/data.sh
 . "$here/install/data.sh"
 # shellcheck source=install/service.sh
@@ -62,6 +65,7 @@ main() {
     step 'Building (the first time takes some minutes)' stage_build
   fi
   step 'Users' make_users
+  [ -z "$data_image" ] || step 'Data image' make_image
   step 'Data directory and master key' make_data
   [ -z "$restore" ] || step "Restoring from $restore" restore_data
   step 'Configuration' place_configuration

@@ -4,11 +4,11 @@
 readonly DEFAULT_DATA=/var/lib/cofferdam DEFAULT_PREFIX=/usr/local DEFAULT_LISTEN=127.0.0.1:8080
 
 parse_arguments() {
-  action=install data=$DEFAULT_DATA prefix='' listen='' keys_file='' config='' runsc='' tls_cert='' tls_key='' start=yes purge=no
+  action=install data=$DEFAULT_DATA prefix='' listen='' keys_file='' data_image='' config='' runsc='' tls_cert='' tls_key='' start=yes purge=no
   restore='' restore_options=()
   while [ $# -gt 0 ]; do
     case $1 in
-      --data | --prefix | --listen | --keys-file | --config | --runsc | --tls-cert | --tls-key | --restore)
+      --data | --data-image | --prefix | --listen | --keys-file | --config | --runsc | --tls-cert | --tls-key | --restore)
         [ -n "${2:-}" ] || wrong "$1 wants a value"
         local name=${1#--}
         printf -v "${name//-/_}" %s "$2"
@@ -30,7 +30,9 @@ parse_arguments() {
   [ "$purge" = no ] || [ "$action" = uninstall ] || wrong '--purge goes with --uninstall'
   [ -n "$restore" ] || [ ${#restore_options[@]} = 0 ] || wrong "${restore_options[0]} goes with --restore"
   chosen_listen=$listen
+  [[ -z $data_image || $action = install ]] || wrong '--data-image goes with an install'
   data=$(directory_path --data "$data")
+  [ -z "$data_image" ] || data_image=$(size_mb --data-image "$data_image")
   [ -z "$prefix" ] || prefix=$(directory_path --prefix "$prefix")
   [ -z "$config" ] || config=$(readable_file --config "$config")
   [[ -n $tls_cert && -n $tls_key || -z $tls_cert$tls_key ]] || wrong '--tls-cert and --tls-key go together'
@@ -53,6 +55,15 @@ directory_path() { # OPTION PATH
   [[ ! -e $path || -d $path ]] || wrong "$1: $path is no directory"
   [[ $path =~ ^(/[A-Za-z0-9._-]+)+$ ]] || wrong "$1: '$path' may have only letters, digits and . _ - in its names"
   echo "$path"
+}
+
+size_mb() { # OPTION SIZE
+  local mb
+  [[ $2 =~ ^([1-9][0-9]{0,5})([MGT])$ ]] || wrong "$1: '$2' is not a size such as 20G"
+  mb=${BASH_REMATCH[1]}
+  case ${BASH_REMATCH[2]} in G) mb=$((mb << 10)) ;; T) mb=$((mb << 20)) ;; esac
+  [ "$mb" -ge 1024 ] || wrong "$1: it takes 1G or more, not $2"
+  echo "$mb"
 }
 
 readable_file() { # OPTION PATH

@@ -42,9 +42,16 @@ make_data() {
   ensure_directory "$data"
   [ -n "$inst" ] || on_undo forget_instance
   take_data_back
-  "$stage/bin/cofferdam" prepare --data "$data" 2>"$work/prepare" || fail "$(tail -n 1 "$work/prepare")" 'Put that right and run it again.'
+  local known=$inst
+  prepare
   inst=$(<"$data/inst")
   unit_at=$(at)
+  [[ -z $data_image || -n $known ]] || try_image
+}
+
+prepare() { # option..
+  "$stage/bin/cofferdam" prepare --data "$data" "$@" 2>"$work/prepare" ||
+    fail "$(tail -n 1 "$work/prepare")" 'Put that right and run it again.'
 }
 
 # Before the configuration is looked at, since a backup brings one. One that was killed in the middle is gone on with.

@@ -28,6 +28,8 @@ run_main_job() {
   local command='echo "hello from $(uname -sr) in gVisor, as uid $(id -u) in $PWD"' output
   output=$(admin status --json 2>&1) || job_failed "\"cofferdam status\" said: $output"
   url=$(field url "$output")
+  [[ $output != *'not encrypted by Cofferdam'* ]] ||
+    note 'files at rest are not encrypted by Cofferdam: use an encrypted disk, or --data-image (docs/encryption.md)'
   # By TLS it is not asked here: who calls by the certificate's name may come another way than this host.
   if [[ -n $workspace_key && $url = http:* ]]; then
     output=$(post /exec "{\"command\": \"${command//\"/\\\"}\"}") || job_failed "POST /exec was answered: $output"

@@ -5,7 +5,9 @@ readonly REGISTRY=/etc/cofferdam/instances
 
 check_host() {
   check_system
+  attach_image
   settle_names
+  check_image
   check_space
   check_port
   if is_running; then on_undo start_again; fi # so, last of all undoing

@@ -4,6 +4,10 @@
 uninstall() {
   step "Looking for what is installed with $data" find_install
   if [ -z "$inst" ]; then
+    if [ "$purge" = yes ] && has_image; then # of an install that was killed early
+      remove_image
+      remove_empty "$data"
+    fi
     note 'nothing is'
     return
   fi
@@ -20,6 +24,7 @@ uninstall() {
 }
 
 find_install() {
+  attach_image
   settle_names
   # After an interrupted --purge only the registry remembers.
   [ -n "$inst" ] || inst=$(basename "$(grep -lxsF "data=$data" "$REGISTRY"/* | head -n 1)") || :
@@ -67,6 +72,7 @@ own_mounts() { awk -v dir="/run/cofferdam/$inst/" 'index($5, dir) == 1 { print $
 remove_data() {
   if [ "$purge" = yes ]; then
     # The directory itself may be a file system's root, and then stays.
+    remove_image
     [ ! -d "$data" ] || find "$data" -xdev -mindepth 1 -delete
     remove_empty "$data"
   elif [ -d "$data" ]; then

@@ -26,7 +26,8 @@ export async function moveDatabase(
   onStep: (step: MoveStep) => void = () => {},
 ): Promise<void> {
   const { data, api } = instance;
-  const from = openOwned(data, relative(data, api.dir), constants.O_RDONLY, roleUser("cofferdam"));
+  const user = roleUser("cofferdam");
+  const from = openOwned(data, relative(data, api.dir), constants.O_RDONLY, user, { mounts: true });
   try {
     const name = basename(api.database);
     // Not by its old name, so that a version which knows only that one can't be in the middle of it.

@@ -16,10 +16,16 @@ import { moveDatabase } from "./state-move.ts";
 const OPEN = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 const PURPOSE = "appliance files";
 
+/** One of api's directories, below a unit's own view of it. */
+function openOwn({ data }: Instance, path: string): number {
+  return openOwned(data, relative(data, path), constants.O_RDONLY, roleUser("cofferdam"), { mounts: true });
+}
+
 /** Makes the directory of the appliance's own files, the database above all: as root, for api. */
-export function ensureState({ data, api }: Instance): void {
+export function ensureState(instance: Instance): void {
+  const { api } = instance;
   const user = roleUser("cofferdam");
-  withClosed(openOwned(data, relative(data, api.dir), constants.O_RDONLY, user), (parent) => {
+  withClosed(openOwn(instance, api.dir), (parent) => {
     try {
       mkdirAt(parent, basename(api.state), 0o700);
     } catch (error) {
@@ -40,9 +46,8 @@ export function ensureState({ data, api }: Instance): void {
  * before api starts, which can't. The database of an instance from before there was such a directory moves into it.
  */
 export async function openState(instance: Instance, secret: Uint8Array): Promise<void> {
-  const { data, api } = instance;
   ensureState(instance);
-  const state = openOwned(data, relative(data, api.state), constants.O_RDONLY, roleUser("cofferdam"));
+  const state = openOwn(instance, instance.api.state);
   try {
     const encrypted = unlock(state, createSecrets(secret).derive(PURPOSE, KEY_BYTES));
     await moveDatabase(instance, state, encrypted);
@@ -53,11 +58,10 @@ export async function openState(instance: Instance, secret: Uint8Array): Promise
 
 /** Takes their key out of the kernel, once no api lives. Absence is a success. */
 export async function closeState(instance: Instance): Promise<void> {
-  const { data, api } = instance;
-  const user = roleUser("cofferdam");
-  const policy = withClosed(openOwned(data, relative(data, api.state), constants.O_RDONLY, user), policyOf);
+  const { api } = instance;
+  const policy = withClosed(openOwn(instance, api.state), policyOf);
   if (policy.kind !== "key") return;
-  const parent = openOwned(data, relative(data, api.dir), constants.O_RDONLY, user);
+  const parent = openOwn(instance, api.dir);
   try {
     await withoutApi(instance, async () => {
       await syncFileSystem(parent);

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Environment } from "./environment.ts";
 
@@ -6,6 +6,11 @@ import type { Environment } from "./environment.ts";
 export function credential(name: string, env: Environment): Uint8Array | null {
   const directory = env["CREDENTIALS_DIRECTORY"];
   if (directory === undefined) return null;
-  const file = join(directory, name);
-  return existsSync(file) ? readFileSync(file) : null;
+  try {
+    // It is root's, and api reads it by a capability, which does not count when one asks whether it exists.
+    return readFileSync(join(directory, name));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+    throw error;
+  }
 }

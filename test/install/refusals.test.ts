@@ -55,6 +55,9 @@ test.each([
   ["--runsc /root/none", "--runsc: there is no file /root/none to read"],
   ["--keys-file /root/none/keys.json", "--keys-file: there is no directory /root/none"],
   ["--keys-file /root/there", "--keys-file: /root/there is a directory"],
+  ["--data-image 20", "--data-image: '20' is not a size such as 20G"],
+  ["--data-image 500M", "--data-image: it takes 1G or more, not 500M"],
+  ["--data-image 2G --uninstall", "--data-image goes with an install"],
   ["--purge", "--purge goes with --uninstall"],
 ])("%s", async (argument, why) => {
   const out = await refused(`/opt/release/install.sh ${argument}`, 2);
