@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, readFileSync, writeFileSync } from "node:fs";
+import { createAuthority } from "../fixtures/authority.ts";
 import { binary, startAppliance, type Appliance } from "../fixtures/appliance.ts";
 import { credentialsText, SECRET_KEY, startS3Server, type S3Server } from "../fixtures/s3-server.ts";
 import { ensureUsers } from "../fixtures/users.ts";
@@ -11,7 +12,12 @@ setDefaultTimeout(60_000);
 let server: S3Server;
 let appliance: Appliance;
 beforeAll(async () => {
-  server = await startS3Server();
+  // As of another machine: by name, over TLS, the bucket in the host's name.
+  const authority = createAuthority();
+  appendFileSync("/etc/ssl/certs/ca-certificates.crt", `\n${authority.ca}`);
+  appendFileSync("/etc/hosts", "\n127.0.0.1 s3.test test.s3.test\n");
+  const pair = authority.issue("DNS:s3.test", "DNS:*.s3.test");
+  server = await startS3Server({ secure: { domain: "s3.test", pair } });
   appliance = await startAppliance({ config: `${server.config({ prefix: "one" })}[exec]\npool = 0\n` });
 });
 afterAll(async () => {
@@ -60,13 +66,20 @@ test("new credentials are taken at a reload, wrong ones are not, and none are to
 });
 
 test.each([
-  ["a bucket that is not there", { bucket: "none" }, "there is no such bucket; make it"],
-  ["no credentials", { credentials_file: "" }, "A bucket takes credentials: set [storage] credentials_file"],
+  ["a bucket that is not there", { bucket: '"none"' }, "there is no such bucket; make it"],
+  [
+    "no credentials",
+    { credentials_file: '""' },
+    "A bucket takes credentials: set [storage] credentials_file",
+  ],
+  ["another's certificate", { endpoint: "IP", path_style: "true" }, "(ERR_TLS_CERT_ALTNAME_INVALID)"],
 ])("with %s it does not start, and says what to do", async (_, changed, sentence) => {
   ensureUsers();
   const data = `${appliance.data}-${Object.keys(changed)[0]}`;
-  const config = Object.entries(changed).reduce(
-    (text, [key, value]) => text.replace(new RegExp(`^${key} = .*$`, "m"), `${key} = "${value}"`),
+  const endpoint = `"https://127.0.0.1:${server.port}"`;
+  const config = Object.entries({ path_style: "true", ...changed }).reduce(
+    (text, [key, value]) =>
+      text.replace(new RegExp(`^${key} = .*$`, "m"), `${key} = ${value === "IP" ? endpoint : value}`),
     server.config(),
   );
   writeFileSync(`${data}.toml`, config);
