@@ -34,6 +34,12 @@ export async function stores(work: string, rounds: number): Promise<Summary[]> {
     const getBuns = async () => {
       if ((await buns.file(fixed).bytes()).length !== content.length) throw new Error("not what was put");
     };
+    const crowds = {
+      [`put ${size}, ${AT_ONCE} at once: bucket`]: put(store),
+      [`put ${size}, ${AT_ONCE} at once: bucket, Bun's client`]: putBuns,
+    };
+    // Both get as many connections and as warm a server.
+    for (const [name, run] of Object.entries(crowds)) await together(name, AT_ONCE, rounds, run);
     rows.push(
       ...(await interleaved(
         {
@@ -46,9 +52,10 @@ export async function stores(work: string, rounds: number): Promise<Summary[]> {
         },
         { rounds },
       )),
-      await together(`put ${size}, ${AT_ONCE} at once: bucket`, AT_ONCE, rounds * 2, put(store)),
-      await together(`put ${size}, ${AT_ONCE} at once: bucket, Bun's client`, AT_ONCE, rounds * 2, putBuns),
     );
+    for (const [name, run] of Object.entries(crowds)) {
+      rows.push(await together(name, AT_ONCE, rounds * 2, run));
+    }
   }
   return rows;
 }
