@@ -7,6 +7,7 @@ import type { BlobStore } from "../blobs/store.ts";
 import { migrations } from "../db/migrations.ts";
 import { copyOnline } from "../db/online-copy.ts";
 import { openCopy, type Database } from "../db/open.ts";
+import { copyFromServer } from "../db/server/transfer.ts";
 import { namespaces as table, snapshots } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
@@ -18,7 +19,7 @@ const PAGE = 200;
 
 export interface CapturesParts {
   readonly db: Database;
-  /** The database's file. */
+  /** The database's file, when it is in one. */
   readonly file: string;
   /** For the copy of it, on the same file system. */
   readonly dir: string;
@@ -77,7 +78,8 @@ export function createCaptures({ db, file, dir, store, holds, capture }: Capture
     });
     await Promise.all(shared);
     try {
-      await copyOnline(file, to);
+      if (db.place === "file") await copyOnline(file, to);
+      else await copyFromServer(db, to);
       copied.resolve();
     } catch (error) {
       copied.reject(error);
@@ -96,12 +98,6 @@ export function createCaptures({ db, file, dir, store, holds, capture }: Capture
      * `withFiles`: also of what the namespaces' files are now. The capture counts until `end`, which has to be called.
      */
     async begin(withFiles: boolean, progress: Progress): Promise<Capture & { end(): void }> {
-      if (db.place === "server") {
-        throw new AppError(
-          "conflict",
-          "The database is on a libSQL server, which has backups of its own; docs/backup.md says what belongs together.",
-        );
-      }
       if (busy) throw new AppError("busy", "A backup is under way; try again once it has ended.");
       busy = true;
       const copy = join(dir, `backup-copy-${crypto.randomUUID()}.db`);

@@ -37,15 +37,25 @@ export async function fillServer(
 
 /** Copies a server's database as it is at one moment to a new file, 0600; how many rows. */
 export async function copyFromServer(db: Pick<Database, "$client">, file: string): Promise<number> {
+  let rows: number;
+  try {
+    rows = await copyMoment(db, file);
+  } catch (error) {
+    rmSync(file, { force: true });
+    throw error;
+  } finally {
+    for (const end of ["-wal", "-shm"]) rmSync(file + end, { force: true });
+  }
+  return rows;
+}
+
+async function copyMoment(db: Pick<Database, "$client">, file: string): Promise<number> {
   const copy = await openDatabase(file);
   const moment = await db.$client.transaction("read");
   try {
     const rows = await copyRows(moment, copy.$client);
     await copy.$client.execute("PRAGMA wal_checkpoint(TRUNCATE)");
     return rows;
-  } catch (error) {
-    for (const end of ["", "-wal", "-shm"]) rmSync(file + end, { force: true });
-    throw error;
   } finally {
     moment.close();
     copy.close();
