@@ -9,7 +9,7 @@ import { Descriptor } from "../volumes/descriptor.ts";
 import type { Leases } from "../volumes/leases.ts";
 import { createPause } from "../volumes/pause.ts";
 import type { Space } from "../volumes/space.ts";
-import { decodeManifest, readHead, type Head, type ManifestRef } from "./manifest.ts";
+import { readHead, readLines, type Head, type ManifestRef } from "./manifest.ts";
 import { createPacker, type Packer } from "./pack.ts";
 import { pass, TooMuch, type Earlier, type PassParts } from "./pass.ts";
 import { createSpool } from "./spool.ts";
@@ -38,7 +38,7 @@ export interface Frozen {
 }
 
 /** What one pass says to the next. */
-type Before = Omit<Earlier, "entries"> & { readonly entries: () => Earlier["entries"] };
+type Before = Omit<Earlier<string>, "entries"> & { readonly entries: () => Earlier<string>["entries"] };
 
 export interface SnapshotMakerParts {
   readonly leases: Pick<Leases, "hold" | "exclusive">;
@@ -76,6 +76,7 @@ export type SnapshotMaker = ReturnType<typeof createSnapshotMaker>;
 export function createSnapshotMaker({ leases, openSpace, blobsOf, standstill }: SnapshotMakerParts) {
   async function make(id: NamespaceId, base: ManifestRef | null, signal?: AbortSignal): Promise<Made> {
     const blobs = await blobsOf(id);
+    const manifests = base === null ? blobs : knowing(blobs, base);
     const packer = createPacker(blobs);
     const pause = createPause(signal);
     let root: Look | null = null;
@@ -87,13 +88,13 @@ export function createSnapshotMaker({ leases, openSpace, blobsOf, standstill }: 
       const look = lookFd(live.fd);
       if (root !== null && look.inode !== root.inode) throw restored();
       root = look;
-      const spool = createSpool({ blobs, closeBundle: packer.close });
+      const spool = createSpool({ blobs: manifests, closeBundle: packer.close });
       const from = earlier === null ? null : { ...earlier, entries: earlier.entries() };
       const tally = await pass({
         live,
         earlier: from,
         packer,
-        add: (entry) => spool.add(entry),
+        add: (row) => spool.add(row),
         pause,
         ...(limit && { limit }),
       });
@@ -118,8 +119,7 @@ export function createSnapshotMaker({ leases, openSpace, blobsOf, standstill }: 
     for (let passes = 0; ; passes++) {
       const last = earlier && (await passWhilePaused(earlier, passes === PASSES_AT_MOST));
       if (last !== null) {
-        const contents = await packer.end();
-        const manifest = await last.spool.finish(last.head);
+        const [contents, manifest] = await Promise.all([packer.end(), last.spool.finish(last.head)]);
         return {
           manifest: manifest.ref,
           sizeBytes: last.tally.bytes,
@@ -133,7 +133,7 @@ export function createSnapshotMaker({ leases, openSpace, blobsOf, standstill }: 
       }
       const begun = passes === 0 ? started : await flushed(id);
       const { spool, head } = await onePass(earlier);
-      const entries = await spool.entries(head);
+      const entries = await spool.lines(head);
       earlier = { entries, trustedBefore: begun / 1000 - TICKS_S, repack: new Set() };
     }
   }
@@ -178,16 +178,27 @@ export function createSnapshotMaker({ leases, openSpace, blobsOf, standstill }: 
   };
 }
 
+/** Most blobs of a manifest are those of the one before, and need not be stored again. */
+function knowing(blobs: SealedBlobs, { blobs: ids }: ManifestRef): Pick<SealedBlobs, "get" | "put"> {
+  const known = new Set(ids);
+  return {
+    get: async (id) => blobs.get(id),
+    async put(plain, id = blobs.idOf(plain)) {
+      return known.has(id) ? { id, storedBytes: 0 } : blobs.put(plain, id);
+    },
+  };
+}
+
 async function beforeOf(blobs: SealedBlobs, base: ManifestRef, packer: Packer): Promise<Before> {
   const head: Head = await readHead(blobs, base);
   const repack = new Set<BlobId>(head.repack);
   packer.learnFrom(async () => {
-    for await (const batch of decodeManifest(blobs, base)) {
-      for (const entry of batch) packer.learn(entry, repack);
+    for await (const lines of readLines(blobs, base)) {
+      for (const line of lines) packer.learn(line, repack);
     }
   });
   return {
-    entries: () => decodeManifest(blobs, base),
+    entries: () => readLines(blobs, base),
     trustedBefore: head.started / 1000 - TRUST_AFTER_S,
     repack,
   };

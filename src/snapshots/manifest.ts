@@ -12,8 +12,8 @@ import { createFlow } from "./flow.ts";
  * a walk of the disk, are compared in step, and neither is ever held in memory.
  *
  *   {"dir": NAME, "at": DEPTH, "mode": 493, "mtime": [SECONDS, NANOSECONDS]}
- *   {"file": NAME, "at", "mode", "mtime", "size": BYTES, "data": [[POSITION, BLOB, OFFSET, LENGTH], …],
- *    "ctime": [S, NS], "inode": N, "hash": CONTENT, "link": N}
+ *   {"file": NAME, "at", "link": N, "mode", "size": BYTES, "mtime", "ctime": [S, NS], "inode": N,
+ *    "data": [[POSITION, BLOB, OFFSET, LENGTH], …], "hash": CONTENT}
  *   {"more": [[POSITION, BLOB, OFFSET, LENGTH], …]}    goes on with the data of the file before it
  *   {"symlink": NAME, "at", "mtime", "to": TARGET}
  *   {"link": NAME, "at", "first": N}                   another name of the file that says "link": N further up
@@ -23,7 +23,7 @@ import { createFlow } from "./flow.ts";
  * TARGET are text, or {"base64": …} when they are not UTF-8. `ctime` and `inode` say when a file need not be read again
  * on this host, and `hash` (of a small file) finds equal content.
  *
- * Blobs of entries end where the names say so, not at a fixed size, so that the manifests of two snapshots share them.
+ * Blobs of entries end where the lines say so, not at a fixed size, so that the manifests of two snapshots share them.
  */
 
 export interface ManifestRef {
@@ -81,6 +81,9 @@ export interface LinkEntry extends Named {
 
 export type Entry = DirectoryEntry | FileEntry | MoreEntry | SymlinkEntry | LinkEntry;
 
+/** An entry, or its line, for who goes over many that stay as they are. */
+export type Row = Entry | string;
+
 const time = z.tuple([z.int(), z.int()]).readonly();
 
 const headSchema = z.strictObject({
@@ -104,17 +107,17 @@ export type Head = Omit<z.infer<typeof headSchema>, "format">;
 /** A line with more would make a blob too large. */
 export const MAX_EXTENTS = 1000;
 
-/** Text of one blob: at least this much before a name may end it, and never much more than that. */
-const MIN_CHUNK = 128 * 1024;
-const MAX_CHUNK = 1024 * 1024;
-/** One name in so many ends a blob. */
-const CUT_MASK = 0x3ff;
+/** Text of one blob: at least this much before a line may end it, and never much more than that. */
+const MIN_CHUNK = 512 * 1024;
+const MAX_CHUNK = 2 * 1024 * 1024;
+/** One line in so many ends a blob. */
+const CUT_MASK = 0x7ff;
 const PUTS_AT_ONCE = 4;
 const GETS_AHEAD = 3;
 
 export interface ManifestWriter {
-  /** In the manifest's order. Await what it returns, if anything, before the next. */
-  add(entry: Entry): Promise<void> | undefined;
+  /** In the manifest's order, each as itself or as its line. Await what it returns, if anything, before the next. */
+  add(row: Row): Promise<void> | undefined;
   /** All of it is durable when this resolves. */
   finish(head: Head): Promise<{ readonly ref: ManifestRef; readonly storedBytes: number }>;
 }
@@ -135,7 +138,7 @@ export function createManifestWriter(blobs: Pick<SealedBlobs, "put">): ManifestW
   }
 
   function cut(): Promise<void> | undefined {
-    const text = lines.join("");
+    const text = `${lines.join("\n")}\n`;
     const index = (chunks += 1);
     lines = [];
     length = 0;
@@ -145,12 +148,12 @@ export function createManifestWriter(blobs: Pick<SealedBlobs, "put">): ManifestW
   let chunks = 0;
 
   return {
-    add(entry) {
-      const line = `${encodeEntry(entry)}\n`;
+    add(row) {
+      const line = typeof row === "string" ? row : encodeEntry(row);
       lines.push(line);
-      length += line.length;
+      length += line.length + 1;
       if (length < MIN_CHUNK) return undefined;
-      const ends = entry.type !== "more" && (Bun.hash.crc32(entry.name) & CUT_MASK) === 0;
+      const ends = (Bun.hash.crc32(line) & CUT_MASK) === 0;
       return ends || length >= MAX_CHUNK ? cut() : undefined;
     },
 
@@ -184,9 +187,21 @@ export async function* decodeManifest(
   blobs: Pick<SealedBlobs, "get">,
   ref: ManifestRef,
 ): AsyncGenerator<readonly Entry[], void> {
+  const order = createOrder();
+  for await (const lines of readLines(blobs, ref)) {
+    const entries = lines.map(decodeEntry);
+    entries.forEach(order);
+    yield entries;
+  }
+}
+
+/** The same as lines, which decodeEntry takes. Nothing about them is checked. */
+export async function* readLines(
+  blobs: Pick<SealedBlobs, "get">,
+  ref: ManifestRef,
+): AsyncGenerator<readonly string[], void> {
   const chunks = ref.blobs.slice(1);
   const coming: Promise<Uint8Array>[] = [];
-  const order = createOrder();
   for (let next = 0; next < chunks.length || coming.length > 0;) {
     for (; coming.length < GETS_AHEAD && next < chunks.length; next++) {
       const id = chunks[next];
@@ -198,16 +213,8 @@ export async function* decodeManifest(
     }
     const content = await coming.shift();
     if (content === undefined) return;
-    const entries: Entry[] = [];
-    for (const line of Buffer.from(content.buffer, content.byteOffset, content.length)
-      .toString()
-      .split("\n")) {
-      if (line === "") continue;
-      const entry = decodeEntry(line);
-      order(entry);
-      entries.push(entry);
-    }
-    yield entries;
+    const text = Buffer.from(content.buffer, content.byteOffset, content.length).toString();
+    yield text.slice(0, -1).split("\n");
   }
 }
 
@@ -244,8 +251,39 @@ function createOrder() {
 
 /** An entry as a line of JSON, without the line's end. */
 export function encodeEntry(entry: Entry): string {
-  return JSON.stringify(encoded(entry));
+  if (entry.type !== "file") return JSON.stringify(encoded(entry));
+  const { data, hash } = entry;
+  const end = hash === undefined ? "}" : `,"hash":"${hash}"}`;
+  return `${startOfFile(nameJson(entry.name), entry)},"data":${JSON.stringify(data)}${end}`;
 }
+
+/** What the lines of a directory begin with: its name (from nameJson) and place. */
+export function startOfDirectory(name: string, depth: number): string {
+  return `{"dir":${name},"at":${depth},`;
+}
+
+/** What the line of a file begins with: all that tells whether it is the same as before. Its data follows. */
+export function startOfFile(
+  name: string,
+  file: Pick<FileEntry, "depth" | "link" | "mode" | "mtime" | "size" | "ctime" | "inode">,
+): string {
+  const { depth, link, mode, mtime, size, ctime, inode } = file;
+  const linked = link === undefined ? "" : `"link":${link},`;
+  const times = `"mtime":[${mtime[0]},${mtime[1]}],"ctime":[${ctime[0]},${ctime[1]}]`;
+  return `{"file":${name},"at":${depth},${linked}"mode":${mode},"size":${size},${times},"inode":${inode}`;
+}
+
+/** The hash of the content, and in which bundle it lies, of a file's line; null for all other lines. */
+export function bundledIn(line: string): { hash: string; blob: BlobId; length: number } | null {
+  const found = line.startsWith('{"file"') ? BUNDLED.exec(line.slice(-BUNDLED_LENGTH)) : null;
+  if (found === null) return null;
+  const [, blob = "", length = "", hash = ""] = found;
+  return { hash, blob: blob as BlobId, length: Number(length) };
+}
+
+/** At the end of a line, which may be long. */
+const BUNDLED_LENGTH = 180;
+const BUNDLED = /,"data":\[\[0,"([0-9a-f]{64})",\d+,(\d+)\]\],"hash":"([0-9a-f]{32})"\}$/;
 
 /** Of what `encodeEntry` made: it is believed to have that form, and only what could do harm is looked at. */
 export function decodeEntry(line: string): Entry {
@@ -272,25 +310,10 @@ type Line =
   | { symlink: Text; at: number; mtime: Time; to: Text }
   | { link: Text; at: number; first: number };
 
-function encoded(entry: Entry): Line {
+function encoded(entry: Exclude<Entry, FileEntry>): Line {
   switch (entry.type) {
     case "dir":
       return { dir: textOf(entry.name), at: entry.depth, mode: entry.mode, mtime: entry.mtime };
-    case "file": {
-      const { depth, name, mode, mtime, size, data, ctime, inode, hash, link } = entry;
-      return {
-        file: textOf(name),
-        at: depth,
-        mode,
-        mtime,
-        size,
-        data,
-        ctime,
-        inode,
-        ...(hash !== undefined && { hash }),
-        ...(link !== undefined && { link }),
-      };
-    }
     case "more":
       return { more: entry.data };
     case "symlink":
@@ -317,6 +340,11 @@ function decoded(line: Line): Entry {
   }
   if ("link" in line) return { type: "link", depth: line.at, name: nameOf(line.link), first: line.first };
   throw damagedManifest("an entry of no known type");
+}
+
+/** A name as it stands in a line. */
+export function nameJson(name: Uint8Array): string {
+  return JSON.stringify(textOf(name));
 }
 
 function textOf(bytes: Uint8Array): Text {

@@ -1,6 +1,6 @@
 import { MAX_BLOB_BYTES, type BlobId, type SealedBlobs } from "../blobs/sealed.ts";
 import { createFlow } from "./flow.ts";
-import type { Entry, Extent } from "./manifest.ts";
+import { bundledIn, decodeEntry, type Extent, type Row } from "./manifest.ts";
 
 /** Files smaller than this share blobs: of ten thousand files of a workspace some dozens are made. */
 export const BUNDLED_BELOW = 1024 * 1024;
@@ -30,7 +30,8 @@ export type Packer = ReturnType<typeof createPacker>;
 export function createPacker(blobs: Pick<SealedBlobs, "idOf" | "put">) {
   const flow = createFlow(PUTS_AT_ONCE);
   const free: Buffer[] = [];
-  const contents = new Map<string, readonly Extent[]>();
+  /** By hash: the data, or the line of a file that has it. */
+  const contents = new Map<string, readonly Extent[] | string>();
   const stored = new Set<BlobId>();
   let bundle = takeBuffer();
   let used = 0;
@@ -70,7 +71,7 @@ export function createPacker(blobs: Pick<SealedBlobs, "idOf" | "put">) {
     await learn();
   }
 
-  function know(hash: string, data: readonly Extent[]): void {
+  function know(hash: string, data: readonly Extent[] | string): void {
     if (contents.size < KNOWN_AT_MOST) contents.set(hash, data);
   }
 
@@ -88,7 +89,7 @@ export function createPacker(blobs: Pick<SealedBlobs, "idOf" | "put">) {
       const content = bundle.subarray(used, used + length);
       const hash = blobs.idOf(content).slice(0, HASH_LENGTH);
       const known = position === 0 ? contents.get(hash) : undefined;
-      if (known !== undefined) return { data: known, hash };
+      if (known !== undefined) return { data: dataOf(known), hash };
       if (length === 0) return { data: [], hash };
       const extent: Placed = [position, OPEN, used, length];
       const data = [extent];
@@ -119,7 +120,13 @@ export function createPacker(blobs: Pick<SealedBlobs, "idOf" | "put">) {
     },
 
     /** What an earlier manifest says is stored, but for what lies in the bundles of `except`. */
-    learn(entry: Entry, except: ReadonlySet<BlobId>): void {
+    learn(row: Row, except: ReadonlySet<BlobId>): void {
+      const bundled = typeof row === "string" ? bundledIn(row) : null;
+      if (typeof row === "string" && bundled !== null) {
+        if (!except.has(bundled.blob)) know(bundled.hash, row);
+        return;
+      }
+      const entry = typeof row === "string" ? decodeEntry(row) : row;
       if (entry.type !== "file" && entry.type !== "more") return;
       if (entry.type === "file" && entry.hash !== undefined) {
         if (entry.data.every(([, blob]) => !except.has(blob))) know(entry.hash, entry.data);
@@ -138,4 +145,10 @@ export function createPacker(blobs: Pick<SealedBlobs, "idOf" | "put">) {
       return { storedBytes, newBytes };
     },
   };
+}
+
+function dataOf(known: readonly Extent[] | string): readonly Extent[] {
+  if (typeof known !== "string") return known;
+  const entry = decodeEntry(known);
+  return entry.type === "file" ? entry.data : [];
 }

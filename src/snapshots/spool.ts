@@ -1,9 +1,19 @@
 import type { BlobId, SealedBlobs } from "../blobs/sealed.ts";
 import { createPause } from "../volumes/pause.ts";
-import { createManifestWriter, decodeManifest, type Entry, type Head, type ManifestRef } from "./manifest.ts";
+import {
+  bundledIn,
+  createManifestWriter,
+  encodeEntry,
+  readLines,
+  type Head,
+  type ManifestRef,
+  type Row,
+} from "./manifest.ts";
 
-/** Entries and extents held in memory, some 30 MiB; a longer list goes to the store at once. */
-const HELD_AT_MOST = 100_000;
+/** Memory for what is held; a longer list goes to the store at once. */
+const HELD_BYTES = 32 * 1024 * 1024;
+/** What an extent takes, or an entry without any. */
+const PART_BYTES = 200;
 /** Of a bundle, so little that its content is better packed anew. */
 const POOR_BYTES = 1024 * 1024;
 /** That many poor bundles before it is done: then it reads at most as many MiB. */
@@ -20,22 +30,33 @@ export function createSpool({
   /** Fills in what entries still leave open. */
   readonly closeBundle: () => Promise<void> | undefined;
 }) {
-  let held: Entry[] = [];
-  let weight = 0;
+  let held: Row[] = [];
+  let heldBytes = 0;
   let spilled: ReturnType<typeof createManifestWriter> | null = null;
   const live = new Map<BlobId, number>();
 
-  async function write(to: ReturnType<typeof createManifestWriter>): Promise<void> {
+  /** What is held, as lines: nothing is open in them. */
+  async function settled(): Promise<readonly string[]> {
     await closeBundle();
     const pause = createPause();
-    for (const entry of held) {
-      await pause();
-      await to.add(entry);
-      if (entry.type !== "file" || entry.hash === undefined) continue;
-      for (const [, blob, , length] of entry.data) live.set(blob, (live.get(blob) ?? 0) + length);
+    for (const [index, row] of held.entries()) {
+      if (index % 64 === 0) await pause();
+      if (typeof row !== "string") held[index] = encodeEntry(row);
+    }
+    return held as readonly string[];
+  }
+
+  async function write(to: ReturnType<typeof createManifestWriter>): Promise<void> {
+    const pause = createPause();
+    for (const [index, line] of (await settled()).entries()) {
+      if (index % 64 === 0) await pause();
+      const writing = to.add(line);
+      if (writing !== undefined) await writing;
+      const bundled = bundledIn(line);
+      if (bundled !== null) live.set(bundled.blob, (live.get(bundled.blob) ?? 0) + bundled.length);
     }
     held = [];
-    weight = 0;
+    heldBytes = 0;
   }
 
   /** Bundles of which little is in use, if they are many. */
@@ -45,10 +66,11 @@ export function createSpool({
   }
 
   return {
-    add(entry: Entry): Promise<void> | undefined {
-      held.push(entry);
-      weight += 1 + ("data" in entry ? entry.data.length : 0);
-      return weight < HELD_AT_MOST ? undefined : write((spilled ??= createManifestWriter(blobs)));
+    add(row: Row): Promise<void> | undefined {
+      held.push(row);
+      if (typeof row === "string") heldBytes += row.length;
+      else heldBytes += PART_BYTES * ("data" in row ? 1 + row.data.length : 1);
+      return heldBytes < HELD_BYTES ? undefined : write((spilled ??= createManifestWriter(blobs)));
     },
 
     /** The manifest of what was added. */
@@ -61,10 +83,13 @@ export function createSpool({
     },
 
     /** What was added, after which nothing more is added. Each call of the answer goes through it from the start. */
-    async entries(head: Omit<Head, "repack">): Promise<() => AsyncIterator<readonly Entry[]>> {
-      if (spilled === null) return () => only(held);
+    async lines(head: Omit<Head, "repack">): Promise<() => AsyncIterator<readonly string[]>> {
+      if (spilled === null) {
+        const lines = await settled();
+        return () => only(lines);
+      }
       const { ref } = await this.finish(head);
-      return () => decodeManifest(blobs, ref);
+      return () => readLines(blobs, ref);
     },
   };
 }

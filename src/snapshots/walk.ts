@@ -21,6 +21,8 @@ export interface Found extends Look {
   /** 0: in the root. */
   readonly depth: number;
   readonly name: Buffer;
+  /** The name, each byte a character. */
+  readonly text: string;
   /** The directory it is in. */
   readonly dirFd: number;
 }
@@ -58,14 +60,14 @@ export function* walk(root: Descriptor): Generator<Found | null, void> {
         yield* readOn(frame, frame.dir);
       } else {
         frame.next += 1;
-        const found = lookAt(frame.dir.fd, name);
-        if (found === null) continue;
-        const place = { depth: frames.length - 1, name: Buffer.from(name, "latin1"), dirFd: frame.dir.fd };
-        if (found.kind !== "directory") {
-          yield { ...found, ...place };
+        const look = lookAt(frame.dir.fd, name);
+        if (look === null) continue;
+        const depth = frames.length - 1;
+        if (look.kind !== "directory") {
+          yield foundOf(look, depth, name, frame.dir.fd);
           continue;
         }
-        const child = openChild(frame.dir.fd, place.name);
+        const child = openChild(frame.dir.fd, Buffer.from(name, "latin1"));
         if (child === null) continue;
         if (frames.length >= MAX_DEPTH) {
           child[Symbol.dispose]();
@@ -73,7 +75,7 @@ export function* walk(root: Descriptor): Generator<Found | null, void> {
         }
         const below = frameOf(child);
         frames.push(below);
-        yield { ...below.look, ...place };
+        yield foundOf(below.look, depth, name, frame.dir.fd);
         const far = frames.length - 1 - OPEN_AT_ONCE;
         // The top is never let go.
         if (far > 0) close(frames[far], held);
@@ -82,6 +84,13 @@ export function* walk(root: Descriptor): Generator<Found | null, void> {
   } finally {
     for (const { dir } of frames) dir?.[Symbol.dispose]();
   }
+}
+
+/** Written out, since there are many: a spread takes longer than the system call. */
+function foundOf(look: Look, depth: number, text: string, dirFd: number): Found {
+  const { kind, mode, inode, shared, device, size, allocatedBytes, mtime, ctime } = look;
+  const name = Buffer.from(text, "latin1");
+  return { kind, mode, inode, shared, device, size, allocatedBytes, mtime, ctime, depth, name, text, dirFd };
 }
 
 function frameOf(dir: Descriptor): Frame {
@@ -127,8 +136,9 @@ function* readOn(frame: Frame, dir: Descriptor): Generator<null, void> {
   let names: string[] = [];
   let bytes = 0;
   let more = false;
-  using listed = new Descriptor(openBeneath(dir.fd, ".", OPEN_DIRECTORY));
-  for (const batch of readNames(listed.fd)) {
+  // A directory that was just opened is read from its start anyway.
+  using again = after === undefined ? null : new Descriptor(openBeneath(dir.fd, ".", OPEN_DIRECTORY));
+  for (const batch of readNames((again ?? dir).fd)) {
     for (const name of batch) {
       if (after !== undefined && name <= after) continue;
       names.push(name);
