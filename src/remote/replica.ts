@@ -1,8 +1,11 @@
 import type { SealedBlobs } from "../blobs/sealed.ts";
 import { AppError } from "../errors.ts";
 import { statFd } from "../kernel/directory.ts";
+import { openBeneath } from "../kernel/openat2.ts";
 import { syncFileSystem } from "../kernel/syncfs.ts";
 import { decodeManifest, readHead, type ManifestRef } from "../snapshots/manifest.ts";
+import { OPEN_DIRECTORY } from "../volumes/beneath.ts";
+import { Descriptor } from "../volumes/descriptor.ts";
 import type { Space } from "../volumes/space.ts";
 import { ClaimLost, type Claim } from "./claim.ts";
 import { capture, type Earlier } from "./capture.ts";
@@ -158,7 +161,8 @@ export function createReplica(parts: ReplicaParts) {
     let ref: ManifestRef | null;
     if (isRunning()) {
       // A store through a mapping shows in a file's times only when its page was clean before.
-      await syncFileSystem(dir.fd);
+      using readable = new Descriptor(openBeneath(dir.fd, ".", OPEN_DIRECTORY));
+      await syncFileSystem(readable.fd);
       // What is much is read and sent while they run on, so that they are stopped for what is left.
       const ahead = await look(before);
       const little = ahead === null ? before : await earlierAt(ahead, started - TICKS_MS);
