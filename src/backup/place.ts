@@ -1,5 +1,6 @@
 import { closeSync, copyFileSync, existsSync, openSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { AppError } from "../errors.ts";
 import { tryLock } from "../kernel/flock.ts";
 import { syncDirectory } from "../kernel/durable.ts";
 
@@ -43,6 +44,16 @@ export function placeRestored(data: string): boolean {
     while (!tryLock(fd, "exclusive")) Bun.sleepSync(LOOK_EVERY_MS);
     if (!existsSync(staging.ready)) return false;
     move(staging, data);
+  } catch (error) {
+    // A unit's own view shows the directory mounted, where it can't be moved.
+    if (!["EBUSY", "EROFS"].includes(String((error as NodeJS.ErrnoException).code))) throw error;
+    throw new AppError(
+      "conflict",
+      "A restore was interrupted at its end; call cofferdam restore once more.",
+      {
+        cause: error,
+      },
+    );
   } finally {
     closeSync(fd);
   }
