@@ -7,6 +7,10 @@ import type { Amount, Count, Usage } from "./usage.ts";
 const COUNTING_SHARE = 0.05;
 /** For one that grows while commands run in it, by more than it may as far as anybody can tell. */
 const URGENT_SHARE = 0.25;
+/** Of all namespaces together, for counts that nobody waits for. */
+const BACKGROUND_SHARE = 0.1;
+/** After a count that failed. */
+const RETRY_MS = 1000;
 /** From a command's end to the count that nobody waits for, since another command may follow. */
 const SETTLED_MS = 500;
 /** How long a call waits until its namespace may be counted. */
@@ -79,6 +83,9 @@ export function createUsageTable({ rows, count }: UsageTableParts) {
   const workspaces = new Map<WorkspaceId, Promise<Holdings>>();
   const accounts = new Map<NamespaceId, Account>();
   const walks = { running: 0, waiting: [] as (() => void)[] };
+  /** Due to be counted, and nobody waits for it. */
+  const unhurried = new Set<Account>();
+  let draining: Promise<void> | null = null;
   let closed = false;
 
   function enter(workspace: Holdings, id: NamespaceId, usage: Usage, counted: boolean): Account {
@@ -164,17 +171,19 @@ export function createUsageTable({ rows, count }: UsageTableParts) {
   async function recount(account: Account, most: Amount | undefined): Promise<void> {
     const busy = isBusy(account);
     account.risen = NO_AMOUNT;
+    let pause = RETRY_MS;
     try {
       const counted = await walk(account, most);
       const meanwhile = account.meanwhile ?? NOTHING;
       set(account, plus(counted, meanwhile));
       if (!counted.whole) account.risen = UNKNOWN;
+      pause = account.countMs / COUNTING_SHARE;
       account.counted =
         counted.whole && !busy && !isBusy(account) && Object.values(meanwhile).every((more) => more === 0);
     } finally {
       account.meanwhile = null;
       account.counting = null;
-      account.dueAt = performance.now() + account.countMs / COUNTING_SHARE;
+      account.dueAt = performance.now() + pause;
     }
     if (!account.counted) later(account);
   }
@@ -184,10 +193,22 @@ export function createUsageTable({ rows, count }: UsageTableParts) {
     clearTimeout(account.timer);
     const wait = Math.max(SETTLED_MS, account.dueAt - performance.now());
     account.timer = setTimeout(() => {
-      if (account.running > 0 || account.counted) return;
-      // It is tried again by the next who asks.
-      void table.recount(account).catch(() => {});
+      unhurried.add(account);
+      draining ??= drain().finally(() => (draining = null));
     }, wait);
+  }
+
+  /** One after the other, with rests. */
+  async function drain(): Promise<void> {
+    for (const account of unhurried) {
+      unhurried.delete(account);
+      if (closed) return;
+      if (account.running > 0 || account.counted || accounts.get(account.id) !== account) continue;
+      // A failure is for the next who asks.
+      await table.recount(account).catch(() => {});
+      // It keeps no process from its end.
+      await new Promise((resolve) => setTimeout(resolve, account.countMs / BACKGROUND_SHARE).unref());
+    }
   }
 
   const table = {

@@ -150,7 +150,10 @@ export function createVolumes(parts: VolumesParts) {
     opener: {
       async open(id) {
         await ensure(id);
-        await mirror?.open(id);
+        if (mirror === undefined) return;
+        await mirror.open(id);
+        // Another host may have changed it since it was here.
+        table.changed(id);
       },
       async close(id) {
         await mirror?.close(id);

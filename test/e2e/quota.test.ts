@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { detail, startOnSmallDisk } from "../fixtures/small-appliance.ts";
 
 const MIB = 1024 * 1024;
-const small = await startOnSmallDisk(300, 6000);
+const small = await startOnSmallDisk(200, 3000);
 const { appliance, disk, exec, put, setQuota, usedBy, lastExec } = small;
 afterAll(async () => small.stop());
 

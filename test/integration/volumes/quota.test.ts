@@ -93,8 +93,8 @@ describe("what is known of a namespace is what there is", () => {
     using fixture = await volumeFixture();
     const names = ["a", "b", "d/a", "d/b", "d/e/f", "e/a"];
     const pick = (from: readonly string[]) => from[Math.floor(Math.random() * from.length)]!;
-    for (let round = 0; round < 6; round++) {
-      const calls = Array.from({ length: 80 }, async () =>
+    for (let round = 0; round < 3; round++) {
+      const calls = Array.from({ length: 150 }, async () =>
         Math.random() < 0.65
           ? outcome(write(fixture.volume, pick(names), Math.floor(Math.random() * 5000)))
           : outcome(fixture.volume.delete(parsePath(pick([...names, "d", "e", "d/e"])))),
