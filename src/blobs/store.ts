@@ -15,6 +15,7 @@ export interface BlobStore {
   /**
    * Puts `bytes` in place of the version `expected` (null: there must be none) and returns the tag of the new one, or
    * throws StaleVersion and changes nothing.
+   * After any other failure it may have been done. No two versions may have the same bytes: they tell whose it is.
    */
   replace(key: string, bytes: Uint8Array, expected: string | null): Promise<string>;
 }
