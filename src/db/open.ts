@@ -3,7 +3,7 @@ import { createClient } from "@libsql/client/sqlite3";
 import { drizzle } from "drizzle-orm/libsql/sqlite3";
 import { AppError } from "../errors.ts";
 import { copyBefore, type CopyParts } from "./copy.ts";
-import { openTransactions, type PlainStatement } from "./transact.ts";
+import { openTransactions, SECURE_DELETE, type PlainStatement } from "./transact.ts";
 import { upgrade, type UpgradeParts } from "./upgrade.ts";
 import { createWalSync } from "./wal-sync.ts";
 
@@ -77,6 +77,7 @@ export async function openDatabase(
     });
     // From here on a commit survives this process's death at once, and a power cut after `sync`.
     await client.execute("PRAGMA synchronous = NORMAL");
+    await client.execute(SECURE_DELETE);
   } catch (error) {
     client.close();
     throw error;

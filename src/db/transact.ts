@@ -5,6 +5,12 @@ export interface PlainStatement {
   readonly args: readonly (string | number | null | Uint8Array)[];
 }
 
+/**
+ * What is deleted is overwritten in the pages that are written anyway: the key of a deleted namespace above all. Older
+ * copies of a page are in the write-ahead log until that begins anew.
+ */
+export const SECURE_DELETE = "PRAGMA secure_delete = FAST";
+
 /** Different statements kept ready: the ledger's own few, and what changes of accounts come to. */
 const KEPT = 200;
 
@@ -16,6 +22,7 @@ const KEPT = 200;
 export function openTransactions(file: string, busyTimeoutMs: number) {
   const connection = new Libsql(file, { timeout: busyTimeoutMs });
   connection.exec("PRAGMA synchronous = NORMAL");
+  connection.exec(SECURE_DELETE);
   const [begin, commit, rollback] = ["BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"].map((sql) =>
     connection.prepare(sql),
   ) as [Prepared, Prepared, Prepared];

@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { openDatabase } from "../../../src/db/open.ts";
 import { intents } from "../../../src/db/schema.ts";
@@ -51,5 +52,27 @@ test("both connections write in turn, and each sees at once what the other did",
   await Promise.all(others);
   expect((await db.select({ id: intents.id }).from(intents)).length).toBe(400);
   expect(await db.faults()).toEqual([]);
+  db.close();
+});
+
+test("what was deleted is not in the file any more, once the log has begun anew", async () => {
+  using scratch = scratchDirectory();
+  const file = join(scratch.path, "cofferdam.db");
+  const db = await openDatabase(file);
+  const written = async () => {
+    await db.$client.execute("PRAGMA wal_checkpoint(TRUNCATE)");
+    return readFileSync(file, "latin1");
+  };
+  const left = async () => {
+    const bytes = await written();
+    return ["kept", "deleted", "removed"].filter((id) => bytes.includes(`row-${id}`));
+  };
+  for (const id of ["kept", "deleted", "removed"]) db.transact([put(`row-${id}`)]);
+  expect(await left()).toEqual(["kept", "deleted", "removed"]);
+  // By either connection.
+  db.transact([{ sql: "DELETE FROM intents WHERE id = 'row-deleted'", args: [] }]);
+  expect(await left()).toEqual(["kept", "removed"]);
+  await db.run("DELETE FROM intents WHERE id = 'row-removed'");
+  expect(await left()).toEqual(["kept"]);
   db.close();
 });
