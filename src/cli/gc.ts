@@ -3,7 +3,7 @@ import { z } from "zod";
 import { AppError } from "../errors.ts";
 import { connect } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
-import { jsonArgument, print, shortSize } from "./output.ts";
+import { counted, jsonArgument, print, shortSize } from "./output.ts";
 import { strict } from "./strict.ts";
 
 const collected = z.object({
@@ -27,9 +27,13 @@ export const gc = defineCommand({
     print(
       args.json,
       answer,
-      () => `${blobs} blobs (${shortSize(bytes)}) are deleted; ${namespaces} namespaces were looked at.`,
+      () =>
+        `Deleted: ${counted(blobs, "blob")}, ${shortSize(bytes)}; looked at ${counted(namespaces, "namespace")}.`,
     );
     if (failed > 0)
-      throw new AppError("unavailable", `In ${failed} namespaces it failed; the appliance's log says why.`);
+      throw new AppError(
+        "unavailable",
+        `In ${counted(failed, "namespace")} it failed; the appliance's log says why.`,
+      );
   },
 });

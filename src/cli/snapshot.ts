@@ -2,7 +2,7 @@ import { defineCommand } from "citty";
 import { z } from "zod";
 import { connect, type Appliance } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
-import { jsonArgument, print, shortSize, shortTime, table } from "./output.ts";
+import { counted, jsonArgument, print, shortSize, shortTime, table } from "./output.ts";
 import { download } from "./snapshot-download.ts";
 import { verify } from "./snapshot-verify.ts";
 import { strict } from "./strict.ts";
@@ -52,7 +52,7 @@ const create = defineCommand({
     const made = await appliance.ask(snapshotRow, "/v1/snapshots", { method: "POST", headers, json });
     print(args.json, made, () => {
       const left = made.skipped === 0 ? "" : `, ${made.skipped} sockets, FIFOs or devices left out`;
-      return `${made.snapshot_id}: ${made.file_count} files, ${shortSize(made.size_bytes)}${left}; ${shortSize(made.stored_bytes)} new in the store`;
+      return `${made.snapshot_id}: ${counted(made.file_count, "file")}, ${shortSize(made.size_bytes)}${left}; ${shortSize(made.stored_bytes)} new in the store`;
     });
   },
 });
@@ -97,7 +97,12 @@ const restore = defineCommand({
       method: "POST",
       headers,
     });
-    print(args.json, answer, () => `${answer.files_restored} files are restored.`);
+    print(
+      args.json,
+      answer,
+      () =>
+        `${counted(answer.files_restored, "file")} ${answer.files_restored === 1 ? "is" : "are"} restored.`,
+    );
   },
 });
 
