@@ -10,10 +10,11 @@ export type Recipient =
   /** `age1…` */
   | { readonly recipient: string };
 
-/** Half a second of a fast core for each guess. */
 const LEAST_PASSPHRASE = 12;
+/** As a power of two, what a guess of a passphrase costs (scrypt): a second of a core, and 256 MiB. */
+const WORK = 18;
 
-export async function sealFor(who: Recipient, secret: Uint8Array): Promise<Uint8Array> {
+export async function sealFor(who: Recipient, secret: Uint8Array, work = WORK): Promise<Uint8Array> {
   const encrypter = new Encrypter();
   if ("passphrase" in who) {
     if (who.passphrase.length < LEAST_PASSPHRASE) {
@@ -23,6 +24,7 @@ export async function sealFor(who: Recipient, secret: Uint8Array): Promise<Uint8
       );
     }
     encrypter.setPassphrase(who.passphrase);
+    encrypter.setScryptWorkFactor(work);
   } else {
     addRecipient(encrypter, who.recipient);
   }

@@ -14,7 +14,7 @@ import type { NamespaceId } from "../ids.ts";
 import { manifestRef, type ManifestRef } from "../snapshots/manifest.ts";
 import type { Capture, Progress, SourceNamespace } from "./source.ts";
 
-const COPY = /^backup-copy-.*\.db$/;
+const COPY = /^backup-copy-/;
 const PAGE = 200;
 
 export interface CapturesParts {
@@ -103,7 +103,7 @@ export function createCaptures({ db, file, dir, store, holds, capture }: Capture
       const copy = join(dir, `backup-copy-${crypto.randomUUID()}.db`);
       const ended = Promise.withResolvers<void>();
       const end = () => {
-        rmSync(copy, { force: true });
+        for (const suffix of ["", "-wal", "-shm"]) rmSync(copy + suffix, { force: true });
         ended.resolve();
         busy = false;
       };

@@ -5,6 +5,7 @@ import { refuseUsed } from "../backup/unused.ts";
 import { applianceName, checkTarget } from "../backup/marker.ts";
 import { placeRestored } from "../backup/place.ts";
 import { environment } from "../config/environment.ts";
+import { loadConfig } from "../config/load.ts";
 import { configSchema } from "../config/schema.ts";
 import { AppError } from "../errors.ts";
 import { DEFAULT_DATA, openInstance, type Instance } from "../instance.ts";
@@ -80,6 +81,13 @@ async function restoreInto(instance: Instance, args: RestoreOptions): Promise<vo
       () => `The restore that was interrupted is complete. ${next(instance)}`,
     );
     return;
+  }
+  const { database } = loadConfig({ defaultFile: instance.configFile, env: environment() }).config;
+  if (database.url !== "") {
+    throw new AppError(
+      "conflict",
+      `${instance.configFile} names a libSQL server, which may hold an appliance's database. Take [database] out of it first.`,
+    );
   }
   await openState(instance, ownSecret(instance, undefined).secret);
   await refuseUsed(instance);

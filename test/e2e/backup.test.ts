@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { copyFileSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { generateX25519Identity, identityToRecipient } from "age-encryption";
+import { startS3Server } from "../fixtures/s3-server.ts";
 import { binary, startAppliance, type Appliance } from "../fixtures/appliance.ts";
 
 /* A backup of an appliance that is in use, and another appliance that becomes it. In order. */
@@ -195,6 +196,17 @@ test("another appliance becomes it: keys, files, snapshots, events and webhooks"
   expect(verified.split("\n").length).toBe(events.split("\n").length);
   const told = await copy.cofferdam(["event", "list", "--appliance", "--json"]);
   expect(told.stdout).toContain("backup.restored");
+  // Into a bucket as well, with what it takes for that.
+  await using server = await startS3Server();
+  const bucket = [
+    `s3://${server.bucket}/own`,
+    "--endpoint",
+    server.endpoint,
+    "--credentials-file",
+    server.credentialsFile,
+  ];
+  await copy.cofferdam(["backup", "create", "--to", ...bucket]);
+  expect(await json(copy, "backup", "verify", "--from", ...bucket)).toMatchObject({ ok: true });
   // It goes on as the original would have: a backup into the same target is incremental.
   const next = await json(copy, "backup", "create", "--to", target);
   expect(next["bytes_added"]).toBeLessThan(MIB);

@@ -15,6 +15,8 @@ import { namespaces } from "../../../src/db/schema.ts";
 import type { BackupId } from "../../../src/ids.ts";
 import { createSecrets } from "../../../src/secrets.ts";
 import { quiet, startBackups } from "../../fixtures/backups.ts";
+import { startS3Server } from "../../fixtures/s3-server.ts";
+import { storeAt } from "../../fixtures/s3-store.ts";
 import { failureOf } from "../../fixtures/failure.ts";
 
 let appliance: Awaited<ReturnType<typeof startBackups>>;
@@ -156,7 +158,7 @@ test("a namespace that is deleted meanwhile is told, and needs no blobs", async 
 
 test("only its own passphrase or identity opens the appliance's secret", async () => {
   const secret = crypto.getRandomValues(new Uint8Array(32));
-  const byPhrase = await sealFor({ passphrase: "correct horse battery" }, secret);
+  const byPhrase = await sealFor({ passphrase: "correct horse battery" }, secret, 10);
   expect(await openSealed({ passphrase: "correct horse battery" }, byPhrase)).toEqual(secret);
   expect(await failureOf(openSealed({ passphrase: "correct horse batterz" }, byPhrase))).toContain(
     "does not open",
@@ -186,3 +188,19 @@ test("a target is one appliance's", async () => {
 async function newRecipient(): Promise<string> {
   return identityToRecipient(await generateX25519Identity());
 }
+
+test("a bucket is a target like a directory", async () => {
+  await using server = await startS3Server();
+  const { store: target } = storeAt(server.endpoint, { prefix: "some/backups/" });
+  const eve = await appliance.namespace("eve's", "y".repeat(3_000_000));
+  const first = await appliance.create(target);
+  appliance.files.set(eve, ["eve's", "more"]);
+  const second = await appliance.create(target);
+  // One file, and the list of all of them.
+  expect(second.blobs?.addedCount).toBe(2);
+  expect(await prune(target, 1)).toMatchObject({ kept: [second.id], removed: [first.id] });
+  expect(await verify(target, second.id)).toMatchObject([{ ok: true, faults: [] }]);
+  const [piece] = await objectsIn(target, keysOf(second.id).database);
+  await target.delete([piece ?? ""]);
+  expect(await verify(target, second.id)).toMatchObject([{ ok: false }]);
+});
