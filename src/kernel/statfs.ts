@@ -29,7 +29,7 @@ export function statfs(target: string | number): FilesystemStatus {
 
 /** Inodes are kept free along with the bytes: a hundredth, of a small file system a tenth. Some count none. */
 function floorFiles(totalFiles: number): number {
-  const share = Math.max(totalFiles / 100, Math.min(1024, totalFiles / 10));
+  const share = Math.max(totalFiles / 100, Math.min(4096, totalFiles / 10));
   return Math.floor(Math.min(65_536, share));
 }
 

@@ -46,6 +46,8 @@ interface Entry {
 interface Shortage {
   readonly since: number;
   readonly first: FilesystemStatus;
+  /** Whose files were counted since, due or not. */
+  readonly searched: Set<Entry>;
 }
 
 export interface GrowthParts {
@@ -91,7 +93,7 @@ export function createGrowth({ table, quota, floor, writers, log }: GrowthParts)
     if (floor.isAbove(last)) {
       shortage = null;
     } else {
-      shortage ??= { since: performance.now(), first: last };
+      shortage ??= { since: performance.now(), first: last, searched: new Set() };
       if (!relieving) void relieve(shortage);
     }
     if (!quota.isLimited()) return;
@@ -140,7 +142,7 @@ export function createGrowth({ table, quota, floor, writers, log }: GrowthParts)
   }
 
   /** Below the floor: whoever writes is stopped, at first those who are seen to. */
-  async function relieve({ since, first }: Shortage): Promise<void> {
+  async function relieve({ since, first, searched }: Shortage): Promise<void> {
     relieving = true;
     try {
       const dirty = await writers();
@@ -148,7 +150,8 @@ export function createGrowth({ table, quota, floor, writers, log }: GrowthParts)
       const elapsed = performance.now() - since;
       // Small files take inodes, and hardly any bytes to be seen by.
       const inodes = first.availableBytes >= floor.bytes();
-      if (inodes || elapsed > SEARCH_AFTER_MS) await Promise.all(entries.values().map(stopIfGrown));
+      if (inodes || elapsed > SEARCH_AFTER_MS)
+        await Promise.all(entries.values().map(async (entry) => stopIfGrown(entry, searched)));
       const shrunk = first.availableBytes - last.availableBytes > STRAY.bytes;
       const filled = first.freeFiles - last.freeFiles > STRAY.entries;
       if (elapsed > STOP_ALL_AFTER_MS && (shrunk || filled)) {
@@ -162,11 +165,13 @@ export function createGrowth({ table, quota, floor, writers, log }: GrowthParts)
     }
   }
 
-  async function stopIfGrown(entry: Entry): Promise<void> {
+  async function stopIfGrown(entry: Entry, searched: Set<Entry>): Promise<void> {
     const { account, before } = entry;
-    if (account.counting !== null || table.dueIn(account, true) > 0) return;
     const most = { bytes: before.bytes + STRAY.bytes, entries: before.entries + STRAY.entries };
-    await table.recount(account, most);
+    if (account.counting !== null) await account.counting;
+    else if (!searched.has(entry) || table.dueIn(account, true) <= 0) await table.recount(account, most);
+    else return;
+    searched.add(entry);
     const now = amountOf(account);
     if (now.bytes > most.bytes || now.entries > most.entries) stop(entry, diskFull());
   }
