@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { join } from "node:path";
 import {
   changesSince,
   listing,
@@ -94,6 +95,16 @@ test("a stopped appliance's image holds nothing that was planted", async () => {
   const inst = await ok(host.sh("cat /var/lib/cofferdam/inst"));
   expect((await grep(`^${inst}`)).code + (await grep("gateway")).code).toBeLessThan(2);
   await ok(host.sh("! ls /var/lib/cofferdam/api/state/cofferdam.db"));
+});
+
+test("the master key may come from a credential alone, as the documents say", async () => {
+  const shown = await Bun.file(join(import.meta.dir, "../../docs/encryption.md")).text();
+  const [, script = ""] = /```sh\n(systemd-creds.*?)```/s.exec(shown) ?? [];
+  // This host has no TPM.
+  await ok(host.sh(`systemd-creds setup; ${script.replace("--with-key=tpm2", "--with-key=host")}`));
+  await ok(host.sh("! ls /var/lib/cofferdam/master.key; systemctl restart cofferdam.target"));
+  expect(await exec("cat workspace/planted-name")).toBe("planted-content");
+  await ok(host.sh("rm -r /etc/systemd/system/cofferdam-api.service.d /etc/cofferdam/master.key.cred"));
 });
 
 test("an uninstall keeps it, an install finds it again, and a purge leaves nothing", async () => {
