@@ -299,8 +299,6 @@ export async function startApi(parts: ApiRoleParts) {
   const metricsPort = listening.metrics === null ? null : openMetricsPort(listening.metrics, watch.page);
 
   const failed = (what: string) => (error: unknown) => log.error(what, { cause: error });
-  // Calls that never heard what became of them may have made some.
-  db.onBack(() => void webhooks.resume().catch(failed("webhooks are not looked at anew")));
   const timers = [keys, namespaces].map(({ lastUse }) => lastUse.start(failed("last use was not stored")));
   const storing = setInterval(
     () => void volumes.table.flush().catch(failed("what namespaces use was not stored; it is tried again")),

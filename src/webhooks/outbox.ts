@@ -48,7 +48,7 @@ export function fanOut(
     {
       sql: `
         INSERT INTO fanouts (chain, event_at)
-        SELECT :chain, max(created_at) FROM (${NEXT}) HAVING max(created_at) IS NOT NULL
+        SELECT :chain, reached FROM (SELECT max(created_at) AS reached FROM (${NEXT})) WHERE reached IS NOT NULL
         ON CONFLICT (chain) DO UPDATE SET event_at = excluded.event_at
         RETURNING event_at`,
       args,

@@ -60,6 +60,13 @@ export function startWebhooks(parts: WebhooksStart) {
     return sweeping.current;
   };
 
+  // A call that never heard what became of it may have made or changed one.
+  db.onBack(() => {
+    webhooks
+      .resume()
+      .catch((error: unknown) => log.error("webhooks were not looked at anew", { cause: error }));
+  });
+
   const unsubscribe = ledger.onPublished((events) => {
     for (const { chain, createdAt } of events) {
       if (chain !== "appliance" && dispatcher.serves(chain)) dispatcher.publish(chain, createdAt);

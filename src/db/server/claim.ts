@@ -97,14 +97,16 @@ export function createClaim({ client, holder, place, mark }: ClaimParts) {
         sql: "INSERT INTO claim VALUES (1, ?, ?, ?, 0, 0) ON CONFLICT DO NOTHING",
         args: [NOBODY, place, mark],
       });
-      const seen = await read();
-      if (seen === null) throw new Error("the claim was removed while it was taken");
-      if (seen.mark !== mark) throw anotherAppliance();
-      if (seen.holder === holder) return seen.turn;
-      const isFree = seen.holder === NOBODY || seen.place === place || (await isSilent(seen, silentMs));
-      if (!isFree) throw inUse(seen.place);
-      await replace(seen);
-      return (await ours()).turn;
+      for (;;) {
+        const seen = await read();
+        if (seen === null) throw new Error("the claim was removed while it was taken");
+        if (seen.mark !== mark) throw anotherAppliance();
+        if (seen.holder === holder) return seen.turn;
+        const isFree = seen.holder === NOBODY || seen.place === place || (await isSilent(seen, silentMs));
+        if (!isFree) throw inUse(seen.place);
+        // In vain when the one before gave it back in this moment, or another was faster.
+        await replace(seen);
+      }
     },
 
     /** First in a transaction, which it makes fail when the claim is not ours or its turn is another. */
