@@ -7,6 +7,7 @@ import { auditCost, execCost } from "./audit.ts";
 import { files } from "./files.ts";
 import { memory } from "./memory.ts";
 import { startPeers } from "./peers.ts";
+import { snapshots } from "./snapshots.ts";
 import { stores } from "./stores.ts";
 import { summary, type Summary } from "./stats.ts";
 import { webhooks } from "./webhooks.ts";
@@ -53,6 +54,9 @@ note("files");
 rows.push(...(await files(appliance, work, many)));
 note("stores");
 rows.push(...(await stores(work, quick ? 10 : 40)));
+note("snapshots");
+const snapshotted = await snapshots(work, quick ? 5 : 20);
+rows.push(...snapshotted.rows);
 note("audit");
 rows.push(...(await auditCost(work, many)));
 note("crowd");
@@ -101,6 +105,14 @@ const ratios = {
     "write 1 KiB, 16 at a time: on a server",
     "write 1 KiB, 16 at a time: with its event",
   ),
+  "snapshot / tar, zstd and openssl": ratio(
+    "snapshot of 10,000 files",
+    "tar | zstd -1 | openssl enc -aes-256-ctr",
+  ),
+  "snapshot with 1 % changed / of all": ratio("snapshot, 1 % changed", "snapshot of 10,000 files"),
+  "restore / tar -x": ratio("restore of 10,000 files", "tar -x"),
+  "download / tar -c": ratio("download as tar, without gzip", "tar -c | cat"),
+  "share of copied files that is not stored again": snapshotted.dedupe,
   "upload / plain calls": ratio("upload 100 MiB: HTTP", "upload 100 MiB: plain calls"),
   "download / plain calls": ratio("download 100 MiB: HTTP", "download 100 MiB: plain calls"),
 };

@@ -34,8 +34,10 @@ export function readNames(fd: number): Generator<string[]> {
   return batches(fd, (name) => name.toString("latin1"));
 }
 
+/** One serves all: what is in it is made into a batch before anybody else has a turn. */
+const buffer = Buffer.from(new ArrayBuffer(BATCH_BYTES));
+
 function* batches<T>(fd: number, make: (name: Buffer, type: number) => T): Generator<T[]> {
-  const buffer = Buffer.alloc(BATCH_BYTES);
   for (;;) {
     const length = syscall("getdents64", NR.getdents64, fd, buffer, BATCH_BYTES);
     if (length === 0) return;

@@ -21,6 +21,8 @@ const TICKS_S = 0.05;
 
 /** What may be read while writes and commands wait; when more has changed, all is gone over once more before. */
 const LITTLE = { files: 500, bytes: 8 * 1024 * 1024 };
+/** Of a base's manifest, what is held in memory: of some hundred thousand files. */
+const HELD_BLOBS = 32;
 /** Then what is left is read while they wait, however much it is. */
 const PASSES_AT_MOST = 3;
 
@@ -192,16 +194,21 @@ function knowing(blobs: SealedBlobs, { blobs: ids }: ManifestRef): Pick<SealedBl
 async function beforeOf(blobs: SealedBlobs, base: ManifestRef, packer: Packer): Promise<Before> {
   const head: Head = await readHead(blobs, base);
   const repack = new Set<BlobId>(head.repack);
+  // Not while others wait, unless there are too many to hold.
+  const held = base.blobs.length > HELD_BLOBS ? null : await Array.fromAsync(readLines(blobs, base));
+  const lines = () => (held === null ? readLines(blobs, base) : each(held));
   packer.learnFrom(async () => {
-    for await (const lines of readLines(blobs, base)) {
-      for (const line of lines) packer.learn(line, repack);
-    }
+    for await (const batch of lines()) for (const line of batch) packer.learn(line, repack);
   });
   return {
-    entries: () => readLines(blobs, base),
+    entries: lines,
     trustedBefore: head.started / 1000 - TRUST_AFTER_S,
     repack,
   };
+}
+
+async function* each<T>(values: readonly T[]): AsyncGenerator<T, void> {
+  yield* values;
 }
 
 function restored(): AppError {
