@@ -1,11 +1,6 @@
 import { auditKeys } from "../audit/keys.ts";
 import { openLedger } from "../audit/ledger.ts";
-import { settleIntents } from "../audit/settle.ts";
 import { createRetention } from "../audit/retention.ts";
-import { createCaptures } from "../backup/captures.ts";
-import { createFileCapture } from "../backup/capture-files.ts";
-import { openRestoredFiles } from "../backup/restored.ts";
-import { createHolds } from "../blobs/holds.ts";
 import { openStore } from "../blobs/open.ts";
 import { baseUrl, hostAndPort, listeningOf } from "../config/listen.ts";
 import type { LoadedConfig } from "../config/load.ts";
@@ -13,7 +8,6 @@ import { settingsInForce, waitingForRestart } from "../config/settings.ts";
 import { AppError } from "../errors.ts";
 import type { Instance } from "../instance.ts";
 import { peerCredentials } from "../kernel/peer.ts";
-import { createNamespaceKeys } from "../keys/namespace-keys.ts";
 import type { LineWriter } from "../kernel/stderr.ts";
 import { statfs } from "../kernel/statfs.ts";
 import type { Log } from "../log.ts";
@@ -21,26 +15,17 @@ import { createMetrics } from "../metrics/metrics.ts";
 import { showPresence } from "../presence.ts";
 import type { Check } from "../protocol/sandboxd.ts";
 import { listenForSandboxes } from "../sandbox/connections.ts";
-import { createExec } from "../sandbox/exec.ts";
-import { hostOf } from "../remote/host.ts";
-import { createRemote } from "../remote/remote.ts";
 import { createSandboxdClient } from "../sandbox/sandboxd-client.ts";
-import { createStandstill } from "../sandbox/standstill.ts";
 import { createSecrets } from "../secrets.ts";
-import { createEncryption } from "../volumes/encryption.ts";
 import { createFloor } from "../volumes/floor.ts";
-import { createGrowth } from "../volumes/growth.ts";
-import { createUsageRows } from "../volumes/usage-rows.ts";
-import { startSnapshots } from "../snapshots/start.ts";
-import { createVolumes, type Disk, type Volumes } from "../volumes/volumes.ts";
 import { openPoster } from "../webhooks/post.ts";
 import { startWebhooks } from "../webhooks/start.ts";
 import { createAtRest } from "./appliance/at-rest.ts";
 import { createCertificate } from "./appliance/certificate.ts";
+import { createChores } from "./chores.ts";
 import { composeApi } from "./compose.ts";
 import { createContexts } from "./http/context.ts";
 import { execRoutes } from "./exec.ts";
-import { execJudges } from "./exec-event.ts";
 import { fileRoutes } from "./files.ts";
 import { openMetricsPort } from "./appliance/metrics.ts";
 import { backupRoutes } from "./appliance/backup.ts";
@@ -49,6 +34,7 @@ import { openRedirect } from "./http/redirect.ts";
 import { startServer } from "./http/server.ts";
 import { snapshotAdminRoutes } from "./appliance/snapshots.ts";
 import { snapshotRoutes } from "./snapshots.ts";
+import { openStorage } from "./storage.ts";
 import { reasonOf } from "./appliance/reason.ts";
 import { createStatus } from "./appliance/status.ts";
 import { openApplianceDatabase } from "./database.ts";
@@ -81,7 +67,7 @@ const HEALTH_TIMEOUT_MS = 10_000;
 const SETTLE_EVERY_MS = 10 * 60_000;
 const CERTIFICATE_EVERY_MS = 5_000;
 const UNHELD_EVERY_MS = 60_000;
-const STORE_USAGE_EVERY_MS = 60_000;
+const USAGE_EVERY_MS = 60_000;
 const RETENTION_EVERY_MS = 10 * 60_000;
 
 /** Everything of the api role, from the database up to the listeners. */
@@ -116,7 +102,6 @@ export async function startApi(parts: ApiRoleParts) {
     onLost: parts.onLost,
   });
   const ledger = await openLedger({ db, secrets, log });
-  const usageRows = createUsageRows(db, (workspace) => ledger.head(workspace)?.createdAt ?? 0);
   const connections = listenForSandboxes({
     path: instance.sockets.sandboxes,
     trustedUid: SANDBOXD_UID,
@@ -124,81 +109,24 @@ export async function startApi(parts: ApiRoleParts) {
     log,
   });
   const sandboxd = createSandboxdClient({ path: instance.sockets.sandboxd, log });
-  const namespaceKeys = createNamespaceKeys({ db, secrets });
-  const holds = createHolds();
-  const standstill = createStandstill({ sandboxd, exec: { isWarm: (id) => exec.isWarm(id) } });
-  const remoteOf = (disk: Disk) =>
-    createRemote({
-      store: blobs.store,
-      keyOf: async (id) => namespaceKeys.of(id),
-      host: hostOf(instance.api.dir, bootId),
-      disk,
-      stopSandbox: async (id) => exec.stopNamespace(id),
-      standstill,
-      sharing: holds.share,
-      log,
-    });
-  const restored = await openRestoredFiles({ db, store: blobs.store, keys: namespaceKeys });
-  const volumes = createVolumes({
-    dir: instance.api.volumes,
-    filling: restored.filling,
-    config: () => ({ ...settings.current.config, http: first.http }),
-    usageRows,
-    inUse: (id) => exec.isWarm(id),
-    encryption: createEncryption({ sandboxd, keyOf: async (id) => namespaceKeys.of(id) }),
-    log,
-    mirrorOf: first.storage.kind === "local" ? undefined : remoteOf,
-  });
   const metrics = createMetrics();
   const { meters: meter } = metrics;
-  const growth = createGrowth({
-    table: volumes.table,
-    quota: volumes.quota,
-    floor,
-    writers: async () => {
-      const { sandboxes } = await sandboxd.call("writers", {});
-      return new Map(sandboxes.map(({ namespace, dirty_bytes }) => [namespace, dirty_bytes]));
-    },
-    log,
-  });
-  const exec = createExec({
-    config: first,
-    sandboxd,
-    connections,
-    log,
-    leases: volumes.leases,
-    mirror: volumes.mirror,
-    growth,
-    meter,
-  });
-  // Before any call, and before the sweep takes away what tells.
-  await settleIntents({ db, ledger, judges: { ...volumes.judges(), ...execJudges }, log });
-  await usageRows.expire();
-  const snapshots = startSnapshots({
+  const storage = await openStorage({
+    instance,
+    first,
+    config: () => settings.current.config,
     db,
     ledger,
-    volumes,
+    secrets,
     store: blobs.store,
-    keys: namespaceKeys,
-    standstill,
-    holds,
-    moreRoots: async (id) => volumes.mirror.roots(id),
-    stopSandbox: async (id) => exec.stopNamespace(id),
-    limits: () => {
-      const { quota, snapshots } = settings.current.config;
-      return { quota, retentionDays: snapshots.retention_days };
-    },
+    floor,
+    sandboxd,
+    connections,
+    meter,
+    bootId,
     log,
   });
-  const captures = createCaptures({
-    db,
-    file: instance.api.database,
-    dir: instance.api.state,
-    store: blobs.store,
-    holds,
-    capture: createFileCapture({ db, holds, maker: snapshots.maker }),
-  });
-  await captures.sweep();
+  const { volumes, exec, snapshots, captures } = storage;
   const poster = openPoster(() => settings.current.config.webhooks);
   const webhooks = startWebhooks({
     db,
@@ -258,12 +186,8 @@ export async function startApi(parts: ApiRoleParts) {
     watch,
     namespaceLimit: () => settings.current.config.quota.namespaces,
     rates: () => settings.current.config.rate,
-    stopSandbox: async (id) => exec.stopNamespace(id),
-    removeFiles: async (id) => {
-      namespaceKeys.forget(id);
-      await volumes.remove(id);
-      await snapshots.tidy.removeNamespace(id);
-    },
+    stopSandbox: storage.stopSandbox,
+    removeFiles: async (id) => storage.remove(id),
     quotas: () => settings.current.config.quota,
     usage: async (id) => volumes.table.survey(id),
     ...status,
@@ -300,21 +224,16 @@ export async function startApi(parts: ApiRoleParts) {
 
   const failed = (what: string) => (error: unknown) => log.error(what, { cause: error });
   const timers = [keys, namespaces].map(({ lastUse }) => lastUse.start(failed("last use was not stored")));
-  const storing = setInterval(
-    () => void volumes.table.flush().catch(failed("what namespaces use was not stored; it is tried again")),
-    STORE_USAGE_EVERY_MS,
-  );
   const sampling = refusalLog.start();
-  // What a crash left halfway. Calls need not wait for it: names and keys are free or gone already.
-  const settle = () => {
-    void namespaces.resume().catch(failed("a deletion was not ended; it is tried again"));
-    void logins.sweep().catch(failed("sign-ins that have expired were not removed; it is tried again"));
-  };
-  const settling = setInterval(settle, SETTLE_EVERY_MS);
-  settle();
   void webhooks.resume().catch(failed("webhook deliveries did not begin again"));
-  snapshots.resume();
-  void restored.fillAll(volumes.leases, log);
+  storage.resume();
+  const chores = createChores(log);
+  chores.every(USAGE_EVERY_MS, "what namespaces use was not stored", async () => volumes.table.flush());
+  // What a crash left halfway. Calls need not wait for it: names and keys are free or gone already.
+  chores.nowAndEvery(SETTLE_EVERY_MS, "a deletion was not ended", async () => namespaces.resume());
+  chores.nowAndEvery(SETTLE_EVERY_MS, "sign-ins that have expired were not removed", async () =>
+    logins.sweep(),
+  );
   const retention = createRetention({
     db,
     ledger,
@@ -322,18 +241,14 @@ export async function startApi(parts: ApiRoleParts) {
     limits: () => settings.current.config.events,
   });
   // The first is not at once: what a crash kept from being delivered goes out before.
-  const cut = () => void retention.apply().catch(failed("old events were not removed; it is tried again"));
-  const cutting = setInterval(cut, RETENTION_EVERY_MS);
-  // What an api before this one, or a deletion without sandboxd, has left unlocked. sandboxd may be away; then later.
-  const lockUnheld = async () => {
-    const { namespaces } = await sandboxd.call("unlockedVolumes", {});
-    for (const id of namespaces) volumes.leases.closeUnheld(id);
-  };
-  const locking = setInterval(() => void lockUnheld().catch(() => {}), UNHELD_EVERY_MS);
-  const renew = () =>
-    void certificate?.refresh(server.replacePair).catch(failed("the new certificate was not taken"));
-  const renewing = setInterval(renew, CERTIFICATE_EVERY_MS);
-  void sweep(volumes, log).catch(failed("unfinished writes of an earlier run were not removed"));
+  chores.every(RETENTION_EVERY_MS, "old events were not removed", async () => {
+    await retention.apply();
+  });
+  // sandboxd may be away; then it is later.
+  chores.every(UNHELD_EVERY_MS, "files were not locked", async () => storage.lockUnheld().catch(() => {}));
+  chores.every(CERTIFICATE_EVERY_MS, "the new certificate was not taken", async () => {
+    await certificate?.refresh(server.replacePair);
+  });
 
   return {
     /** HOST:PORT with the port that was taken. */
@@ -370,11 +285,7 @@ export async function startApi(parts: ApiRoleParts) {
       await snapshots.stop();
       connections.close();
       sandboxd.close();
-      clearInterval(settling);
-      clearInterval(cutting);
-      clearInterval(locking);
-      clearInterval(renewing);
-      clearInterval(storing);
+      chores.stop();
       for (const timer of timers) timer.stop();
       await Promise.all([keys.lastUse.flush(), namespaces.lastUse.flush(), volumes.table.flush()]);
       volumes.close();
@@ -393,9 +304,4 @@ async function askHealth(unix: string): Promise<void> {
 function gatewayAway(error: unknown): never {
   const where = "its log says why: journalctl -u cofferdam-gateway, or what cofferdam serve writes";
   throw new AppError("unavailable", `it does not answer (${reasonOf(error)}); ${where}`, { cause: error });
-}
-
-async function sweep(volumes: Volumes, log: Log): Promise<void> {
-  const files = await volumes.sweep();
-  if (files > 0) log.info("unfinished writes of an earlier run were removed", { files });
 }
