@@ -160,11 +160,15 @@ export function createSnapshots(parts: SnapshotsParts) {
               try {
                 await buildTree({ blobs, ref, signal }, dir);
               } catch (error) {
-                throw error instanceof DamagedBlob ? await refused(snapshot, blobs, error) : error;
+                if (!(error instanceof DamagedBlob)) throw error;
+                tell(snapshot, error);
+                throw await refused(snapshot, blobs, error);
               }
             },
             alone: async (swap) =>
               volumes.leases.exclusive(namespaceId, async () => {
+                // Its namespace may be on its way out.
+                signal.throwIfAborted();
                 await parts.stopSandbox(namespaceId);
                 await swap();
               }),
@@ -193,7 +197,7 @@ export function createSnapshots(parts: SnapshotsParts) {
         const blobs = await blobsOf(namespaceId);
         // What fails from here on breaks the connection.
         await readHead(blobs, found.manifest);
-        return { snapshot: found, tar: tarOf({ blobs, ref: found.manifest }), end: release };
+        return { snapshot: found, tar: logged(found, tarOf({ blobs, ref: found.manifest })), end: release };
       } catch (error) {
         release();
         throw error;
@@ -241,6 +245,24 @@ export function createSnapshots(parts: SnapshotsParts) {
 
     tidy,
   };
+
+  function tell({ id, namespaceId }: Snapshot, { blob, reason }: DamagedBlob): void {
+    parts.log.error("a snapshot is damaged", { namespace: namespaceId, snapshot: id, blob, reason });
+  }
+
+  /** Who takes it sees no more than a connection that breaks. */
+  async function* logged(
+    snapshot: Snapshot,
+    tar: AsyncGenerator<Uint8Array, void>,
+  ): AsyncGenerator<Uint8Array, void> {
+    try {
+      yield* tar;
+    } catch (error) {
+      if (error instanceof DamagedBlob) tell(snapshot, error);
+      else parts.log.error("a download of a snapshot failed", { snapshot: snapshot.id, cause: error });
+      throw error;
+    }
+  }
 
   function expired(snapshot: OwnedSnapshot): EventDraft {
     const data = { ...about(snapshot), reason: "retention" };

@@ -1,5 +1,5 @@
 import { beforeAll, expect, test } from "bun:test";
-import { chmodSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { constants } from "../../../src/kernel/openat2.ts";
 import { tarOf } from "../../../src/snapshots/archive.ts";
@@ -123,6 +123,42 @@ test("what no archive can hold is left out, and the archive says so", async () =
   );
   expect(note).toContain("d: its path is too long\n");
   expect(note).toContain("\nworkspace/other name: the file that it is another name of is not here\n");
+});
+
+test("a forged manifest leads neither an archive nor a restore out", async () => {
+  const outside = join(scratch.path, "outside");
+  mkdirSync(outside);
+  const attacks: Record<string, Planted[]> = {
+    "through a symlink": [
+      { path: "link", target: outside },
+      { path: "link/planted", data: "x" },
+    ],
+    "through a file": [
+      { path: "file", data: "" },
+      { path: "file/planted", data: "x" },
+    ],
+    "by a name that climbs": [{ path: "..", data: "x" }],
+    "a directory that is the one above": [{ path: ".." }, { path: "../planted", data: "x" }],
+    // The name of an entry is what stands behind the last slash here, so a slash comes by another way.
+    "by a name with a NUL": [{ path: "a\0b", data: "x" }],
+    control: [{ path: "link" }, { path: "link/planted", data: "x" }],
+  };
+  const seenIn = async (work: () => Promise<unknown>) =>
+    work().then(
+      () => "done",
+      (error: unknown) => String(error),
+    );
+  for (const [name, planted] of Object.entries(attacks)) {
+    const { blobs } = memoryBlobs();
+    const { ref } = await plant(blobs, planted);
+    const path = join(scratch.path, name);
+    mkdirSync(path);
+    using root = new Descriptor(openSync(path, constants.O_RDONLY | constants.O_DIRECTORY));
+    const wanted = name === "control" ? /^done$/ : /manifest is damaged/;
+    expect(await seenIn(async () => archiveOf({ blobs, ref })), name).toMatch(wanted);
+    expect(await seenIn(async () => buildTree({ blobs, ref }, root)), name).toMatch(wanted);
+  }
+  expect(readdirSync(outside)).toEqual([]);
 });
 
 test("an archive of more than memory should hold goes by in pieces", async () => {
