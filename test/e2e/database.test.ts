@@ -139,10 +139,8 @@ test("kills of the server below a load: each write that was acknowledged is ther
 });
 
 test("a backup holds the server's database", async () => {
-  const phrase = `${appliance.data}.phrase`;
-  writeFileSync(phrase, "correct horse battery staple\n", { mode: 0o600 });
   const target = `${appliance.data}.backup`;
-  await appliance.cofferdam(["backup", "create", "--to", target, "--passphrase-file", phrase]);
+  await appliance.cofferdam(["backup", "create", "--to", target]);
   const { stdout } = await appliance.cofferdam(["backup", "verify", "--from", target]);
   expect(stdout).toContain("is whole");
   expect(Number(/events in unbroken chains: ([\d,]+)/.exec(stdout)?.[1]?.replace(",", ""))).toBeGreaterThan(

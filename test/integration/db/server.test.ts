@@ -8,6 +8,7 @@ import { OutcomeUnknown } from "../../../src/db/server/outcome.ts";
 import { foreseen } from "../../../src/errors.ts";
 import { namespaceId, workspaceId } from "../../../src/ids.ts";
 import { allEvents } from "../../fixtures/chain.ts";
+import { createAuthority } from "../../fixtures/authority.ts";
 import { draftOf } from "../../fixtures/log.ts";
 import { openHost, startServerLedger, type ServerOptions } from "../../fixtures/server-ledger.ts";
 import { startServerFront, type ServerFront } from "../../fixtures/server-front.ts";
@@ -346,6 +347,44 @@ test("a token opens a server that asks for one; without or with another it is re
   }
   for (const token of [guarded.token ?? "", bad]) expect(logged.join("")).not.toContain(token.slice(-20));
   open.splice(0);
+});
+
+test("beyond loopback it is the server of a certificate that the appliance believes, or nobody", async () => {
+  const authority = createAuthority();
+  const pair = authority.issue("IP:127.0.0.1");
+  const seen: (string | null)[] = [];
+  using proxy = Bun.serve({
+    hostname: "127.0.0.1",
+    port: 0,
+    tls: pair,
+    async fetch(request) {
+      seen.push(request.headers.get("authorization"));
+      const { pathname } = new URL(request.url);
+      const headers = { "content-type": "application/json", "accept-encoding": "identity" };
+      const body = await request.bytes();
+      const answer = await fetch(server.url + pathname, { method: "POST", headers, body });
+      return new Response(await answer.bytes(), { status: answer.status, headers: answer.headers });
+    },
+  });
+  const url = `https://127.0.0.1:${proxy.port}`;
+  const open = (ca: string | null) => {
+    let tries = 0;
+    return openHost(url, {
+      credentials: () => ({ token: "t0ken", ca }),
+      onWaiting() {
+        if (++tries > 1) throw new Error("enough");
+      },
+    });
+  };
+  for (const ca of [null, createAuthority().ca]) {
+    expect(String(await failure(open(ca)))).toContain("enough");
+  }
+  // Not even the token was sent.
+  expect(seen).toEqual([]);
+  const { db } = await open(authority.ca);
+  expect(await db.select().from(workspaces)).toEqual(expect.any(Array));
+  await db.close();
+  expect(new Set(seen)).toEqual(new Set(["Bearer t0ken"]));
 });
 
 test("an answer that sends the client elsewhere is not followed with the token", async () => {
