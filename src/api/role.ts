@@ -28,6 +28,7 @@ import { createContexts } from "./http/context.ts";
 import { execRoutes } from "./exec.ts";
 import { fileRoutes } from "./files.ts";
 import { openMetricsPort } from "./appliance/metrics.ts";
+import { backupCheck } from "./appliance/backup-check.ts";
 import { backupRoutes } from "./appliance/backup.ts";
 import { operatorExecRoutes } from "./appliance/exec.ts";
 import { openRedirect } from "./http/redirect.ts";
@@ -171,6 +172,7 @@ export async function startApi(parts: ApiRoleParts) {
     db,
     ledger,
     checkStore: () => blobs.check(),
+    checkBackup: async () => backupCheck(db, settings.current.config.backup),
     checkGateway: () => askHealth(instance.sockets.gateway),
     confinement,
     certificate: () => (certificate === null ? [] : [certificate.check(listening.hostname)]),

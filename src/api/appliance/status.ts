@@ -45,6 +45,7 @@ export interface StatusParts {
   readonly db: Pick<Database, "faults" | "place">;
   readonly ledger: Pick<Ledger, "breaks" | "stats">;
   readonly checkStore: () => Promise<Check>;
+  readonly checkBackup: () => Promise<Check[]>;
   /** Throws when it does not answer. */
   readonly checkGateway: () => Promise<void>;
   /** What holds this process, as the kernel part sees it. */
@@ -90,6 +91,7 @@ export function createStatus(parts: StatusParts) {
         auditCheck(parts.ledger),
         await parts.checkStore(),
         await parts.atRest.check(),
+        ...(await parts.checkBackup()),
         await gatewayCheck(parts.checkGateway),
         ...(typeof host === "string" ? [sandboxdAway(host)] : host.checks),
       ];

@@ -174,6 +174,18 @@ test("only its own passphrase or identity opens the appliance's secret", async (
   expect(await failureOf(sealFor({ recipient: "age1nobody" }, secret))).toContain("no recipient");
 });
 
+test("what the age tool has sealed is opened", async () => {
+  // By age 1.2.1, for the recipient of this identity, which is used nowhere else.
+  const identities = "AGE-SECRET-KEY-1PNL6RPCSCX5P95WAYFZC5992YSLQWLG44L5003VLG5GTKGLYZF4QKPGUAY";
+  const sealed = Buffer.from(
+    "YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IFgyNTUxOSB6UVBuWjVGbmVXTkk3eVJQcVI4ZGtEWElCQUJCTnBSeWxuaEpyT0FhUlRNCkNQZVlQ" +
+      "cGRaMzBIWHpNbEdiMzBVQWlLNm9KdEdpb2NpNVEwaitPTFI4UDQKLS0tIEFzRkdOVVg3UW44bWNhR1Rxa1ZsTzkwMzVtaFY4NFpnVTBpOGg3" +
+      "L2xDd1EKqs6kCP4QslLcLt4cKwlp0NMOm2gjT5xVLDfo+unJP5fxxOOwcWn3tUTiUuNZQVRtR/r+5n1y2In6uYtBNUhZxw==",
+    "base64",
+  );
+  expect(await openSealed({ identities }, sealed)).toEqual(new Uint8Array(32).fill(9));
+});
+
 test("a target is one appliance's", async () => {
   const target = newTarget();
   expect(await failureOf(checkTarget(target, null))).toContain("no backups");
