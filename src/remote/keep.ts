@@ -2,6 +2,7 @@ import { MAX_BLOB_BYTES, type SealedBlobs } from "../blobs/sealed.ts";
 import { AppError } from "../errors.ts";
 import { lookFd } from "../kernel/look.ts";
 import { createFlow } from "../snapshots/flow.ts";
+import { BUNDLED_BELOW, HASH_LENGTH } from "../snapshots/pack.ts";
 import { MAX_EXTENTS, type Extent } from "../snapshots/manifest.ts";
 import { readAt } from "../volumes/disk.ts";
 import type { Kept } from "./mirror.ts";
@@ -9,9 +10,10 @@ import type { Kept } from "./mirror.ts";
 const PUTS_AT_ONCE = 4;
 
 /** Puts a file's content in the store. Nobody writes to the file meanwhile. */
-export async function keepFile(blobs: Pick<SealedBlobs, "put">, fd: number): Promise<Kept> {
+export async function keepFile(blobs: Pick<SealedBlobs, "put" | "idOf">, fd: number): Promise<Kept> {
   const { inode, size, mtime } = lookFd(fd);
-  if (Math.ceil(size / MAX_BLOB_BYTES) > MAX_EXTENTS) return { inode, size, mtime, data: null };
+  if (Math.ceil(size / MAX_BLOB_BYTES) > MAX_EXTENTS)
+    return { inode, size, mtime, data: null, hash: undefined };
   const flow = createFlow(PUTS_AT_ONCE);
   const data: Extent[] = [];
   for (let position = 0; position < size; position += MAX_BLOB_BYTES) {
@@ -22,7 +24,8 @@ export async function keepFile(blobs: Pick<SealedBlobs, "put">, fd: number): Pro
     });
   }
   await flow.end();
-  return { inode, size, mtime, data };
+  const small = size < BUNDLED_BELOW ? (data[0]?.[1] ?? blobs.idOf(new Uint8Array())) : null;
+  return { inode, size, mtime, data, hash: small?.slice(0, HASH_LENGTH) };
 }
 
 async function readPiece(fd: number, position: number, length: number): Promise<Uint8Array> {

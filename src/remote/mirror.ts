@@ -8,6 +8,8 @@ export interface Kept {
   readonly mtime: readonly [seconds: number, nanoseconds: number];
   /** null: more pieces than one entry holds. */
   readonly data: readonly Extent[] | null;
+  /** As a manifest has it, of a small file. */
+  readonly hash: string | undefined;
 }
 
 /**

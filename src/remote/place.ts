@@ -60,7 +60,10 @@ export function lookAtPlace(live: Descriptor, place: Place, delta: Delta): Map<P
       dir[Symbol.dispose]();
       dir = new Descriptor(child);
       const key = pathKey(place.names.slice(0, depth + 1));
-      if (delta.get(key)?.type !== "dir") changes.set(key, directoryEntry(depth, each, lookFd(dir.fd)));
+      // The last one has got or lost a name.
+      if (depth === above.length - 1 || delta.get(key)?.type !== "dir") {
+        changes.set(key, directoryEntry(depth, each, lookFd(dir.fd)));
+      }
     }
     const look = lookAt(dir.fd, name.toString("latin1"));
     const change = changeTo(above.length, name, look, place.kept);
@@ -84,7 +87,9 @@ function changeTo(depth: number, name: Buffer, look: Look | null, kept: Place["k
       each?.inode === inode && each.size === size && each.mtime[0] === mtime[0] && each.mtime[1] === mtime[1],
   );
   if (own === undefined || own === null || own.data === null) return undefined;
-  return { type: "file", depth, name, mode, mtime, size, data: own.data, ctime, inode } satisfies FileEntry;
+  const { data, hash } = own;
+  const stored = { data, ...(hash !== undefined && { hash }) };
+  return { type: "file", depth, name, mode, mtime, size, ctime, inode, ...stored } satisfies FileEntry;
 }
 
 function directoryEntry(depth: number, name: Buffer, { mode, mtime }: Look): DirectoryEntry {

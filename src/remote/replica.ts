@@ -3,7 +3,7 @@ import { AppError } from "../errors.ts";
 import { statFd } from "../kernel/directory.ts";
 import { openBeneath } from "../kernel/openat2.ts";
 import { syncFileSystem } from "../kernel/syncfs.ts";
-import { decodeManifest, readHead, type ManifestRef } from "../snapshots/manifest.ts";
+import { decodeManifest, readHead, readLines, type ManifestRef } from "../snapshots/manifest.ts";
 import { OPEN_DIRECTORY } from "../volumes/beneath.ts";
 import { Descriptor } from "../volumes/descriptor.ts";
 import type { Space } from "../volumes/space.ts";
@@ -11,7 +11,7 @@ import { ClaimLost, type Claim } from "./claim.ts";
 import { capture, type Earlier } from "./capture.ts";
 import { encodeDelta, fold, pathKey } from "./delta.ts";
 import type { Head } from "./head.ts";
-import { EMPTY_ROOT, entriesOf } from "./hydrate.ts";
+import { EMPTY_ROOT, rowsOf } from "./hydrate.ts";
 import { createLane } from "./lane.ts";
 import { lookAtPlace, type Place } from "./place.ts";
 import { restamp } from "./restamp.ts";
@@ -177,7 +177,7 @@ export function createReplica(parts: ReplicaParts) {
 
   async function earlierAt(ref: ManifestRef, trustedBefore: number): Promise<Earlier> {
     const { root, repack } = await readHead(manifests, ref);
-    return { entries: () => decodeManifest(manifests, ref), rootMode: root.mode, trustedBefore, repack };
+    return { entries: () => readLines(manifests, ref), rootMode: root.mode, trustedBefore, repack };
   }
 
   async function earlierOf(head: Head): Promise<Earlier> {
@@ -187,7 +187,7 @@ export function createReplica(parts: ReplicaParts) {
         : await readHead(manifests, head.base);
     const { started, root, repack } = about;
     return {
-      entries: () => entriesOf(manifests, head),
+      entries: () => rowsOf(manifests, head),
       rootMode: root.mode,
       trustedBefore: verifiedAt === null ? started - OTHER_RUN_MS : verifiedAt - TICKS_MS,
       repack,

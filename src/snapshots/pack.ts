@@ -7,7 +7,7 @@ export const BUNDLED_BELOW = 1024 * 1024;
 /** Of files and blobs whose content is known, so that equal content is stored once. */
 const KNOWN_AT_MOST = 100_000;
 /** Of a keyed hash, in hex: no two contents have the same. */
-const HASH_LENGTH = 32;
+export const HASH_LENGTH = 32;
 
 /** What was read lies in memory until it is stored: 32 MiB at most, and what sealing takes besides. */
 const PUTS_AT_ONCE = 8;

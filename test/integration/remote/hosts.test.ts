@@ -100,5 +100,4 @@ test("of two hosts on one bucket none loses, doubles or goes back on what was ac
     }
   }
   expect(total.acknowledged).toBeGreaterThan(50);
-  console.log(total);
 });

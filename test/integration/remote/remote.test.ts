@@ -193,6 +193,35 @@ test("files that were there before the bucket are taken into it", async () => {
   expect(await other.read("old/file")).toBe("from local mode");
 });
 
+test("a command that changes nothing writes nothing", async () => {
+  const { store, on } = place();
+  const puts: string[] = [];
+  using host = startHost(on("one"), {
+    ...store,
+    put: async (key, bytes) => (puts.push(key), store.put(key, bytes)),
+    replace: async (key, ...rest) => (puts.push(key), store.replace(key, ...rest)),
+  });
+  await host.exec((live) => {
+    mkdirSync(join(live, "d"));
+    writeFileSync(join(live, "d/by a command"), "x");
+  });
+  await host.write("d/e/by a call", "y");
+  await host.write("empty", "");
+  await host.write("large", Buffer.alloc(5 * 1024 * 1024, "z"));
+  puts.length = 0;
+  await host.exec(() => {});
+  await host.exec((live) => statSync(live));
+  expect(puts).toEqual([]);
+  await host.exec((live) => chmodSync(join(live, "d"), 0o700));
+  expect(puts).not.toEqual([]);
+  await host.exec((live) => rmSync(join(live, "large")));
+  using other = startHost(on("two"), store, { id: host.id });
+  expect(Object.keys(await contents(other)).toSorted()).toEqual(
+    ["d", "d/by a command", "d/e", "d/e/by a call", "empty"].toSorted(),
+  );
+  expect(statSync(join(other.live, "d")).mode & 0o777).toBe(0o700);
+});
+
 test("a namespace that was idle is the same, unless another host has it by then", async () => {
   const { store, on } = place();
   using host = startHost(on("one"), store);
