@@ -37,7 +37,7 @@ export interface Watched {
 interface Entry {
   readonly account: Account;
   readonly commands: Set<AbortController>;
-  /** What the namespace had when the first of them began: one that has too much already may keep it. */
+  /** What the namespace had at most when the first of them began: one that has too much already may keep it. */
   readonly before: Amount;
   countedAt: number;
 }
@@ -46,6 +46,8 @@ interface Entry {
 interface Shortage {
   readonly since: number;
   readonly first: FilesystemStatus;
+  /** When somebody was last found to write, or that was looked for, and what the disk had then. */
+  mark: { readonly at: number; readonly status: FilesystemStatus };
   /** Whose files were counted since, due or not. */
   readonly searched: Set<Entry>;
 }
@@ -93,7 +95,8 @@ export function createGrowth({ table, quota, floor, writers, log }: GrowthParts)
     if (floor.isAbove(last)) {
       shortage = null;
     } else {
-      shortage ??= { since: performance.now(), first: last, searched: new Set() };
+      const at = performance.now();
+      shortage ??= { since: at, first: last, mark: { at, status: last }, searched: new Set() };
       if (!relieving) void relieve(shortage);
     }
     if (!quota.isLimited()) return;
@@ -123,7 +126,7 @@ export function createGrowth({ table, quota, floor, writers, log }: GrowthParts)
       bytes: Math.max(before.bytes, has.bytes + left.bytes),
       entries: Math.max(before.entries, has.entries + left.entries),
     };
-    if (!(await table.recountSoon(account, most, true))) return;
+    if (!(await table.recountSoon(account, { most, urgent: true }))) return;
     const now = amountOf(account);
     if (now.bytes <= most.bytes && now.entries <= most.entries) return;
     const why = quota.excess(account, { bytes: 1, entries: 1 });
@@ -142,47 +145,59 @@ export function createGrowth({ table, quota, floor, writers, log }: GrowthParts)
   }
 
   /** Below the floor: whoever writes is stopped, at first those who are seen to. */
-  async function relieve({ since, first, searched }: Shortage): Promise<void> {
+  async function relieve(short: Shortage): Promise<void> {
     relieving = true;
     try {
-      const dirty = await writers();
-      for (const [id, entry] of entries) if ((dirty.get(id) ?? 0) > WRITER_BYTES) stop(entry, diskFull());
-      const elapsed = performance.now() - since;
-      // Small files take inodes, and hardly any bytes to be seen by.
-      const inodes = first.availableBytes >= floor.bytes();
-      if (inodes || elapsed > SEARCH_AFTER_MS)
-        await Promise.all(entries.values().map(async (entry) => stopIfGrown(entry, searched)));
-      const shrunk = first.availableBytes - last.availableBytes > STRAY.bytes;
-      const filled = first.freeFiles - last.freeFiles > STRAY.entries;
-      if (elapsed > STOP_ALL_AFTER_MS && (shrunk || filled)) {
-        for (const entry of entries.values()) stop(entry, diskFull());
-      }
+      const found = await findWriters(short);
+      for (const entry of found) stop(entry, diskFull());
+      const at = performance.now();
+      if (found.length === 0 && at - short.mark.at < STOP_ALL_AFTER_MS) return;
+      if (found.length === 0 && hasFallen(short.mark.status, last)) stopAll();
+      short.mark = { at, status: last };
     } catch (cause) {
       log.warn("nobody can tell who fills the disk: every command is stopped", { cause });
-      for (const entry of entries.values()) stop(entry, diskFull());
+      stopAll();
     } finally {
       relieving = false;
     }
   }
 
-  async function stopIfGrown(entry: Entry, searched: Set<Entry>): Promise<void> {
+  async function findWriters({ since, first, searched }: Shortage): Promise<Entry[]> {
+    const dirty = await writers();
+    const found = [...entries.values()].filter(({ account }) => (dirty.get(account.id) ?? 0) > WRITER_BYTES);
+    // Small files take inodes, and hardly any bytes to be seen by.
+    const inodes = first.availableBytes >= floor.bytes();
+    if (!inodes && performance.now() - since < SEARCH_AFTER_MS) return found;
+    const all = [...entries.values()];
+    const grown = await Promise.all(all.map(async (entry) => hasGrown(entry, searched)));
+    return [...found, ...all.filter((_, index) => grown[index])];
+  }
+
+  async function hasGrown(entry: Entry, searched: Set<Entry>): Promise<boolean> {
     const { account, before } = entry;
     const most = { bytes: before.bytes + STRAY.bytes, entries: before.entries + STRAY.entries };
     if (account.counting !== null) await account.counting;
     else if (!searched.has(entry) || table.dueIn(account, true) <= 0) await table.recount(account, most);
-    else return;
+    else return false;
     searched.add(entry);
     const now = amountOf(account);
-    if (now.bytes > most.bytes || now.entries > most.entries) stop(entry, diskFull());
+    return now.bytes > most.bytes || now.entries > most.entries;
+  }
+
+  function stopAll(): void {
+    for (const entry of entries.values()) stop(entry, diskFull());
   }
 
   function enter(account: Account): Entry {
     const known = entries.get(account.id);
     if (known !== undefined) return known;
+    const has = amountOf(account);
+    // Without limits nobody has counted a new one: it has what is known.
+    const risen = account.risen.bytes === Infinity ? { bytes: 0, entries: 0 } : account.risen;
     const entry = {
       account,
       commands: new Set<AbortController>(),
-      before: amountOf(account),
+      before: { bytes: has.bytes + risen.bytes, entries: has.entries + risen.entries },
       countedAt: performance.now(),
     };
     // Else what the disk lost while nothing ran would be this command's.
@@ -210,10 +225,12 @@ export function createGrowth({ table, quota, floor, writers, log }: GrowthParts)
     /** Before the command is sent. */
     async begin(id: NamespaceId): Promise<Watched> {
       const account = await table.account(id);
+      // New, or stopped when it had too much, and nobody knows how much.
+      if (quota.isLimited()) await table.fathom(account);
+      table.begin(account);
       const entry = enter(account);
       const command = new AbortController();
       entry.commands.add(command);
-      table.begin(account);
       let ended = false;
       return {
         stopped: command.signal,
@@ -233,6 +250,11 @@ export function createGrowth({ table, quota, floor, writers, log }: GrowthParts)
       };
     },
   };
+}
+
+function hasFallen(before: FilesystemStatus, now: FilesystemStatus): boolean {
+  const bytes = before.availableBytes - now.availableBytes;
+  return bytes > STRAY.bytes || before.freeFiles - now.freeFiles > STRAY.entries;
 }
 
 function amountOf({ usage: { bytes, files, directories } }: Account): Amount {

@@ -67,6 +67,12 @@ const NOTHING: Usage = { bytes: 0, files: 0, directories: 0 };
 const NO_AMOUNT: Amount = { bytes: 0, entries: 0 };
 const UNKNOWN: Amount = { bytes: Infinity, entries: Infinity };
 
+interface Soon {
+  readonly most?: Amount;
+  readonly urgent?: boolean;
+  readonly patienceMs?: number;
+}
+
 export interface UsageTableParts {
   readonly rows: UsageRows;
   /** Walks over a namespace's files, until there is more than `most`. */
@@ -251,16 +257,26 @@ export function createUsageTable({ rows, count }: UsageTableParts) {
     },
 
     /** Waits for a count that is under way; else counts, where that is due soon. False when it is not. */
-    async recountSoon(account: Account, most?: Amount, urgent = false): Promise<boolean> {
+    async recountSoon(
+      account: Account,
+      { most, urgent = false, patienceMs = SOON_MS }: Soon = {},
+    ): Promise<boolean> {
       if (account.counting !== null) {
         await account.counting;
         return true;
       }
       const wait = table.dueIn(account, urgent);
-      if (wait > SOON_MS) return false;
+      if (wait > patienceMs) return false;
       if (wait > 0) await Bun.sleep(wait);
       await table.recount(account, most);
       return true;
+    },
+
+    /** Counts until it is known how much there may be at most. */
+    async fathom(account: Account): Promise<void> {
+      while (account.risen.bytes === Infinity) {
+        await table.recountSoon(account, { urgent: true, patienceMs: Infinity });
+      }
     },
 
     /** Counted anew where that is needed and due. */
