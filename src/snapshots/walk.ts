@@ -9,10 +9,8 @@ const OPEN_DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_
 
 /** Directories kept open at once. One further up is found again by its child. */
 const OPEN_AT_ONCE = 16;
-/** Memory for the names of one directory; of a larger one the rest is read again. */
-const NAMES_BYTES = 8 * 1024 * 1024;
-/** And for those of all directories further up. */
-const NAMES_ABOVE_BYTES = 32 * 1024 * 1024;
+/** Memory for the names of one directory, and for those of all directories further up; the rest is read again. */
+const LIMITS = { namesBytes: 8 * 1024 * 1024, namesAboveBytes: 32 * 1024 * 1024 };
 const NAME_OVERHEAD = 32;
 const MAX_DEPTH = 100_000;
 
@@ -46,7 +44,7 @@ interface Frame {
  * everything is found. It follows no link, leaves no file system, and takes a bounded number of descriptors and, for a
  * directory of any size, a bounded amount of memory.
  */
-export function* walk(root: Descriptor): Generator<Found | null, void> {
+export function* walk(root: Descriptor, limits = LIMITS): Generator<Found | null, void> {
   const frames: Frame[] = [];
   /** Of the directories that are closed. */
   const held = { bytes: 0 };
@@ -57,7 +55,7 @@ export function* walk(root: Descriptor): Generator<Found | null, void> {
       if (frame.dir === null || (name === undefined && !frame.more)) {
         leave(frames, held);
       } else if (name === undefined) {
-        yield* readOn(frame, frame.dir);
+        yield* readOn(frame, frame.dir, limits.namesBytes);
       } else {
         frame.next += 1;
         const look = lookAt(frame.dir.fd, name);
@@ -78,7 +76,7 @@ export function* walk(root: Descriptor): Generator<Found | null, void> {
         yield foundOf(below.look, depth, name, frame.dir.fd);
         const far = frames.length - 1 - OPEN_AT_ONCE;
         // The top is never let go.
-        if (far > 0) close(frames[far], held);
+        if (far > 0) close(frames[far], held, limits.namesAboveBytes);
       }
     }
   } finally {
@@ -98,11 +96,11 @@ function frameOf(dir: Descriptor): Frame {
 }
 
 /** Closes the directory, and forgets its names if too many are held. */
-function close(frame: Frame | undefined, held: { bytes: number }): void {
+function close(frame: Frame | undefined, held: { bytes: number }, atMost: number): void {
   if (frame === undefined) return;
   frame.dir?.[Symbol.dispose]();
   frame.dir = null;
-  if (frame.next < frame.names.length && held.bytes + frame.bytes > NAMES_ABOVE_BYTES) {
+  if (frame.next < frame.names.length && held.bytes + frame.bytes > atMost) {
     const last = frame.names.slice(frame.next - 1, frame.next);
     Object.assign(frame, { names: last, next: 1, more: true, bytes: sizeOf(last) });
   }
@@ -131,34 +129,35 @@ function reopened(child: Descriptor, expected: Look): Descriptor | null {
 }
 
 /** The next names of a directory: all, or those that come first behind the last one, however many there are. */
-function* readOn(frame: Frame, dir: Descriptor): Generator<null, void> {
+function* readOn(frame: Frame, dir: Descriptor, atMost: number): Generator<null, void> {
   const after = frame.names.at(-1);
   let names: string[] = [];
   let bytes = 0;
-  let more = false;
+  /** Names behind it are for later. */
+  let ceiling: string | undefined;
   // A directory that was just opened is read from its start anyway.
   using again = after === undefined ? null : new Descriptor(openBeneath(dir.fd, ".", OPEN_DIRECTORY));
   for (const batch of readNames((again ?? dir).fd)) {
     for (const name of batch) {
-      if (after !== undefined && name <= after) continue;
+      if ((after !== undefined && name <= after) || (ceiling !== undefined && name > ceiling)) continue;
       names.push(name);
       bytes += name.length + NAME_OVERHEAD;
     }
-    if (bytes > 2 * NAMES_BYTES) {
-      names = firstOf(names);
+    if (bytes > 2 * atMost) {
+      names = firstOf(names, atMost);
       bytes = sizeOf(names);
-      more = true;
+      ceiling = names.at(-1);
     }
     yield null;
   }
-  Object.assign(frame, { names: names.sort(byBytes), next: 0, more, bytes });
+  Object.assign(frame, { names: names.sort(byBytes), next: 0, more: ceiling !== undefined, bytes });
 }
 
-function firstOf(names: string[]): string[] {
+function firstOf(names: string[], atMost: number): string[] {
   names.sort(byBytes);
   let bytes = 0;
-  const end = names.findIndex((name) => (bytes += name.length + NAME_OVERHEAD) > NAMES_BYTES);
-  return end === -1 ? names : names.slice(0, end);
+  const end = names.findIndex((name) => (bytes += name.length + NAME_OVERHEAD) > atMost);
+  return end === -1 ? names : names.slice(0, Math.max(end, 1));
 }
 
 function sizeOf(names: readonly string[]): number {
