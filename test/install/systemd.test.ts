@@ -57,6 +57,9 @@ const mainPid = (role: string): Promise<string> =>
 test("the first install runs a command in gVisor and shows the keys once", async () => {
   const out = await ok(host.sh(`${INSTALL} --keys-file /root/keys.json`));
   expect(out).toMatch(/hello from Linux 4\.\S+ in gVisor, as uid 10000 in \/home\/agent/);
+  expect(out).toContain(
+    "files at rest are not encrypted by Cofferdam: use an encrypted disk, or --data-image",
+  );
   const keys = JSON.parse(await ok(host.sh("cat /root/keys.json")));
   expect(Object.keys(keys)).toEqual(["base_url", "workspace_id", "admin_key", "workspace_key"]);
   expect(keys.base_url).toBe("http://127.0.0.1:8080");
