@@ -2,7 +2,7 @@ import { setImmediate } from "node:timers/promises";
 import type { Database } from "../db/open.ts";
 import { OutcomeUnknown } from "../db/server/outcome.ts";
 import type { PlainStatement } from "../db/transact.ts";
-import { foreseen } from "../errors.ts";
+import { AppError, foreseen } from "../errors.ts";
 import { eventId, type EventId, type NamespaceId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import type { Secrets } from "../secrets.ts";
@@ -372,7 +372,10 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     /** Turns the intent of this id into its event. */
     async settle(event: EventDraft & { readonly id: EventId }): Promise<void> {
       const drop = { sql: DROP_INTENT, args: [event.id] };
-      await enqueue({ statements: [drop], events: [event], result: undefined }, { afterwards: "owed" });
+      const ready = { statements: [drop], events: [event], result: undefined };
+      await enqueue(ready, { afterwards: "owed" }).catch((error: unknown) => {
+        throw foreseen(error)?.code === "unavailable" ? doneAlready(error) : error;
+      });
     },
 
     /** Whether an intent is one that this appliance announced. */
@@ -426,6 +429,15 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     await ledger.append([event]);
   }
   return ledger;
+}
+
+/** For a caller who would do it again. */
+function doneAlready(cause: unknown): AppError {
+  return new AppError(
+    "unavailable",
+    "This was done, but the database went away before the audit log had it; that follows. Look before you do it again.",
+    { retryAfterS: 5, cause },
+  );
 }
 
 function plainStatement(statement: Statement): PlainStatement {

@@ -103,9 +103,9 @@ export function createClaim({ client, holder, place, mark }: ClaimParts) {
         if (seen.mark !== mark) throw anotherAppliance();
         if (seen.holder === holder) return seen.turn;
         const isFree = seen.holder === NOBODY || seen.place === place || (await isSilent(seen, silentMs));
-        if (!isFree) throw inUse(seen.place);
         // In vain when the one before gave it back in this moment, or another was faster.
-        await replace(seen);
+        if (isFree) await replace(seen);
+        else if ((await read())?.holder !== NOBODY) throw inUse(seen.place);
       }
     },
 

@@ -215,7 +215,10 @@ test("what had happened on disk when the server went away is told of when it is 
     });
   const [done, given, unsure] = await Promise.all([intentOf(1), intentOf(2), intentOf(3)]);
   front.passage = "late";
-  expect(foreseen(await failure(done.complete({ n: 1 })))?.code).toBe("unavailable");
+  expect(await failure(done.complete({ n: 1 }))).toMatchObject({
+    code: "unavailable",
+    message: expect.stringContaining("This was done"),
+  });
   expect(foreseen(await failure(given.abandon()))?.code).toBe("unavailable");
   front.passage = "pass";
   await until(isUp(db));
