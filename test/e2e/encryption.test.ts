@@ -63,6 +63,22 @@ test("nothing that was planted is on the disk, nor shown to root through a dorma
   expect(await get("planted-namespace")).toStartWith("planted-content");
 }, 60_000);
 
+test("a dormant namespace is restored from its snapshot, and is as closed as before", async () => {
+  await put("restored", "planted-content then");
+  await exec("restored", "cd workspace/planted-dir; ln -s planted-name.txt planted-link; chmod 711 .");
+  const made = await it.call("/v1/snapshots", { namespace: "restored", json: { label: "planted-label" } });
+  const { snapshot_id: id } = (await made.json()) as { snapshot_id: string };
+  await put("restored", "planted-content now");
+  await dormant();
+  const restored = await it.call(`/v1/snapshots/${id}/restore`, { namespace: "restored", method: "POST" });
+  expect(await restored.json()).toEqual({ files_restored: 1 });
+  expect(await get("restored")).toBe("planted-content then");
+  const look = "cd workspace; stat -c '%a %u' planted-dir; cat planted-dir/planted-link";
+  expect(await exec("restored", look)).toMatchObject({ stdout: "711 10000\nplanted-content then" });
+  await dormant();
+  expect(disk.found([...PLANTED, "planted-link", "planted-label"])).toEqual([]);
+}, 60_000);
+
 test("kills of api and of sandboxd lose nothing, and leave nothing unlocked for good", async () => {
   await put("killed", "planted-content");
   for (const role of ["api", "serve"] as const) {
