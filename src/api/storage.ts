@@ -114,6 +114,7 @@ export async function openStorage(parts: StorageParts) {
     standstill,
     holds,
     moreRoots: async (id) => volumes.mirror.roots(id),
+    scrubs: first.storage.kind === "local",
     stopSandbox,
     limits: () => ({ quota: config().quota, retentionDays: config().snapshots.retention_days }),
     log,

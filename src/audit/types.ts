@@ -22,6 +22,7 @@ const EVENT_TYPES: readonly string[] = [
   "run.started",
   "setup.finished",
   "snapshot.created",
+  "snapshot.damaged",
   "snapshot.deleted",
   "snapshot.restored",
   "webhook.created",

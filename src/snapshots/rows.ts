@@ -98,6 +98,7 @@ export function createSnapshotRows(db: Database) {
     /** What is to be verified: all of it, or a workspace's, a namespace's, one. */
     async owned(of: {
       workspaceId?: WorkspaceId | undefined;
+      namespaceId?: NamespaceId | undefined;
       namespace?: string | undefined;
       snapshot?: string | undefined;
     }): Promise<OwnedSnapshot[]> {
@@ -109,6 +110,7 @@ export function createSnapshotRows(db: Database) {
           and(
             isNull(namespaces.deletingAt),
             of.workspaceId === undefined ? undefined : eq(namespaces.workspaceId, of.workspaceId),
+            of.namespaceId === undefined ? undefined : eq(table.namespaceId, of.namespaceId),
             of.namespace === undefined ? undefined : eq(namespaces.name, of.namespace),
             of.snapshot === undefined ? undefined : eq(sql`${table.id}`, of.snapshot),
           ),

@@ -125,6 +125,8 @@ export function createSnapshots(parts: SnapshotsParts) {
   return {
     list: async (namespaceId: NamespaceId) => rows.list(namespaceId),
 
+    namespaces: async () => rows.namespaces(),
+
     async create(call: SnapshotCall, label: string | null): Promise<Snapshot> {
       const { namespaceId } = call;
       return inTurn(call, async () => {
@@ -223,7 +225,7 @@ export function createSnapshots(parts: SnapshotsParts) {
     /** Reads all that these snapshots need; each as it is done. */
     async *verify(
       of: Parameters<typeof rows.owned>[0],
-      signal?: AbortSignal,
+      { signal, pace }: { readonly signal?: AbortSignal; readonly pace?: () => Promise<void> } = {},
     ): AsyncGenerator<VerifiedSnapshot, void> {
       const verifiers = new Map<NamespaceId, Verifier>();
       for (const snapshot of await rows.owned(of)) {
@@ -232,7 +234,7 @@ export function createSnapshots(parts: SnapshotsParts) {
         const pinned = await holds.pin(namespaceId, async () => rows.still(id)).catch(absentAsNull);
         if (pinned === null) continue;
         try {
-          const verifier = verifiers.get(namespaceId) ?? createVerifier(await blobsOf(namespaceId));
+          const verifier = verifiers.get(namespaceId) ?? createVerifier(await blobsOf(namespaceId), pace);
           // They come namespace by namespace.
           verifiers.clear();
           verifiers.set(namespaceId, verifier);

@@ -26,8 +26,11 @@ export interface Verified {
 
 export type Verifier = ReturnType<typeof createVerifier>;
 
-/** Reads all that a namespace's snapshots need, each blob once, and finds out what is missing or damaged. */
-export function createVerifier(blobs: Pick<SealedBlobs, "get">) {
+/**
+ * Reads all that a namespace's snapshots need, each blob once, and finds out what is missing or damaged. With `pace`, one
+ * at a time, and that is awaited after each.
+ */
+export function createVerifier(blobs: Pick<SealedBlobs, "get">, pace?: () => Promise<void>) {
   /** 32 characters each, not 64: there may be a million. */
   const whole = new Set<string>();
   const damaged = new Map<BlobId, string>();
@@ -50,12 +53,13 @@ export function createVerifier(blobs: Pick<SealedBlobs, "get">) {
   return {
     async verify(ref: ManifestRef, signal?: AbortSignal): Promise<Verified> {
       const counted = { blobs: 0, bytes: 0 };
-      const flow = createFlow(AT_ONCE);
+      const flow = createFlow(pace === undefined ? AT_ONCE : 1);
       const pause = createPause(signal);
       const check = (id: BlobId) =>
         flow.start(async () => {
           const length = await look(id);
           if (length === null) return;
+          await pace?.();
           counted.blobs += 1;
           counted.bytes += length;
         });

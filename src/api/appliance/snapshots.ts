@@ -23,7 +23,7 @@ export function snapshotAdminRoutes({ access, snapshots }: SnapshotAdminParts) {
         if (workspace !== undefined && id === undefined)
           throw new AppError("bad_input", "Name the workspace by its id: ?workspace=ws-…");
         const of = { workspaceId: id, namespace: query["namespace"], snapshot: query["snapshot"] };
-        const lines = linesOf(snapshots.verify(of, request.signal));
+        const lines = linesOf(snapshots.verify(of, { signal: request.signal }));
         const body = new ReadableStream<Uint8Array>(
           {
             async pull(controller) {

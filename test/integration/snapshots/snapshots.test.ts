@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   symlinkSync,
   unlinkSync,
   utimesSync,
@@ -16,6 +17,7 @@ import { join } from "node:path";
 import { createSealedBlobs } from "../../../src/blobs/sealed.ts";
 import { createNamespaceKeys } from "../../../src/keys/namespace-keys.ts";
 import { namespaces } from "../../../src/db/schema.ts";
+import { startScrub } from "../../../src/snapshots/scrub.ts";
 import { allEvents } from "../../fixtures/chain.ts";
 import { failureOf } from "../../fixtures/failure.ts";
 import { listingOf } from "../../fixtures/listing.ts";
@@ -225,6 +227,41 @@ test("a damaged blob refuses the restore, names what it hurts, and nothing was c
   expect(await failureOf(restore(snapshot.id))).toContain(
     "the snapshot is damaged at its list of files (blob ",
   );
+});
+
+test("what the disk loses is found while nobody asks, and told by an event", async () => {
+  await using fixture = await snapshotFixture();
+  const { live, blobs, create } = await fixture.namespace();
+  writeFileSync(join(live, "large"), crypto.getRandomValues(Buffer.alloc(5 * MIB)));
+  const snapshot = await create("hurt");
+  await (await fixture.namespace()).create("well");
+  const [largest] = stored(blobs)
+    .map((one) => join(one.parentPath, one.name))
+    .toSorted((a, b) => statSync(b).size - statSync(a).size);
+  if (largest === undefined) throw new Error("nothing is stored");
+  const bytes = readFileSync(largest);
+  bytes[999_999]! ^= 0x80;
+  writeFileSync(largest, bytes);
+  const { snapshots, ledger } = fixture;
+  const logged: string[] = [];
+  const log = { error: (message: string) => void logged.push(message) };
+  const scrub = startScrub({ snapshots, ledger, log, firstAfterMs: 0 });
+  const found = await until(async () => {
+    const events = await allEvents(fixture.db);
+    return events.filter(({ type }) => type === "snapshot.damaged")[0];
+  });
+  await scrub.stop();
+  expect(found).toMatchObject({
+    data: {
+      snapshot_id: snapshot.id,
+      label: "hurt",
+      blob: largest.split("/").at(-1),
+      paths: ["workspace/large"],
+      more: 0,
+      list: false,
+    },
+  });
+  expect(logged).toEqual(["a snapshot is damaged"]);
 });
 
 test("those that are older than the limit go, each with its event", async () => {
