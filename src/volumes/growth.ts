@@ -1,31 +1,13 @@
-import { AppError } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
-import type { FilesystemStatus } from "../kernel/statfs.ts";
-import type { Log } from "../log.ts";
-import type { Floor } from "./floor.ts";
 import type { Quota } from "./quota.ts";
-import type { Amount } from "./usage.ts";
-import type { Account, UsageTable } from "./usage-table.ts";
+import { amountOf, overQuota, stop, type Running, type Stop } from "./running.ts";
+import { createRelief, type ReliefParts } from "./shortage.ts";
+import type { Account } from "./usage-table.ts";
 
 /** How often the disk is looked at while commands run: a few microseconds each time. */
 const TICK_MS = 50;
 /** What the disk does not show (holes, growth that hides behind another's deletion) is looked for this often. */
 const RECOUNT_MS = 2000;
-/** Of a sandbox: more than this not yet written back tells who is filling the disk. */
-const WRITER_BYTES = 4 * 1024 * 1024;
-/** After so long below the floor those whose files show it are looked for, and at last all are stopped. */
-const SEARCH_AFTER_MS = 300;
-const STOP_ALL_AFTER_MS = 1000;
-/** What a namespace may have grown by below the floor before its commands are stopped. */
-const STRAY: Amount = { bytes: 1024 * 1024, entries: 256 };
-
-/** Why a command had to be stopped. */
-export interface Stop {
-  readonly ended: "over_quota" | "disk_full";
-  /** What its caller is told instead of a result. */
-  readonly error: AppError;
-}
-
 /** A command that runs. */
 export interface Watched {
   /** Aborted when it has to be stopped. */
@@ -34,31 +16,12 @@ export interface Watched {
   end(): Promise<Stop | null>;
 }
 
-interface Entry {
-  readonly account: Account;
-  readonly commands: Set<AbortController>;
-  /** What the namespace had at most when the first of them began: one that has too much already may keep it. */
-  readonly before: Amount;
+interface Entry extends Running {
   countedAt: number;
 }
 
-/** The disk has less than its floor. */
-interface Shortage {
-  readonly since: number;
-  readonly first: FilesystemStatus;
-  /** When somebody was last found to write, or that was looked for, and what the disk had then. */
-  mark: { readonly at: number; readonly status: FilesystemStatus };
-  /** Whose files were counted since, due or not. */
-  readonly searched: Set<Entry>;
-}
-
-export interface GrowthParts {
-  readonly table: UsageTable;
+export interface GrowthParts extends ReliefParts {
   readonly quota: Quota;
-  readonly floor: Floor;
-  /** What each namespace's sandbox has written and the disk does not have yet. */
-  readonly writers: () => Promise<ReadonlyMap<NamespaceId, number>>;
-  readonly log: Pick<Log, "warn">;
 }
 
 export type Growth = ReturnType<typeof createGrowth>;
@@ -68,12 +31,12 @@ export type Growth = ReturnType<typeof createGrowth>;
  * command writes, but a namespace can't grow by more than the disk shrinks: so only where that could pass a limit, its
  * files are counted.
  */
-export function createGrowth({ table, quota, floor, writers, log }: GrowthParts) {
+export function createGrowth(parts: GrowthParts) {
+  const { table, quota, floor, log } = parts;
   const entries = new Map<NamespaceId, Entry>();
   let last = floor.status();
   let ticking: Timer | undefined;
-  let shortage: Shortage | null = null;
-  let relieving = false;
+  const relief = createRelief(parts, () => [...entries.values()]);
 
   function look(): void {
     const now = floor.status();
@@ -92,13 +55,7 @@ export function createGrowth({ table, quota, floor, writers, log }: GrowthParts)
 
   function tick(): void {
     look();
-    if (floor.isAbove(last)) {
-      shortage = null;
-    } else {
-      const at = performance.now();
-      shortage ??= { since: at, first: last, mark: { at, status: last }, searched: new Set() };
-      if (!relieving) void relieve(shortage);
-    }
+    relief.look(last);
     if (!quota.isLimited()) return;
     for (const entry of entries.values()) {
       const { account } = entry;
@@ -140,54 +97,6 @@ export function createGrowth({ table, quota, floor, writers, log }: GrowthParts)
     if (mayBeOver(account)) await judge(entry, "has ended");
   }
 
-  function stop(entry: Entry, why: Stop): void {
-    for (const command of entry.commands) command.abort(why);
-  }
-
-  /** Below the floor: whoever writes is stopped, at first those who are seen to. */
-  async function relieve(short: Shortage): Promise<void> {
-    relieving = true;
-    try {
-      const found = await findWriters(short);
-      for (const entry of found) stop(entry, diskFull());
-      const at = performance.now();
-      if (found.length === 0 && at - short.mark.at < STOP_ALL_AFTER_MS) return;
-      if (found.length === 0 && hasFallen(short.mark.status, last)) stopAll();
-      short.mark = { at, status: last };
-    } catch (cause) {
-      log.warn("nobody can tell who fills the disk: every command is stopped", { cause });
-      stopAll();
-    } finally {
-      relieving = false;
-    }
-  }
-
-  async function findWriters({ since, first, searched }: Shortage): Promise<Entry[]> {
-    const dirty = await writers();
-    const found = [...entries.values()].filter(({ account }) => (dirty.get(account.id) ?? 0) > WRITER_BYTES);
-    // Small files take inodes, and hardly any bytes to be seen by.
-    const inodes = first.availableBytes >= floor.bytes();
-    if (!inodes && performance.now() - since < SEARCH_AFTER_MS) return found;
-    const all = [...entries.values()];
-    const grown = await Promise.all(all.map(async (entry) => hasGrown(entry, searched)));
-    return [...found, ...all.filter((_, index) => grown[index])];
-  }
-
-  async function hasGrown(entry: Entry, searched: Set<Entry>): Promise<boolean> {
-    const { account, before } = entry;
-    const most = { bytes: before.bytes + STRAY.bytes, entries: before.entries + STRAY.entries };
-    if (account.counting !== null) await account.counting;
-    else if (!searched.has(entry) || table.dueIn(account, true) <= 0) await table.recount(account, most);
-    else return false;
-    searched.add(entry);
-    const now = amountOf(account);
-    return now.bytes > most.bytes || now.entries > most.entries;
-  }
-
-  function stopAll(): void {
-    for (const entry of entries.values()) stop(entry, diskFull());
-  }
-
   function enter(account: Account): Entry {
     const known = entries.get(account.id);
     if (known !== undefined) return known;
@@ -215,7 +124,6 @@ export function createGrowth({ table, quota, floor, writers, log }: GrowthParts)
     if (entries.size > 0) return;
     clearInterval(ticking);
     ticking = undefined;
-    shortage = null;
   }
 
   return {
@@ -250,24 +158,4 @@ export function createGrowth({ table, quota, floor, writers, log }: GrowthParts)
       };
     },
   };
-}
-
-function hasFallen(before: FilesystemStatus, now: FilesystemStatus): boolean {
-  const bytes = before.availableBytes - now.availableBytes;
-  return bytes > STRAY.bytes || before.freeFiles - now.freeFiles > STRAY.entries;
-}
-
-function amountOf({ usage: { bytes, files, directories } }: Account): Amount {
-  return { bytes, entries: files + directories };
-}
-
-function overQuota(what: string, why: string): Stop {
-  const sentence = `The command ${what}: it wrote more than there is room for. ${why} What it wrote stays.`;
-  return { ended: "over_quota", error: new AppError("no_space", sentence) };
-}
-
-function diskFull(): Stop {
-  const sentence =
-    "The command was stopped: the disk is nearly full. What it wrote stays; delete something and try again.";
-  return { ended: "disk_full", error: new AppError("no_space", sentence) };
 }
