@@ -146,6 +146,13 @@ export function createVolumes(parts: VolumesParts) {
     renameAt(volume.fd, "live", tmp.fd, name, flags);
   }
 
+  /** One that stays unlocked, with sandboxd away, is locked with those that an earlier api left so. */
+  async function lock(id: NamespaceId): Promise<void> {
+    await encryption.lock(id).catch((error: unknown) => {
+      log.warn("a volume stays unlocked; it is tried again", { namespace: id, error: String(error) });
+    });
+  }
+
   const leases = createLeases({
     opener: {
       async open(id) {
@@ -157,7 +164,7 @@ export function createVolumes(parts: VolumesParts) {
       },
       async close(id) {
         await mirror?.close(id);
-        await encryption.lock(id);
+        await lock(id);
       },
     },
     idleMs: () => config().exec.idle_s * 1000,
@@ -173,10 +180,8 @@ export function createVolumes(parts: VolumesParts) {
     async remove(id: NamespaceId): Promise<void> {
       table.forget(id);
       leases.forget(id);
-      // Its key is destroyed; now the kernel's is too. One that stays, with sandboxd away, goes with the next unheld.
-      await encryption.lock(id).catch((error: unknown) => {
-        log.warn("a deleted volume's key is still in the kernel", { namespace: id, error: String(error) });
-      });
+      // Its key is destroyed; now the kernel's is too.
+      await lock(id);
       const fresh = freshName();
       try {
         await rename(volumes.entry(id), trash.entry(fresh));

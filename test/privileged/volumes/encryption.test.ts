@@ -265,3 +265,16 @@ test("three hundred namespaces in turn leave no key behind", async () => {
   expect(await at.kernel.list()).toEqual(before);
   at.volumes.close();
 }, 60_000);
+
+test("one that can't be locked now is locked later, and works meanwhile", async () => {
+  const at = start();
+  const id = at.namespace();
+  await at.files(id).write(note, text("text"));
+  at.state.attached = true;
+  while (at.warnings.length === 0) await Bun.sleep(20);
+  expect(await at.read(id)).toMatchObject({ content: "text" });
+  at.state.attached = false;
+  await idle(at, id);
+  expect(await at.read(id)).toMatchObject({ content: "text" });
+  at.volumes.close();
+});
