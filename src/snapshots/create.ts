@@ -1,4 +1,4 @@
-import type { BlobId, SealedBlobs } from "../blobs/sealed.ts";
+import { DamagedBlob, type BlobId, type SealedBlobs } from "../blobs/sealed.ts";
 import { AppError } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
 import { lookFd, type Look } from "../kernel/look.ts";
@@ -171,12 +171,20 @@ export function createSnapshotMaker({ leases, openSpace, blobsOf, standstill }: 
   return {
     /**
      * Everything is durable when it resolves. `base` is an earlier manifest of the namespace, which must not lose blobs
-     * meanwhile: only what changed since is read.
+     * meanwhile: only what changed since is read. If it is damaged, all is read.
      */
     create: async (
       id: NamespaceId,
       { base = null, signal }: { base?: ManifestRef | null; signal?: AbortSignal } = {},
-    ): Promise<Made> => leases.hold(id, "read", async () => make(id, base, signal)),
+    ): Promise<Made> =>
+      leases.hold(id, "read", async () => {
+        try {
+          return await make(id, base, signal);
+        } catch (error) {
+          if (base === null || !(error instanceof DamagedBlob)) throw error;
+          return await make(id, null, signal);
+        }
+      }),
   };
 }
 

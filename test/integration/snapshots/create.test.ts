@@ -184,6 +184,25 @@ test("while files are written, a snapshot is what was there when nothing moved",
   console.log(`${writes} rounds of writes, ${stills.length} pauses`);
 }, 30_000);
 
+test("a base that is damaged costs only that everything is read", async () => {
+  using maker = snapshotMaker();
+  writeFileSync(join(maker.live, "file"), "content");
+  const first = await maker.create();
+  for (const index of [0, 1]) {
+    const id = first.manifest.blobs[index] ?? "";
+    for (const [key, bytes] of maker.objects) {
+      if (key.endsWith(id))
+        maker.objects.set(
+          key,
+          bytes.map((byte, at) => (at === 20 ? byte ^ 1 : byte)),
+        );
+    }
+    const second = await maker.create({ base: first.manifest });
+    expect(second.readBytes).toBe("content".length);
+    expect(await treeOfManifest(maker.blobs, second.manifest)).toEqual(treeOnDisk(maker.live));
+  }
+});
+
 test("a namespace that did not stand still has no snapshot", async () => {
   using maker = snapshotMaker({ isWarm: () => true, freeze: async () => ({ thaw: async () => false }) });
   expect(await failureOf(maker.create())).toContain("while its commands wait");
