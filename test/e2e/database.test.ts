@@ -61,6 +61,24 @@ test("it works, keeps nothing in a file, and has its doctor look at the server",
     expect(existsSync(join(appliance.data, dir, "cofferdam.db"))).toBe(false);
 });
 
+test("every kind of command works over it", async () => {
+  const json = async (...args: string[]) =>
+    JSON.parse((await appliance.cofferdam([...args, "--json"])).stdout) as Record<string, unknown>;
+  const { snapshot_id: snapshot } = await json("snapshot", "create", "test");
+  await write("a.txt", "changed");
+  await appliance.cofferdam(["snapshot", "restore", "test", String(snapshot), "--yes"]);
+  expect(await (await appliance.call("/files/a.txt")).text()).toBe("hello");
+  await appliance.cofferdam(["snapshot", "verify", "test"]);
+  await appliance.cofferdam(["snapshot", "delete", "test", String(snapshot)]);
+  await appliance.cofferdam(["gc"]);
+  expect(JSON.stringify(await json("namespace", "list"))).toContain("test");
+  expect(JSON.stringify(await json("key", "list"))).toContain("workspace");
+  expect(JSON.stringify(await json("webhook", "list"))).toContain("webhooks");
+  expect(JSON.stringify(await json("login", "list"))).toContain("logins");
+  await write("b.txt", "of another");
+  await appliance.cofferdam(["event", "verify"]);
+});
+
 test("a server that hangs: 503 with Retry-After, status says why, and all goes on when it is back", async () => {
   server.hang();
   const first = await write("b.txt", "1");
