@@ -24,6 +24,7 @@ import { createEncryption } from "../volumes/encryption.ts";
 import type { Floor } from "../volumes/floor.ts";
 import { createGrowth } from "../volumes/growth.ts";
 import { createUsageRows } from "../volumes/usage-rows.ts";
+import { unfilled } from "../volumes/filling.ts";
 import { createVolumes, type Disk } from "../volumes/volumes.ts";
 import { execJudges } from "./exec-event.ts";
 
@@ -53,6 +54,7 @@ export type Storage = Awaited<ReturnType<typeof openStorage>>;
  */
 export async function openStorage(parts: StorageParts) {
   const { instance, first, config, db, ledger, secrets, store, floor, sandboxd, log } = parts;
+  const isLocal = first.storage.kind === "local";
   const usageRows = createUsageRows(db, (workspace) => ledger.head(workspace)?.createdAt ?? 0);
   const keys = createNamespaceKeys({ db, secrets });
   const keyOf = async (id: NamespaceId) => keys.of(id);
@@ -74,13 +76,14 @@ export async function openStorage(parts: StorageParts) {
     });
   const volumes = createVolumes({
     dir: instance.api.volumes,
-    filling: restored.filling,
+    // In S3 mode the bucket has the files.
+    filling: isLocal ? restored.filling : unfilled,
     config: () => ({ ...config(), http: first.http }),
     usageRows,
     inUse: isWarm,
     encryption: createEncryption({ sandboxd, keyOf }),
     log,
-    mirrorOf: first.storage.kind === "local" ? undefined : remoteOf,
+    mirrorOf: isLocal ? undefined : remoteOf,
   });
   const growth = createGrowth({
     table: volumes.table,
@@ -152,7 +155,7 @@ export async function openStorage(parts: StorageParts) {
     /** Begins what goes on while nobody asks. */
     resume(): void {
       snapshots.resume();
-      void restored.fillAll(volumes.leases, log);
+      if (isLocal) void restored.fillAll(volumes.leases, log);
       const failed = "unfinished writes of an earlier run were not removed";
       volumes.sweep().then(
         (files) => files > 0 && log.info("unfinished writes of an earlier run were removed", { files }),

@@ -59,15 +59,15 @@ export function createCaptures({ db, file, dir, store, holds, capture }: Capture
    * until `ended`.
    */
   async function copyAndPin(to: string, ended: Promise<void>): Promise<void> {
-    const copied = Promise.withResolvers<void>();
+    const copied = Promise.withResolvers<Copy>();
     copied.promise.catch(() => {});
     const pinned: Promise<void>[] = [];
     const shared = (await ids()).map(async (id) => {
       const entered = Promise.withResolvers<void>();
       const pinning = holds.share(id, async () => {
         entered.resolve();
-        await copied.promise;
-        for (const manifest of await manifestsOf(to, id)) {
+        const copy = await copied.promise;
+        for (const manifest of await manifestsIn(copy, id)) {
           const { release } = await holds.pin(id, async () => ({ manifest }));
           void ended.then(release);
         }
@@ -80,12 +80,14 @@ export function createCaptures({ db, file, dir, store, holds, capture }: Capture
     try {
       if (db.place === "file") await copyOnline(file, to);
       else await copyFromServer(db, to);
-      copied.resolve();
     } catch (error) {
       copied.reject(error);
       throw error;
     }
-    await Promise.all(pinned);
+    await withCopy(to, async (copy) => {
+      copied.resolve(copy);
+      await Promise.all(pinned);
+    });
   }
 
   return {
@@ -143,10 +145,6 @@ async function withCopy<T>(copy: string, work: (db: Copy) => Promise<T>): Promis
   } finally {
     db.close();
   }
-}
-
-async function manifestsOf(copy: string, id: NamespaceId): Promise<ManifestRef[]> {
-  return withCopy(copy, async (db) => manifestsIn(db, id));
 }
 
 async function manifestsIn(db: Copy, id: NamespaceId): Promise<ManifestRef[]> {

@@ -14,6 +14,7 @@ import { createSecrets } from "../secrets.ts";
 import { connect, type Appliance } from "./appliance.ts";
 import {
   backupSettings,
+  configFileOf,
   createProgress,
   ownSecret,
   readPassphrase,
@@ -160,7 +161,9 @@ export function keepOf(text: string | undefined, otherwise: number | null): numb
 }
 
 function configOf({ instance }: Appliance): Uint8Array | null {
-  return existsSync(instance.configFile) ? readFileSync(instance.configFile) : null;
+  const file = configFileOf(instance);
+  const content = existsSync(file) ? readFileSync(file) : null;
+  return content === null || content.length === 0 ? null : content;
 }
 
 /** For the audit log: what leaves the appliance. */

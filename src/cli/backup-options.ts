@@ -123,8 +123,14 @@ export function readNamed(file: string, what: string): Buffer {
   }
 }
 
+/** The instance's own, or the copy of what serve was given instead. */
+export function configFileOf({ publishedConfig, configFile }: Instance): string {
+  return existsSync(configFile) ? configFile : publishedConfig;
+}
+
 export function backupSettings(instance: Instance): Pick<Config, "backup" | "storage"> {
-  return loadConfig({ defaultFile: instance.configFile, env: environment() }).config;
+  const file = configFileOf(instance);
+  return loadConfig({ defaultFile: file, shownAs: instance.configFile, env: environment() }).config;
 }
 
 /** The one that was named, or the newest. */

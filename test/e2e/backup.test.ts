@@ -212,3 +212,25 @@ test("another appliance becomes it: keys, files, snapshots, events and webhooks"
   expect(next["bytes_added"]).toBeLessThan(MIB);
   expect(await json(copy, "backup", "verify", "--from", target)).toMatchObject({ ok: true });
 }, 60_000);
+
+test("in S3 mode it leaves contents where they are, and the restored appliance has even what came later", async () => {
+  await using server = await startS3Server();
+  const config = CONFIG + server.config();
+  const before = await start({ config });
+  await exec(before, "alice", "cd workspace; echo one >one; head -c 5000000 /dev/urandom >big");
+  const to = `${before.data}.backups`;
+  const made = await json(before, "backup", "create", "--to", to, "--recipient", recipient);
+  expect(made).toMatchObject({ namespaces: 1, blobs: null });
+  expect(readdirSync(to).filter((name) => name.startsWith("ns-"))).toEqual([]);
+  expect(await json(before, "backup", "verify", "--from", to)).toMatchObject({ ok: true });
+  await exec(before, "alice", "echo later >workspace/later");
+  const sums = await exec(before, "alice", "md5sum workspace/*");
+  await stop(before);
+  const data = `${before.data}-new`;
+  await cofferdam("prepare", "--data", data);
+  expect(await cofferdam("restore", to, "--data", data, "--identity-file", identityFile)).toMatchObject({
+    code: 0,
+  });
+  copyFileSync(before.keysFile, `${data}.keys.json`);
+  expect(await exec(await start({ data, config }), "alice", "md5sum workspace/*")).toBe(sums);
+}, 60_000);
