@@ -1,10 +1,12 @@
-import { mkdir, open, readdir, readFile, rename, rm, stat, unlink } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm, rmdir, stat, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { AppError } from "../errors.ts";
 import { checkKey, StaleVersion, type BlobStore, type StoredObject, type Version } from "./store.ts";
 
 /** What an unfinished put is called; no key has a name that begins so. */
 const TEMPORARY = ".new-";
+/** Of a put into a directory that is removed again and again. */
+const MAX_ATTEMPTS = 20;
 
 export type LocalStore = BlobStore & {
   /** Removes what puts that a crash cut short have left. Before any call. */
@@ -34,8 +36,20 @@ export function createLocalStore(dir: string, checkRoom: (bytes: number) => void
     known.add(path);
   }
 
+  /** An empty directory may be removed before the file is in it. */
   async function write(path: string, bytes: Uint8Array): Promise<void> {
     checkRoom(bytes.length);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await writeOnce(path, bytes);
+      } catch (error) {
+        if (codeOf(error) !== "ENOENT" || attempt >= MAX_ATTEMPTS) throw failure(error);
+        for (const above of directoriesOf(path)) known.delete(above);
+      }
+    }
+  }
+
+  async function writeOnce(path: string, bytes: Uint8Array): Promise<void> {
     await ensureDirectory(dirname(path));
     const temporary = join(dirname(path), `${TEMPORARY}${process.pid}-${made++}`);
     try {
@@ -49,9 +63,31 @@ export function createLocalStore(dir: string, checkRoom: (bytes: number) => void
       await rename(temporary, path);
     } catch (error) {
       await rm(temporary, { force: true });
-      throw failure(error);
+      throw error;
     }
     await syncDirectory(dirname(path));
+  }
+
+  /** From the innermost out, without `dir` itself. */
+  function directoriesOf(path: string): string[] {
+    const above = dirname(path);
+    return above === dir || above === dirname(above) ? [] : [above, ...directoriesOf(above)];
+  }
+
+  /** Else a namespace that is long gone would keep some hundred directories. */
+  async function removeIfEmpty(directories: readonly string[]): Promise<void> {
+    for (const directory of directories) {
+      known.delete(directory);
+      const removed = await rmdir(directory).then(
+        () => true,
+        (error: unknown) => {
+          if (codeOf(error) === "ENOENT") return true;
+          if (codeOf(error) === "ENOTEMPTY" || codeOf(error) === "EEXIST") return false;
+          throw error;
+        },
+      );
+      if (!removed) return;
+    }
   }
 
   async function inTurn<T>(key: string, work: () => Promise<T>): Promise<T> {
@@ -90,7 +126,10 @@ export function createLocalStore(dir: string, checkRoom: (bytes: number) => void
     get: readIfThere,
 
     async delete(keys) {
-      await Promise.all(keys.map(async (key) => unlink(pathOf(key)).catch(ignore("ENOENT"))));
+      const paths = keys.map(pathOf);
+      await Promise.all(paths.map(async (path) => unlink(path).catch(ignore("ENOENT"))));
+      const byDirectory = new Map(paths.map((path) => [dirname(path), path]));
+      for (const path of byDirectory.values()) await removeIfEmpty(directoriesOf(path));
     },
 
     async *list(prefix) {

@@ -62,3 +62,21 @@ test("the sweep takes what an unfinished put has left, and that is never listed"
   await store.sweep();
   expect(readdirSync(join(dir, "blobs/a/blobs/00"))).toEqual(["x"]);
 });
+
+test("directories go with the last blob in them, and a put in that moment lands all the same", async () => {
+  await store.put("a/blobs/00/x", bytes("x"));
+  await store.put("b/blobs/00/x", bytes("x"));
+  await store.delete(["a/blobs/00/x", "a/blobs/01/none"]);
+  expect(readdirSync(join(dir, "blobs"))).toEqual(["b"]);
+  const rounds = Array.from({ length: 40 }, (_, n) => n);
+  await Promise.all(
+    rounds.map(async (n) => {
+      const [stays, goes] = [`c/blobs/${n % 3}0/stays${n}`, `c/blobs/${n % 3}0/goes${n}`];
+      await store.put(goes, bytes("x"));
+      await Promise.all([store.delete([goes]), store.put(stays, bytes(stays))]);
+      expect(await store.get(stays)).toEqual(bytes(stays));
+      if (n % 2 === 0) await store.delete([stays]);
+    }),
+  );
+  expect((await keys("c/")).length).toBe(20);
+});
