@@ -2,7 +2,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { defineCommand } from "citty";
 import { backupsIn } from "../backup/index.ts";
+import { NAMESPACES } from "../backup/layout.ts";
+import { lockTarget } from "../backup/lock.ts";
 import { createVerifier, type VerifiedBackup } from "../backup/verify.ts";
+import type { BlobStore } from "../blobs/store.ts";
 import { existing } from "./backup-existing.ts";
 import {
   chosenBackup,
@@ -14,6 +17,7 @@ import {
 } from "./backup-options.ts";
 import { print, shortSize } from "./output.ts";
 import { strict } from "./strict.ts";
+import { terminal } from "./terminal.ts";
 
 export const verify = defineCommand({
   meta: {
@@ -25,6 +29,10 @@ export const verify = defineCommand({
     ...fromArgument,
     backup: { type: "string", description: "This one instead of the newest", valueHint: "ID" },
     all: { type: "boolean", description: "All of them" },
+    repair: {
+      type: "boolean",
+      description: "Take damaged blobs out, so that the next backup puts them there anew",
+    },
     scratch: {
       type: "string",
       description: "Where the copy of the database is while it is read, in the clear (in memory: /dev/shm)",
@@ -48,11 +56,28 @@ export const verify = defineCommand({
       rmSync(scratch, { recursive: true, force: true });
     }
     const ok = verified.every((one) => one.ok);
+    if (args.repair === true) await takeOut(target.store, verified);
     const backups = verified.map(({ id, ...rest }) => ({ backup_id: id, ...rest }));
     print(args.json, { ok, backups }, () => verified.map(shown).join("\n"));
     if (!ok) process.exitCode = 1;
   },
 });
+
+/** Of blobs alone: the appliance may still have them, and nothing else is ever put a second time. */
+async function takeOut(store: BlobStore, verified: readonly VerifiedBackup[]): Promise<void> {
+  const damaged = verified.flatMap(({ faults }) => faults.map(({ object }) => object));
+  const blobs = [...new Set(damaged.filter((key) => key.startsWith(NAMESPACES)))];
+  if (blobs.length === 0) return;
+  const lock = await lockTarget(store, (who) =>
+    terminal.info(`waiting to see whether ${who} is still there`),
+  );
+  try {
+    await store.delete(blobs);
+  } finally {
+    await lock.release();
+  }
+  terminal.info(`damaged blobs that were taken out: ${blobs.length}. Make a backup, and verify that.`);
+}
 
 function shown({ id, ok, blobs, bytes, events, faults }: VerifiedBackup): string {
   if (ok)

@@ -128,6 +128,22 @@ test("a backup that is killed anywhere leaves those before whole, and the next o
   expect(readdirSync(join(original.data, "api/state")).filter((name) => name.includes("backup"))).toEqual([]);
 }, 60_000);
 
+test("a blob that has rotted in the target is found, taken out, and put there anew", async () => {
+  const blobs = readdirSync(target, { recursive: true, encoding: "utf8" }).filter((name) =>
+    /[0-9a-f]{64}$/.test(name),
+  );
+  const rotten = join(target, blobs[0] ?? "");
+  const bytes = readFileSync(rotten);
+  bytes.writeUInt8(bytes.readUInt8(bytes.length >> 1) ^ 4, bytes.length >> 1);
+  writeFileSync(rotten, bytes);
+  const verify = ["backup", "verify", "--from", target];
+  expect((await original.cofferdam([...verify, "--repair"], { expect: 1 })).stdout).toContain(
+    `  ${blobs[0]}: it is not`,
+  );
+  await create();
+  expect((await original.cofferdam(verify)).stdout).toContain("is whole");
+});
+
 test("what a thief sees of it: no name, no content, no event", async () => {
   const planted = ["alice", "second", "workspace"];
   const objects = readdirSync(target, { recursive: true, withFileTypes: true }).filter((entry) =>
