@@ -6,10 +6,9 @@ import { AppError, foreseen } from "../errors.ts";
 import { eventId, type EventId, type NamespaceId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import type { Secrets } from "../secrets.ts";
-import { headMac, intentMac, isIntentMac, linkHash, type AnnouncedRow, type Head } from "./chain.ts";
+import { intentMac, isIntentMac, type AnnouncedRow, type Head } from "./chain.ts";
 import {
   APPLIANCE,
-  bodyOf,
   canonicalJson,
   type Chain,
   type EventData,
@@ -18,9 +17,7 @@ import {
 } from "./event.ts";
 import { loadHeads, nothingYet } from "./heads.ts";
 import { auditKeys } from "./keys.ts";
-
-/** One statement of a change, as drizzle builds it or by hand. */
-export type Statement = PlainStatement | { toSQL(): { sql: string; params: unknown[] } };
+import { transactionOf, type Statement } from "./transaction.ts";
 
 /** A change with what the audit log says of it; or a part of one. */
 export interface Change {
@@ -72,10 +69,6 @@ const FLUSH_AFTER_MS = 5;
 /** Between two tries to write what a database that was away did not take. */
 const RETRY_MS = 250;
 
-const INSERT_EVENT =
-  "INSERT INTO events (chain, created_at, seq, id, type, namespace, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-const PUT_HEAD = `INSERT INTO heads (chain, seq, created_at, hash, mac) VALUES (?, ?, ?, ?, ?)
-  ON CONFLICT (chain) DO UPDATE SET seq = excluded.seq, created_at = excluded.created_at, hash = excluded.hash, mac = excluded.mac`;
 const PUT_INTENT = "INSERT INTO intents (id, begun_at, namespace_id, draft, mac) VALUES (?, ?, ?, ?, ?)";
 const DROP_INTENT = "DELETE FROM intents WHERE id = ?";
 
@@ -235,37 +228,11 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
   }
 
   /** One transaction. The heads move only when it has been committed. */
-  async function commit(members: readonly Waiting[]): Promise<StoredEvent[][]> {
-    const moved = new Map<Chain, Head>();
-    const statements: PlainStatement[] = [];
-    const stored = members.map(({ ready }) => {
-      for (const statement of ready.statements) statements.push(plainStatement(statement));
-      return ready.events.map((draft) => {
-        const before = moved.get(draft.chain) ?? heads.get(draft.chain) ?? nothingYet(draft.chain);
-        const { event, hash } = place(draft, before);
-        statements.push({
-          sql: INSERT_EVENT,
-          args: [
-            event.chain,
-            event.createdAt,
-            event.seq,
-            event.id,
-            event.type,
-            event.namespace,
-            event.body,
-            hash,
-          ],
-        });
-        moved.set(draft.chain, { chain: draft.chain, seq: event.seq, createdAt: event.createdAt, hash });
-        return event;
-      });
-    });
-    for (const head of moved.values()) {
-      statements.push({
-        sql: PUT_HEAD,
-        args: [head.chain, head.seq, head.createdAt, head.hash, headMac(key, head)],
-      });
-    }
+  async function commit(members: readonly Waiting[]): Promise<readonly StoredEvent[][]> {
+    const { statements, stored, moved } = transactionOf(
+      members.map(({ ready }) => ready),
+      { key, now, headOf: (chain) => heads.get(chain) ?? nothingYet(chain) },
+    );
     if (statements.length === 0) return stored;
     const made = () => committed(moved, stored.flat());
     try {
@@ -286,18 +253,6 @@ export async function openLedger({ db, secrets, log, now = Date.now }: LedgerPar
     stats.events += fresh.length;
     unpublished.push(...fresh);
     if (unpublished.length > 0) flushTimer ??= setTimeout(() => void durable(), FLUSH_AFTER_MS);
-  }
-
-  function place(draft: EventDraft, before: Head): { event: StoredEvent; hash: string } {
-    const at = {
-      id: draft.id ?? eventId.make(),
-      seq: before.seq + 1,
-      // Also when the clock was set back.
-      createdAt: Math.max(Math.round(now() * 1000), before.createdAt + 1),
-    };
-    const body = bodyOf(draft, at);
-    const { chain, type, namespace } = draft;
-    return { event: { chain, type, namespace, body, ...at }, hash: linkHash(before.hash, body) };
   }
 
   /**
@@ -438,10 +393,4 @@ function doneAlready(cause: unknown): AppError {
     "This was done, but the database went away before the audit log had it; that follows. Look before you do it again.",
     { retryAfterS: 5, cause },
   );
-}
-
-function plainStatement(statement: Statement): PlainStatement {
-  if (!("toSQL" in statement)) return statement;
-  const { sql, params } = statement.toSQL();
-  return { sql, args: params as PlainStatement["args"] };
 }
