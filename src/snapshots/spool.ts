@@ -19,8 +19,6 @@ const POOR_BYTES = 1024 * 1024;
 /** That many poor bundles before it is done: then it reads at most as many MiB. */
 const POOR_AT_MOST = 32;
 
-export type Spool = ReturnType<typeof createSpool>;
-
 /** The entries of one pass over the files, for the next pass to compare with and for the manifest to be made of. */
 export function createSpool({
   blobs,
