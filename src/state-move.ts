@@ -36,18 +36,24 @@ export async function moveDatabase(
     if (![name, ...leftovers()].some((each) => has(from, each))) return;
     const alone = await withoutApi(instance, () => {
       if (has(from, name)) {
-        if (has(state, name)) throw twoDatabases(instance, name);
+        const other = [
+          [state, name, api.state],
+          [from, marked, api.dir],
+          // Without its database, it would be taken for the log of the one that comes.
+          [state, `${name}-wal`, api.state],
+        ] as const;
+        for (const [dir, each, path] of other)
+          if (has(dir, each)) throw twoDatabases(`${path}/${each}`, `${api.dir}/${name}`);
         onStep("mark");
         renameAt(from, name, from, marked);
         fsyncSync(from);
       }
       if (has(from, marked) && !has(state, name)) {
         onStep("copy");
-        const put = encrypted ? copy : rename;
-        for (const beside of besides(from, name)) put(from, beside, state, beside);
         // Whole, and last: what is beside it counts from here on.
+        if (encrypted) copyAll(from, state, name, marked);
+        else for (const beside of besides(from, name)) rename(from, beside, state, beside);
         const [place, whole] = encrypted ? ([state, `${name}.new`] as const) : ([from, marked] as const);
-        if (encrypted) copy(from, marked, state, whole);
         onStep("commit");
         renameAt(place, whole, state, name);
         fsyncSync(state);
@@ -62,11 +68,25 @@ export async function moveDatabase(
   }
 }
 
-function twoDatabases({ api }: Instance, name: string): AppError {
+function twoDatabases(one: string, another: string): AppError {
   return new AppError(
     "conflict",
-    `There is a database in ${api.state} and another, ${api.dir}/${name}, which an older version must have made since; move the one that shall not be used to another place.`,
+    `There are two databases, ${one} and ${another}, which an older version must have made since; move the one that shall not be used to another place, with what is beside it.`,
   );
+}
+
+/** All that a database is, or nothing: for want of room an older version may go on with what it has. */
+function copyAll(from: number, to: number, name: string, marked: string): void {
+  try {
+    for (const beside of besides(from, name)) copy(from, beside, to, beside);
+    copy(from, marked, to, `${name}.new`);
+  } catch (error) {
+    for (const copied of [...besides(from, name), `${name}.new`]) if (has(to, copied)) unlinkAt(to, copied);
+    fsyncSync(to);
+    renameAt(from, marked, from, name);
+    fsyncSync(from);
+    throw error;
+  }
 }
 
 /** Its write-ahead log, which holds commits too, and the copies from before upgrades. */

@@ -121,6 +121,50 @@ for (const at of [disk, bare]) {
   }, 60_000);
 }
 
+test("a database that an older version made in the middle of a move takes no other's place", async () => {
+  const instance = instanceOn(disk);
+  const { uid, gid } = roleUser("cofferdam");
+  await openState(instance, secret);
+  plantDatabase(instance, "row");
+  const state = openOwned(instance.data, "api/state", constants.O_RDONLY, { uid, gid });
+  const cut = moveDatabase(instance, state, true, (step) => {
+    if (step === "commit") throw new Error("cut");
+  });
+  expect(await cut.catch(String)).toContain("cut");
+  closeSync(state);
+  const older = join(instance.api.dir, "cofferdam.db");
+  writeFileSync(older, "of an older version that found none");
+  expect(await openState(instance, secret).catch(String)).toContain("cofferdam.db.moving and ");
+  rmSync(older);
+  await openState(instance, secret);
+  expect(rowsOf(instance)).toEqual(["checkpointed-row", "logged-row"]);
+  rmSync(instance.api.database);
+  writeFileSync(`${instance.api.database}-wal`, "nobody's");
+  writeFileSync(older, "another");
+  expect(await openState(instance, secret).catch(String)).toContain("state/cofferdam.db-wal and ");
+  await closeState(instance);
+});
+
+test("a disk without room for the copy keeps the database where it was, for an older version too", async () => {
+  const small = makeDisk({ size: "16M" });
+  try {
+    const instance = instanceOn(small);
+    plantDatabase(instance, "row");
+    const big = join(instance.api.dir, "cofferdam.db.before-10");
+    writeFileSync(big, new Uint8Array(8 * 1024 * 1024));
+    const before = readdirSync(instance.api.dir).toSorted();
+    expect(await openState(instance, secret).catch(String)).toContain("Nothing was changed");
+    expect(readdirSync(instance.api.dir).toSorted()).toEqual(before);
+    expect(readdirSync(instance.api.state)).toEqual([]);
+    rmSync(big);
+    await openState(instance, secret);
+    expect(rowsOf(instance)).toEqual(["checkpointed-row", "logged-row"]);
+    await closeState(instance);
+  } finally {
+    small.remove();
+  }
+});
+
 test("nothing moves under a living api, nor over a database that is there, nor through a link", async () => {
   const instance = instanceOn(disk);
   plantDatabase(instance, "row");
@@ -130,7 +174,7 @@ test("nothing moves under a living api, nor over a database that is there, nor t
   await openState(instance, secret);
   // A downgrade makes one anew.
   plantDatabase(instance, "of the downgrade");
-  expect(await openState(instance, secret).catch(String)).toContain("There is a database in");
+  expect(await openState(instance, secret).catch(String)).toContain("There are two databases, ");
   expect(rowsOf(instance)).toEqual(["checkpointed-row", "logged-row"]);
   expect(existsSync(join(instance.api.dir, "cofferdam.db"))).toBe(true);
   await closeState(instance);
