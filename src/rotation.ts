@@ -1,6 +1,7 @@
-import { existsSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { AppError } from "./errors.ts";
 import type { Instance } from "./instance.ts";
+import { tryLock } from "./kernel/flock.ts";
 import { renameDurably, replaceFile, writeOnce } from "./kernel/durable.ts";
 import { roleUser } from "./kernel/users.ts";
 import { keyringText, newSecret, openKeyring } from "./keyring.ts";
@@ -14,8 +15,22 @@ export type RotationStep = "made" | "wrapped by both" | "switched" | "done";
  * whether it did that, rather than a rotation of its own.
  */
 export function rotateMasterKey(
-  { masterKeyFile, keyringFile }: Instance,
+  instance: Instance,
   onStep: (step: RotationStep) => void = () => {},
+): { readonly resumed: boolean } {
+  const fd = openSync(instance.data, "r");
+  try {
+    // Between two at once there could be a moment when the keyring is opened by no key that is kept.
+    if (tryLock(fd, "exclusive")) return rotate(instance, onStep);
+    throw new AppError("conflict", "The master key is being rotated already; try again in a moment.");
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function rotate(
+  { masterKeyFile, keyringFile }: Instance,
+  onStep: (step: RotationStep) => void,
 ): { readonly resumed: boolean } {
   if (!existsSync(masterKeyFile)) {
     throw new AppError(

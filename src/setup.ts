@@ -54,15 +54,22 @@ export function createInstance(data: string, masterKey: GivenKey = null): Instan
 /** The master key and what it wraps. Only a new instance gets new ones. */
 function makeKeys(instance: Instance, given: GivenKey, gid: number): void {
   const { masterKeyFile, keyringFile, api } = instance;
-  const isOld = [keyringFile, api.database, join(api.dir, basename(api.database))].some((path) =>
-    existsSync(path),
-  );
+  // A database there does not show while it is locked. It is made after the keyring.
+  const hasState = existsSync(api.state);
+  const isOld =
+    hasState || [keyringFile, join(api.dir, basename(api.database))].some((path) => existsSync(path));
   if (given === "elsewhere" && existsSync(keyringFile)) return;
   const kept = given instanceof Uint8Array;
   if (!kept && isOld && !existsSync(masterKeyFile)) {
     throw new AppError(
       "conflict",
       `${masterKeyFile} is missing but there is data that needs it; restore the key from a backup.`,
+    );
+  }
+  if (hasState && !existsSync(keyringFile)) {
+    throw new AppError(
+      "conflict",
+      `${keyringFile} is missing but there is data that needs it; restore it from a backup, with the master key of then.`,
     );
   }
   if (!kept) writeOnce(masterKeyFile, newSecret(), { mode: 0o600 });

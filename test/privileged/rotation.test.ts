@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import type { Instance } from "../../src/instance.ts";
 import { openKeyring } from "../../src/keyring.ts";
 import { rotateMasterKey, type RotationStep } from "../../src/rotation.ts";
@@ -38,11 +39,23 @@ test.each(STEPS)("stopped after %p it starts, and a second call ends it", (stop)
   expect(() => openKeyring(instance.keyringFile, old)).toThrow("is not opened");
 });
 
+test("there is one at a time", () => {
+  const instance = createInstance("/scratch/twice");
+  const steps: RotationStep[] = [];
+  rotateMasterKey(instance, (step) => {
+    steps.push(step);
+    expect(() => rotateMasterKey(instance)).toThrow("being rotated already");
+  });
+  expect(steps).toEqual([...STEPS]);
+  expect(rotateMasterKey(instance)).toEqual({ resumed: false });
+});
+
 test("an instance from before the keyring goes on with what its master key gave", () => {
   const instance = createInstance("/scratch/older");
   const key = readFileSync(instance.masterKeyFile);
   rmSync(instance.keyringFile);
-  writeFileSync(instance.api.database, "");
+  rmSync(instance.api.state, { recursive: true });
+  writeFileSync(join(instance.api.dir, "cofferdam.db"), "");
   createInstance("/scratch/older");
   expect(secretOf(instance)).toEqual(key);
   rotateMasterKey(instance);

@@ -81,6 +81,17 @@ describe("createInstance", () => {
     expect(() => createInstance("/scratch/lost")).toThrow("restore the key from a backup");
   });
 
+  test("a lost keyring is not silently replaced, be it by the master key or with it", () => {
+    const instance = createInstance("/scratch/keyring");
+    const key = readFileSync(instance.masterKeyFile);
+    rmSync(instance.keyringFile);
+    for (const given of [null, key, "elsewhere"] as const)
+      expect(() => createInstance("/scratch/keyring", given)).toThrow("keyring is missing but there is data");
+    rmSync(instance.masterKeyFile);
+    expect(() => createInstance("/scratch/keyring")).toThrow("restore the key from a backup");
+    expect(readdirSync(instance.data).toSorted()).toEqual(["api", "gateway", "inst"]);
+  });
+
   test("a parent that others may write to is refused; a sticky one is fine", () => {
     mkdirSync("/scratch/open");
     chmodSync("/scratch/open", 0o777);
