@@ -104,11 +104,12 @@ async function optionalBody(request: Request): Promise<z.infer<typeof createBody
   return empty ? {} : readJson(request, createBody);
 }
 
-function callOf(namespace: NamespaceCall, { id, signal }: Lease) {
+/** The published SDK hangs up after a minute, and a large namespace takes longer: what was begun goes on. */
+function callOf(namespace: NamespaceCall, { id, ended }: Lease) {
   return {
     namespaceId: id,
     workspaceId: namespace.workspaceId,
-    signal,
+    signal: ended,
     event: (type: string, data: EventData) => namespace.event(type, data),
   };
 }

@@ -6,6 +6,8 @@ export interface Lease<Id extends NamespaceId | null = NamespaceId> {
   readonly id: Id;
   /** Aborted when the client hangs up, the key is revoked or the namespace is deleted. */
   readonly signal: AbortSignal;
+  /** The same but for a client that hangs up: for work that is worth its end to whoever looks later. */
+  readonly ended: AbortSignal;
   /** For an answer that streams on after the handler returned: the call lasts until `done` settles. */
   extend(done: Promise<unknown>): void;
 }
@@ -13,7 +15,9 @@ export interface Lease<Id extends NamespaceId | null = NamespaceId> {
 interface Call {
   readonly keyId: KeyId | null;
   readonly namespaceId: NamespaceId | null;
+  /** Aborted by a hang-up too. */
   readonly controller: AbortController;
+  readonly ending: AbortController;
 }
 
 export type Calls = ReturnType<typeof createCalls>;
@@ -29,7 +33,11 @@ export function createCalls() {
   }
 
   function abort(concerns: (call: Call) => boolean, reason: AppError): void {
-    for (const call of live) if (concerns(call)) call.controller.abort(reason);
+    for (const call of live) {
+      if (!concerns(call)) continue;
+      call.ending.abort(reason);
+      call.controller.abort(reason);
+    }
   }
 
   return {
@@ -37,8 +45,8 @@ export function createCalls() {
       call: { readonly keyId: KeyId | null; readonly namespaceId: Id; readonly hangUp: AbortSignal },
       use: (lease: Lease<Id>) => Promise<T>,
     ): Promise<T> {
-      const controller = new AbortController();
-      const entry: Call = { keyId: call.keyId, namespaceId: call.namespaceId, controller };
+      const [controller, ending] = [new AbortController(), new AbortController()];
+      const entry: Call = { keyId: call.keyId, namespaceId: call.namespaceId, controller, ending };
       const extensions: Promise<unknown>[] = [];
       const hangUp = () => controller.abort(new AppError("bad_input", "The client hung up."));
       if (call.hangUp.aborted) hangUp();
@@ -52,6 +60,7 @@ export function createCalls() {
         return await use({
           id: call.namespaceId,
           signal: controller.signal,
+          ended: ending.signal,
           extend: (done) => void extensions.push(done),
         });
       } catch (error) {

@@ -31,7 +31,7 @@ const EXPIRED_BATCH = 100;
 export interface SnapshotCall {
   readonly namespaceId: NamespaceId;
   readonly workspaceId: WorkspaceId;
-  /** Aborted when nobody waits for the answer any more. */
+  /** Aborted when its key or its namespace ends. */
   readonly signal: AbortSignal;
   readonly event: (type: string, data: EventData) => EventDraft;
 }
@@ -75,11 +75,13 @@ export function createSnapshots(parts: SnapshotsParts) {
   const rows = createSnapshotRows(db);
   const work = createAdmission(() => WORK);
   const tidy = createTidy({ ...parts, rows });
+  const stopping = new AbortController();
 
-  async function inTurn<T>({ namespaceId, signal }: SnapshotCall, run: () => Promise<T>): Promise<T> {
-    const release = await work.admit(namespaceId, signal);
+  async function inTurn<T>(call: SnapshotCall, run: (call: SnapshotCall) => Promise<T>): Promise<T> {
+    const signal = AbortSignal.any([call.signal, stopping.signal]);
+    const release = await work.admit(call.namespaceId, signal);
     try {
-      return await run();
+      return await run({ ...call, signal });
     } finally {
       release();
     }
@@ -127,9 +129,9 @@ export function createSnapshots(parts: SnapshotsParts) {
 
     namespaces: async () => rows.namespaces(),
 
-    async create(call: SnapshotCall, label: string | null): Promise<Snapshot> {
-      const { namespaceId } = call;
-      return inTurn(call, async () => {
+    async create(asked: SnapshotCall, label: string | null): Promise<Snapshot> {
+      const { namespaceId } = asked;
+      return inTurn(asked, async (call) => {
         try {
           return await holds.share(namespaceId, async () => made(call, label));
         } catch (error) {
@@ -141,9 +143,10 @@ export function createSnapshots(parts: SnapshotsParts) {
     },
 
     /** How many files there are then. The snapshot stays. */
-    async restore(call: SnapshotCall, id: string): Promise<number> {
-      const { namespaceId, signal } = call;
-      return inTurn(call, async () => {
+    async restore(asked: SnapshotCall, id: string): Promise<number> {
+      const { namespaceId } = asked;
+      return inTurn(asked, async (call) => {
+        const { signal } = call;
         const { found: snapshot, release } = await holds.pin(namespaceId, async () =>
           rows.find(namespaceId, id),
         );
@@ -246,6 +249,13 @@ export function createSnapshots(parts: SnapshotsParts) {
     },
 
     tidy,
+
+    /** Ends what is under way, as if it had never begun, and takes no more. */
+    async stop(): Promise<void> {
+      stopping.abort(new AppError("unavailable", "The server is stopping.", { retryAfterS: 5 }));
+      await work.idle();
+      await tidy.stop();
+    },
   };
 
   function tell({ id, namespaceId }: Snapshot, { blob, reason }: DamagedBlob): void {

@@ -60,7 +60,7 @@ export function startSnapshots(start: SnapshotsStart) {
     async stop(): Promise<void> {
       for (const timer of timers) clearInterval(timer);
       await scrub.current?.stop();
-      await snapshots.tidy.stop();
+      await snapshots.stop();
     },
   };
 }
