@@ -116,7 +116,7 @@ export async function openStorage(parts: StorageParts) {
     keys,
     standstill,
     holds,
-    moreRoots: async (id) => volumes.mirror.roots(id),
+    mirror: volumes.mirror,
     scrubs: first.storage.kind === "local",
     stopSandbox,
     limits: () => ({ quota: config().quota, retentionDays: config().snapshots.retention_days }),

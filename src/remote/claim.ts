@@ -4,7 +4,7 @@ import type { NamespaceId } from "../ids.ts";
 import { headKey, type Head, type HeadCodec } from "./head.ts";
 
 /** What a commit says of the files; the claim adds whose it is. */
-export type Content = Pick<Head, "base" | "delta">;
+export type Content = Partial<Pick<Head, "base" | "delta" | "collecting">>;
 
 export interface ClaimParts {
   readonly store: Pick<BlobStore, "read" | "replace" | "tag">;
@@ -16,7 +16,12 @@ export interface ClaimParts {
   readonly run: string;
   /** Whether this process had the claim before: then nobody may have written the head since. */
   readonly again?: boolean;
+  /** How long another's collection is waited for, and how often it is looked whether it has ended. */
+  readonly patience?: { readonly collectionMs: number; readonly everyMs: number };
 }
+
+/** What a collection takes at most from its mark in the head on, with the store's own patience for the last deletion. */
+const COLLECTION = { collectionMs: 60_000, everyMs: 500 };
 
 /** Versions that one `put` tries to replace: each failure but the last was a version of our own. */
 const MAX_ATTEMPTS = 5;
@@ -39,18 +44,32 @@ export class ClaimLost extends AppError {
  * Makes this process the one writer of a namespace's head. From the first answer of the store on, whatever another
  * process had under way is refused there. `before` is what was in the bucket; null when there was nothing.
  */
-export async function openClaim({ store, namespace, codec, host, run, again = false }: ClaimParts) {
+export async function openClaim(parts: ClaimParts) {
+  const { store, namespace, codec, host, run, again = false, patience = COLLECTION } = parts;
   const key = headKey(namespace);
-  const found = await store.read(key);
-  const before = found === null ? null : await codec.open(found.bytes);
+
+  async function readHead() {
+    const found = await store.read(key);
+    return { tag: found?.tag ?? null, head: found === null ? null : await codec.open(found.bytes) };
+  }
+
+  let found = await readHead();
+  for (const since = performance.now(); found.head?.collecting === true && found.head.run !== run;) {
+    // Its process may have died.
+    if (performance.now() - since > patience.collectionMs) break;
+    await Bun.sleep(patience.everyMs);
+    found = await readHead();
+  }
+  const before = found.head;
   if (again && before?.run !== run) throw new ClaimLost();
-  let tag = found?.tag ?? null;
+  let { tag } = found;
   let head: Head = {
     epoch: (before?.epoch ?? 0) + 1,
     host,
     run,
     commit: crypto.randomUUID(),
     sequence: before?.sequence ?? 0,
+    collecting: false,
     base: before?.base ?? null,
     delta: before?.delta ?? new Map(),
   };
@@ -106,7 +125,8 @@ export async function openClaim({ store, namespace, codec, host, run, again = fa
 
     /** The bucket has it when this resolves. Not twice at once. */
     async put(content: Content): Promise<void> {
-      await write({ ...head, ...content, commit: crypto.randomUUID(), sequence: head.sequence + 1 });
+      const next = { ...head, collecting: false, ...content };
+      await write({ ...next, commit: crypto.randomUUID(), sequence: head.sequence + 1 });
     },
 
     /** Throws ClaimLost when somebody else has written the head. Not beside `put`. */

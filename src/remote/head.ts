@@ -22,6 +22,8 @@ const headSchema = z.strictObject({
   /** This version of it, so that a writer who got no answer knows his own again. */
   commit: z.string(),
   sequence: z.int(),
+  /** Blobs that nothing names are being deleted: who claims it meanwhile waits before he stores any. */
+  collecting: z.boolean(),
   /** null: no files. */
   base: manifestRef.transform((ref): ManifestRef => ref).nullable(),
   delta: z.array(z.tuple([z.string(), z.string().nullable()])).transform((lines) => decodeDelta(lines)),

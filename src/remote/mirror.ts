@@ -39,10 +39,18 @@ export interface Mirror {
   /** Of a namespace whose deletion has begun: nobody can commit to it any more. Its blobs are its remover's. Idempotent. */
   remove(id: NamespaceId): Promise<void>;
   /**
-   * What its files are in, besides snapshots: manifests, and each other blob as one with nothing in it. null: it is not
-   * for this host to say, so nothing may go. Asked while nothing is stored.
+   * Runs what deletes blobs that nothing names, while nobody here stores any. null, and nothing is done, when it is not for
+   * this host to say what is needed.
    */
-  roots(id: NamespaceId): Promise<readonly ManifestRef[] | null>;
+  collecting<T>(id: NamespaceId, collect: (needed: Needed) => Promise<T>): Promise<T | null>;
+}
+
+/** What a namespace's files are in, besides snapshots. */
+export interface Needed {
+  /** Manifests, and each other blob as one with nothing in it. */
+  readonly roots: readonly ManifestRef[];
+  /** By performance.now(): no deletion may begin later, since another host may need the blob by then. */
+  readonly until: number;
 }
 
 /** The directory is all there is. */
@@ -56,7 +64,7 @@ export const unmirrored: Mirror = {
   replace: async (_id, _ref, swap) => swap(),
   confirm: async () => {},
   remove: async () => {},
-  roots: async () => [],
+  collecting: async (_, collect) => collect({ roots: [], until: Infinity }),
 };
 
 export type Mirrored = ReturnType<typeof mirrored>;

@@ -27,6 +27,8 @@ import { isSame } from "./same.ts";
 
 /** Of manifests, opened, in memory. */
 const CACHE_BYTES = 64 * 1024 * 1024;
+/** Half of what another host waits for, so that the last deletion has long arrived by then. */
+const COLLECTION_MS = 30_000;
 
 export interface RemoteParts {
   readonly store: BlobStore;
@@ -59,9 +61,12 @@ export function createRemote(parts: RemoteParts): Mirror & Opener {
   const commands = new Map<NamespaceId, number>();
   /** Whose sandbox has what was the directory before, until it is stopped. */
   const ending = new Map<NamespaceId, Promise<void>>();
+  /** While blobs are deleted, the claim they are deleted under is the only one of this process. */
+  const collections = new Map<NamespaceId, Promise<void>>();
 
   async function open(id: NamespaceId): Promise<void> {
     await ending.get(id);
+    await collections.get(id);
     if (lost.has(id)) throw new ClaimLost();
     const key = await keyOf(id);
     const blobs = createSealedBlobs({ store, namespace: id, key });
@@ -198,6 +203,7 @@ export function createRemote(parts: RemoteParts): Mirror & Opener {
       // What the bucket does not have yet would be lost with the knowledge of it.
       if (opened.get(id)?.replica.dirty === true) await opened.get(id)?.replica.settle();
       await opened.get(id)?.replica.lane.idle();
+      await collections.get(id);
       opened.delete(id);
     },
 
@@ -239,12 +245,24 @@ export function createRemote(parts: RemoteParts): Mirror & Opener {
       await store.delete([headKey(id)]);
     },
 
-    async roots(id) {
+    async collecting(id, collect) {
       const found = opened.get(id);
-      if (found === undefined || !(await found.replica.isWhole())) return null;
-      const { base, delta } = found.replica.head;
-      const data = delta.values().flatMap((change) => (change?.type === "file" ? change.data : []));
-      return [...(base === null ? [] : [base]), ...data.map(([, blob]) => ({ blobs: [blob] }))];
+      if (found === undefined || found.replica.dirty) return null;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      collections.set(id, promise);
+      try {
+        // From before the mark, so that whoever sees that waits long enough.
+        const until = performance.now() + COLLECTION_MS;
+        const { base, delta } = await found.replica.beginCollection();
+        const data = delta.values().flatMap((change) => (change?.type === "file" ? change.data : []));
+        const roots = [...(base === null ? [] : [base]), ...data.map(([, blob]) => ({ blobs: [blob] }))];
+        return await collect({ roots, until });
+      } finally {
+        // Failing that, whoever claims it next waits a while.
+        await found.replica.endCollection().catch(() => {});
+        collections.delete(id);
+        resolve();
+      }
     },
   };
   return mirror;

@@ -207,11 +207,13 @@ export function createReplica(parts: ReplicaParts) {
     },
     /** Everything is in the bucket, and the bucket is still ours. */
     settle: async () => lane.join({ kind: dirty ? "all" : "confirm" }),
-    /** Whether the bucket has everything, and is still ours. For who keeps all from being stored meanwhile. */
-    async isWhole(): Promise<boolean> {
-      if (dirty) return false;
-      await guarded(async () => claim.check());
-      return !dirty;
+    /** For who keeps all from being stored meanwhile, so that no turn writes the head. Returns what has to stay. */
+    async beginCollection(): Promise<Head> {
+      await guarded(async () => claim.put({ collecting: true }));
+      return claim.head;
+    },
+    async endCollection(): Promise<void> {
+      await guarded(async () => claim.put({ collecting: false }));
     },
     get head(): Head {
       return claim.head;

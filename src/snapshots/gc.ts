@@ -20,7 +20,13 @@ export async function collect(
   {
     store,
     blobs,
-  }: { readonly store: Pick<BlobStore, "list" | "delete">; readonly blobs: Pick<SealedBlobs, "get"> },
+    until = Infinity,
+  }: {
+    readonly store: Pick<BlobStore, "list" | "delete">;
+    readonly blobs: Pick<SealedBlobs, "get">;
+    /** By performance.now(): what is left then stays for another time. */
+    readonly until?: number;
+  },
   namespace: NamespaceId,
   roots: Iterable<{ readonly blobs: readonly string[] }>,
 ): Promise<Collected> {
@@ -28,19 +34,29 @@ export async function collect(
   const pause = createPause();
   for (const root of roots) await markRoot(root, { marks, blobs, pause });
   let batch: string[] = [];
+  let bytes = 0;
   const collected = { blobs: 0, bytes: 0 };
+
+  /** false: it is too late. */
+  async function remove(): Promise<boolean> {
+    if (performance.now() >= until) return false;
+    await store.delete(batch);
+    collected.blobs += batch.length;
+    collected.bytes += bytes;
+    batch = [];
+    bytes = 0;
+    return true;
+  }
+
   for await (const { key, sizeBytes } of store.list(blobPrefix(namespace))) {
     const id = key.slice(key.lastIndexOf("/") + 1);
     // What is not called like a blob is not ours to delete.
     if (!BLOB_ID.test(id) || marks.has(id)) continue;
     batch.push(key);
-    collected.blobs += 1;
-    collected.bytes += sizeBytes;
-    if (batch.length < BATCH) continue;
-    await store.delete(batch);
-    batch = [];
+    bytes += sizeBytes;
+    if (batch.length >= BATCH && !(await remove())) return collected;
   }
-  if (batch.length > 0) await store.delete(batch);
+  if (batch.length > 0) await remove();
   return collected;
 }
 

@@ -11,6 +11,7 @@ import { snapshots as table } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
 import { snapshotId, type NamespaceId, type WorkspaceId } from "../ids.ts";
 import type { Log } from "../log.ts";
+import type { Mirror } from "../remote/mirror.ts";
 import { createAdmission } from "../sandbox/admission.ts";
 import type { Volumes } from "../volumes/volumes.ts";
 import { tarOf } from "./archive.ts";
@@ -55,8 +56,7 @@ export interface SnapshotsParts {
   readonly maker: Maker;
   /** Ends a namespace's sandbox, whose mount pins the directory that it was started with. */
   readonly stopSandbox: (id: NamespaceId) => Promise<void>;
-  /** More that blobs have to stay for than the rows say; null when nobody here can tell. */
-  readonly moreRoots?: (id: NamespaceId) => Promise<readonly ManifestRef[] | null>;
+  readonly mirror?: Pick<Mirror, "collecting">;
   readonly limits: () => { readonly quota: Config["quota"]; readonly retentionDays: number };
   readonly log: Log;
   /** Milliseconds since 1970. */

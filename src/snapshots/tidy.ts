@@ -4,8 +4,8 @@ import type { BlobStore } from "../blobs/store.ts";
 import { AppError } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
 import type { Log } from "../log.ts";
+import { unmirrored, type Mirror } from "../remote/mirror.ts";
 import { collect, removeAll, type Collected } from "./gc.ts";
-import type { ManifestRef } from "./manifest.ts";
 import type { SnapshotRows } from "./rows.ts";
 
 export interface TidyParts {
@@ -13,8 +13,8 @@ export interface TidyParts {
   readonly store: BlobStore;
   readonly blobsOf: (id: NamespaceId) => Promise<SealedBlobs>;
   readonly holds: Holds;
-  /** More that blobs have to stay for than the rows say; null when nobody here can tell, and all have to. */
-  readonly moreRoots?: ((id: NamespaceId) => Promise<readonly ManifestRef[] | null>) | undefined;
+  /** Knows what blobs have to stay for besides snapshots. */
+  readonly mirror?: Pick<Mirror, "collecting"> | undefined;
   readonly log: Pick<Log, "warn">;
 }
 
@@ -25,7 +25,7 @@ export interface CollectedAll extends Collected {
 }
 
 /** Deletes blobs that nothing needs, of one namespace after the other. */
-export function createTidy({ rows, store, blobsOf, holds, moreRoots, log }: TidyParts) {
+export function createTidy({ rows, store, blobsOf, holds, mirror = unmirrored, log }: TidyParts) {
   /** Namespaces that may have such blobs; and those in which it failed. */
   const littered = new Set<NamespaceId>();
   const failed = new Set<NamespaceId>();
@@ -39,11 +39,12 @@ export function createTidy({ rows, store, blobsOf, holds, moreRoots, log }: Tidy
         // What is littered from here on, this look may miss.
         littered.delete(id);
         failed.delete(id);
-        const named = await rows.manifests(id);
-        const more = moreRoots === undefined ? [] : await moreRoots(id);
-        if (more === null) return { blobs: 0, bytes: 0 };
-        const roots = [...named.map(({ manifest }) => manifest), ...holds.pins(id), ...more];
-        return await collect({ store, blobs }, id, roots);
+        const collected = await mirror.collecting(id, async ({ roots, until }) => {
+          const named = await rows.manifests(id);
+          const snapshots = [...named.map(({ manifest }) => manifest), ...holds.pins(id)];
+          return await collect({ store, blobs, until }, id, [...snapshots, ...roots]);
+        });
+        return collected ?? { blobs: 0, bytes: 0 };
       });
     } catch (error) {
       // Its deletion takes all that it has.

@@ -97,6 +97,18 @@ test("with kill -9 and an empty disk nothing that was acknowledged is lost", asy
   expect(acknowledged.filter((path) => !there.has(path))).toEqual([]);
 });
 
+test("a restore is in the bucket, and collection leaves what it needs", async () => {
+  await exec(one, "mkdir r && echo one > r/s && ln -s s r/t");
+  const made = (await (await one.call("/v1/snapshots", { json: {} })).json()) as { snapshot_id: string };
+  await exec(one, "echo two > r/s; rm r/t; echo more > r/u");
+  expect((await one.call(`/v1/snapshots/${made.snapshot_id}/restore`, { method: "POST" })).status).toBe(200);
+  expect((await one.cofferdam(["gc"])).stdout).toMatch(/^Deleted: [1-9]/);
+  await stop(one, "SIGKILL");
+  rmSync(join(one.data, "api/volumes"), { recursive: true });
+  one = await start(one.data);
+  expect(await exec(one, "ls r && cat r/s r/t")).toBe("s\nt\none\none\n");
+});
+
 test("of two hosts the one that lost a namespace answers 503 and has none of its files", async () => {
   const other = await start(restored(one, "c0c0"));
   await one.call("/write", { json: { path: "who", content: "one" } });

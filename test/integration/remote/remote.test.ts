@@ -17,9 +17,11 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { createLocalStore } from "../../../src/blobs/local.ts";
+import { createSealedBlobs } from "../../../src/blobs/sealed.ts";
 import type { BlobStore } from "../../../src/blobs/store.ts";
 import { AppError } from "../../../src/errors.ts";
-import { startHost, type Host } from "../../fixtures/remote.ts";
+import { collect } from "../../../src/snapshots/gc.ts";
+import { keyOf, startHost, type Host } from "../../fixtures/remote.ts";
 import { scratchDirectory } from "../../fixtures/scratch.ts";
 
 const scratch = scratchDirectory();
@@ -421,4 +423,47 @@ test("nobody can commit to a namespace that is deleted", async () => {
   await other.remote.remove(host.id);
   for await (const { key } of store.list(`${host.id}/`)) expect(key).toStartWith(`${host.id}/blobs/`);
   expect(host.write("f", "three")).rejects.toMatchObject(refused);
+});
+
+test("collection leaves what the head needs, and takes the rest", async () => {
+  const { store, on } = place();
+  using host = startHost(on("one"), store);
+  await host.exec((live) => writeFileSync(join(live, "by a command"), "x"));
+  for (let n = 0; n < 20; n++) await host.write("often", `content ${n}`);
+  await host.write("once", "y");
+  await host.write("large", Buffer.alloc(5 * 1024 * 1024, "z"));
+  const collected = await host.remote.collecting(host.id, async ({ roots, until }) =>
+    collect(
+      { store, until, blobs: createSealedBlobs({ store, namespace: host.id, key: keyOf(host.id) }) },
+      host.id,
+      roots,
+    ),
+  );
+  expect(collected?.blobs).toBeGreaterThanOrEqual(19);
+  await host.write("after", "w");
+  const here = await contents(host);
+  using other = startHost(on("two"), store, { id: host.id });
+  expect(await contents(other)).toEqual(here);
+});
+
+test("who claims a namespace waits until blobs are no longer deleted under another's claim", async () => {
+  const { store, on } = place();
+  using host = startHost(on("one"), store);
+  await host.write("f", "one");
+  using other = startHost(on("two"), store, { id: host.id });
+  const order: string[] = [];
+  let reading: Promise<unknown> = Promise.resolve();
+  await host.remote.collecting(host.id, async () => {
+    reading = other.read("f").then(() => order.push("read"));
+    await Bun.sleep(300);
+    order.push("collected");
+  });
+  await reading;
+  expect(order).toEqual(["collected", "read"]);
+  // Who has lost it, or never had it, has no say.
+  expect(await host.remote.collecting(host.id, async () => "collected").catch(() => "refused")).toBe(
+    "refused",
+  );
+  using third = startHost(on("three"), store, { id: host.id });
+  expect(await third.remote.collecting(host.id, async () => "collected")).toBeNull();
 });

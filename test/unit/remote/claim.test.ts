@@ -114,6 +114,17 @@ test("of two that claim at once one is told so", async () => {
   expect(both.map(({ status }) => status).sort()).toEqual(["fulfilled", "rejected"]);
 });
 
+test("a collection whose process has died is waited for, and not for ever", async () => {
+  const there = bucket();
+  const first = await claimFrom(there, "one");
+  await first.put({ collecting: true });
+  const since = performance.now();
+  const parts = { store: there.store, namespace, codec, host: "two", run: crypto.randomUUID() };
+  const second = await openClaim({ ...parts, patience: { collectionMs: 50, everyMs: 5 } });
+  expect(performance.now() - since).toBeGreaterThanOrEqual(50);
+  expect(second.head.collecting).toBe(false);
+});
+
 test("a head that was deleted is not written anew", async () => {
   const there = bucket();
   const claim = await claimFrom(there, "one");
