@@ -129,6 +129,7 @@ export async function openStorage(parts: StorageParts) {
     store,
     holds,
     capture: createFileCapture({ db, holds, maker: snapshots.maker }),
+    log,
   });
   await captures.sweep();
 

@@ -11,11 +11,14 @@ import { copyFromServer } from "../db/server/transfer.ts";
 import { namespaces as table, snapshots } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
+import type { Log } from "../log.ts";
 import { manifestRef, type ManifestRef } from "../snapshots/manifest.ts";
-import type { Capture, Progress, SourceNamespace } from "./source.ts";
+import type { Capture, Missed, Progress, SourceNamespace } from "./source.ts";
 
 const COPY = /^backup-copy-/;
 const PAGE = 200;
+/** Of looking for namespaces that were made meanwhile. */
+const ROUNDS = 4;
 
 export interface CapturesParts {
   readonly db: Database;
@@ -27,12 +30,13 @@ export interface CapturesParts {
   readonly holds: Pick<Holds, "share" | "pin">;
   /** Takes a snapshot of a namespace's files for the backup, in place of the last one. */
   readonly capture: (id: NamespaceId) => Promise<void>;
+  readonly log: Pick<Log, "error">;
 }
 
 export type Captures = ReturnType<typeof createCaptures>;
 
 /** Holds the appliance still for a backup, one at a time: calls go on meanwhile. */
-export function createCaptures({ db, file, dir, store, holds, capture }: CapturesParts) {
+export function createCaptures({ db, file, dir, store, holds, capture, log }: CapturesParts) {
   let busy = false;
 
   async function ids(): Promise<NamespaceId[]> {
@@ -45,13 +49,40 @@ export function createCaptures({ db, file, dir, store, holds, capture }: Capture
     return row?.deletingAt === null;
   }
 
-  /** One that is deleted meanwhile is nobody's fault. */
-  async function captureOne(id: NamespaceId): Promise<void> {
+  /**
+   * What keeps one namespace's files from being captured, such as commands that write without end, must not keep all
+   * others out of a backup. One that is deleted meanwhile is nobody's fault. Why it was not; null when it was.
+   */
+  async function captureOne(id: NamespaceId): Promise<unknown> {
     try {
       await capture(id);
+      return null;
     } catch (error) {
-      if (await exists(id)) throw error;
+      return (await exists(id)) ? error : null;
     }
+  }
+
+  async function captureAll(progress: Progress): Promise<Missed[]> {
+    const missed: Missed[] = [];
+    const seen = new Set<NamespaceId>();
+    // Those that were made meanwhile too, which are ever fewer.
+    for (let round = 0; round < ROUNDS; round++) {
+      const all = await ids();
+      const fresh = all.filter((id) => !seen.has(id));
+      for (const id of fresh) {
+        progress("files of namespaces", seen.size, all.length);
+        seen.add(id);
+        const error = await captureOne(id);
+        if (error === null) continue;
+        log.error("a namespace's files could not be captured for a backup", { namespace: id, cause: error });
+        missed.push({
+          namespace: id,
+          reason: error instanceof AppError ? error.message : "The log says why.",
+        });
+      }
+      if (fresh.length === 0) break;
+    }
+    return missed;
   }
 
   /**
@@ -110,11 +141,7 @@ export function createCaptures({ db, file, dir, store, holds, capture }: Capture
         busy = false;
       };
       try {
-        const all = withFiles ? await ids() : [];
-        for (const [index, id] of all.entries()) {
-          progress("files of namespaces", index, all.length);
-          await captureOne(id);
-        }
+        const missed = withFiles ? await captureAll(progress) : [];
         progress("database", 0, null);
         await copyAndPin(copy, ended.promise);
         const namespaceCount = await countOf(copy);
@@ -122,6 +149,7 @@ export function createCaptures({ db, file, dir, store, holds, capture }: Capture
           databaseVersion: migrations.length,
           databaseBytes: statSync(copy).size,
           namespaceCount,
+          missed,
           database: () => Bun.file(copy).stream(),
           namespaces: () => namespacesIn(copy),
           blob: async (key) => store.get(key),

@@ -69,6 +69,7 @@ export async function createBackup(parts: CreateParts): Promise<BackupIndex> {
     namespaces: capture.namespaceCount,
     blobs: parts.includeBlobs ? { list, ...copied.counts } : null,
     gone: copied.gone,
+    missed: [...capture.missed],
     lacking: copied.lacking,
   });
   return getIndex(objects, id);

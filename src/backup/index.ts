@@ -4,6 +4,7 @@ import type { BlobStore } from "../blobs/store.ts";
 import { AppError } from "../errors.ts";
 import { BACKUPS, keysOf } from "./layout.ts";
 import { pieces, type Objects } from "./objects.ts";
+import { missedNamespaces } from "./wire.ts";
 
 /** What a backup is made of. Its last object, so that a backup exists whole or not at all. */
 export const backupIndex = z.strictObject({
@@ -28,6 +29,8 @@ export const backupIndex = z.strictObject({
     .nullable(),
   /** Deleted while it was made: the copy of the database has them still, but their contents are not there. */
   gone: z.array(namespaceId.schema),
+  /** Whose files could not be captured: they are as an earlier backup has them, or not there. */
+  missed: missedNamespaces,
   /** Blobs that were missing or damaged in the appliance itself. */
   lacking: z.array(z.strictObject({ namespace: namespaceId.schema, blob: z.string() })),
 });

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { StaleVersion, type BlobStore } from "../blobs/store.ts";
 import { AppError } from "../errors.ts";
 import type { Secrets } from "../secrets.ts";
-import { MARKER } from "./layout.ts";
+import { BACKUPS, MARKER, NAMESPACES } from "./layout.ts";
 
 const schema = z.object({ format: z.literal("cofferdam backups 1"), appliance: z.string() });
 
@@ -13,13 +13,14 @@ export function applianceName(secrets: Pick<Secrets, "derive">): string {
 
 /** A target is one appliance's: another would take its blobs for what nobody needs. */
 export async function claimTarget(
-  store: Pick<BlobStore, "read" | "replace">,
+  store: Pick<BlobStore, "read" | "replace" | "list">,
   secrets: Pick<Secrets, "derive">,
 ): Promise<void> {
   const appliance = applianceName(secrets);
   const mine = Buffer.from(`${JSON.stringify({ format: "cofferdam backups 1", appliance })}\n`);
   const found = await store.read(MARKER);
   if (found === null) {
+    await refuseUnmarked(store);
     try {
       await store.replace(MARKER, mine, null);
       return;
@@ -28,6 +29,18 @@ export async function claimTarget(
     }
   }
   await checkTarget(store, secrets);
+}
+
+/** What bears names like a backup's without a marker is somebody's: an appliance's own bucket, which a prune would empty. */
+async function refuseUnmarked(store: Pick<BlobStore, "list">): Promise<void> {
+  for (const prefix of [NAMESPACES, BACKUPS]) {
+    for await (const { key } of store.list(prefix)) {
+      throw new AppError(
+        "conflict",
+        `The target holds ${key}, but no object "${MARKER}" that says it is a set of backups: give the backups a place of their own.`,
+      );
+    }
+  }
 }
 
 /** Throws an AppError when there are no backups, or those of another appliance. */

@@ -1,5 +1,6 @@
 import { blobKey } from "../blobs/sealed.ts";
 import type { BlobStore } from "../blobs/store.ts";
+import { AppError } from "../errors.ts";
 import type { BackupId } from "../ids.ts";
 import type { Secrets } from "../secrets.ts";
 import { backupsIn, getIndex } from "./index.ts";
@@ -17,6 +18,8 @@ export interface PruneParts {
   readonly secrets: Pick<Secrets, "seal" | "open">;
   /** So many, the newest. */
   readonly keep: number;
+  /** Stays all the same: it was made just now, whatever the clock said when the others were. */
+  readonly made?: BackupId;
 }
 
 export interface Pruned {
@@ -27,11 +30,12 @@ export interface Pruned {
 }
 
 /** Removes old backups, what killed ones left, and then the blobs that none of the kept ones needs. */
-export async function pruneBackups({ store, lock, secrets, keep }: PruneParts): Promise<Pruned> {
+export async function pruneBackups({ store, lock, secrets, keep, made }: PruneParts): Promise<Pruned> {
   const objects = createObjects({ store, secrets });
   const { ids, unfinished } = await backupsIn(store);
-  const kept = ids.slice(-keep);
-  const removed = ids.slice(0, -keep);
+  const newest = made === undefined ? ids : [...ids.filter((id) => id !== made), made];
+  const kept = newest.slice(-keep);
+  const removed = newest.slice(0, -keep);
 
   // Read before anything goes: where one can't be, nobody knows what it needs.
   const needed = new Set<string>();
@@ -43,6 +47,7 @@ export async function pruneBackups({ store, lock, secrets, keep }: PruneParts): 
     }
   }
 
+  await refuseLive(store);
   await lock.check();
   // From here on they are no backups any more, however far the rest comes.
   await store.delete(removed.map((id) => keysOf(id).index));
@@ -65,6 +70,17 @@ export async function pruneBackups({ store, lock, secrets, keep }: PruneParts): 
   }
   if (batch.length > 0) await remove(batch);
   return { kept, removed, ...swept };
+}
+
+/** No backup has a namespace's HEAD: it is how an appliance's own bucket is known, to which no backup is a measure. */
+async function refuseLive(store: Pick<BlobStore, "list">): Promise<void> {
+  for await (const { key } of store.list(NAMESPACES)) {
+    if (!key.endsWith("/head")) continue;
+    throw new AppError(
+      "conflict",
+      `An appliance keeps its files there (${key}), so nothing was removed: give the backups a place of their own.`,
+    );
+  }
 }
 
 async function removeAll(store: BlobStore, lock: Pick<TargetLock, "check">, prefix: string): Promise<void> {

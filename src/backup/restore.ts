@@ -183,6 +183,8 @@ async function adapt(parts: RestoreParts, index: BackupIndex, { db, secrets }: S
       ),
     // Its deletion had begun while the backup was made: the next start ends it.
     db.update(namespaces).set({ deletingAt: now, wrappedKey: null }).where(inArray(namespaces.id, gone)),
+    // The files are from a little before the database, or in the bucket from later: they are counted anew.
+    db.update(namespaces).set({ usageAt: null }),
     // Whoever waits for one of them waits elsewhere.
     db.delete(deviceLogins),
   ];

@@ -10,11 +10,19 @@ export interface SourceNamespace {
   readonly manifests: readonly ManifestRef[];
 }
 
+/** A namespace whose files are not in a backup as they were when it was made, and why. */
+export interface Missed {
+  readonly namespace: NamespaceId;
+  readonly reason: string;
+}
+
 /** An appliance held still: nothing that the copy of its database names is taken away until `end`. */
 export interface Capture {
   readonly databaseVersion: number;
   readonly databaseBytes: number;
   readonly namespaceCount: number;
+  /** Of these there is what an earlier backup captured, if anything. */
+  readonly missed: readonly Missed[];
   database(): AsyncIterable<Uint8Array>;
   namespaces(): AsyncIterable<SourceNamespace>;
   /** A sealed blob as it lies there; null when there is none. */

@@ -57,6 +57,9 @@ export function createVerifier({ store, secrets, scratch, progress }: VerifyPart
     const index = await attempt(faults, keysOf(id).index, async () => getIndex(objects, id));
     if (index !== null) {
       await verifyRest(index, faults);
+      for (const { namespace, reason } of index.missed) {
+        faults.push({ object: `the files of ${namespace}`, reason: `they could not be captured: ${reason}` });
+      }
       await withDatabase({ objects, scratch }, index, async (db) => {
         counts.events = await verifyDatabase(db, faults);
         if (index.blobs !== null) Object.assign(counts, await verifyBlobs(db, index, faults));

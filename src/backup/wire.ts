@@ -14,6 +14,10 @@ import { manifestRef } from "../snapshots/manifest.ts";
  *   DELETE /admin/backup/ID            the client needs it no more
  *   POST /admin/backup/done            what became of it, for the audit log
  */
+export const missedNamespaces = z.array(
+  z.strictObject({ namespace: namespaceId.schema, reason: z.string() }),
+);
+
 export const captureRequest = z.strictObject({ files: z.boolean() });
 
 export const captureLine = z.union([
@@ -23,6 +27,7 @@ export const captureLine = z.union([
     databaseVersion: z.number(),
     databaseBytes: z.number(),
     namespaceCount: z.number(),
+    missed: missedNamespaces,
   }),
   z.strictObject({ waiting: z.literal(true) }),
   z.strictObject({ failed: z.string(), code: z.string() }),

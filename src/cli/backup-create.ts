@@ -21,7 +21,7 @@ import {
   targetArguments,
 } from "./backup-options.ts";
 import { withCapture } from "./backup-source.ts";
-import { openTarget } from "./backup-target.ts";
+import { openTarget, refuseOwn, type Target } from "./backup-target.ts";
 import { print, shortSize } from "./output.ts";
 import { strict } from "./strict.ts";
 import { terminal } from "./terminal.ts";
@@ -77,6 +77,8 @@ export const create = defineCommand({
       );
     }
     const target = openTarget(to, args, backup);
+    refuseOwn(target, storage, appliance.instance);
+    if (args.due === true) refuseMissing(target);
     if (args.due === true && !(await isDue(target.store, backup))) return;
     const own = ownSecret(appliance.instance, args["master-key"]);
     const secrets = createSecrets(own.secret);
@@ -109,7 +111,8 @@ export const create = defineCommand({
         }),
       );
       await record(appliance, index, target.name);
-      if (keep !== null) pruned = await pruneBackups({ store: target.store, lock, secrets, keep });
+      if (keep !== null)
+        pruned = await pruneBackups({ store: target.store, lock, secrets, keep, made: index.id });
     } finally {
       await lock.release();
     }
@@ -129,16 +132,27 @@ export const create = defineCommand({
         `only the master key opens this backup: keep a copy of ${key} elsewhere, or give --recipient.`,
       );
     }
-    if (index.lacking.length > 0) process.exitCode = 1;
+    if (index.lacking.length + index.missed.length > 0) process.exitCode = 1;
   },
 });
+
+/** Nobody looks at what a timer does: a disk that is not mounted must not become a directory on the appliance's own. */
+function refuseMissing({ bucket, name }: Target): void {
+  if (bucket !== null || existsSync(name)) return;
+  throw new AppError(
+    "not_found",
+    `There is no directory ${name} for the backups; is its disk mounted? If it is to be there, make it.`,
+  );
+}
 
 async function isDue(
   store: Parameters<typeof backupsIn>[0],
   { every_h }: Config["backup"],
 ): Promise<boolean> {
-  const newest = (await backupsIn(store)).ids.at(-1);
-  return newest === undefined || Date.now() - timeOf(newest) >= every_h * HOUR_MS - EARLY_MS;
+  const now = Date.now();
+  // One of tomorrow was made while the clock was wrong, and must not keep all until then from being made.
+  const made = (await backupsIn(store)).ids.map(timeOf).filter((time) => time <= now + EARLY_MS);
+  return now - Math.max(0, ...made) >= every_h * HOUR_MS - EARLY_MS;
 }
 
 function recipientOf(
@@ -189,6 +203,7 @@ export function shownIndex({
   database,
   namespaces,
   blobs,
+  missed,
   lacking,
 }: BackupIndex) {
   return {
@@ -202,12 +217,13 @@ export function shownIndex({
     blob_bytes: blobs?.bytes ?? null,
     blobs_added: blobs?.addedCount ?? null,
     bytes_added: blobs?.addedBytes ?? null,
+    missed,
     lacking: lacking.length,
   };
 }
 
 function sentencesOf(
-  { id, blobs, namespaces, database, lacking }: BackupIndex,
+  { id, blobs, namespaces, database, missed, lacking }: BackupIndex,
   to: string,
   pruned: Pruned | null,
 ): string {
@@ -220,6 +236,11 @@ function sentencesOf(
   ];
   if (pruned !== null && pruned.removed.length > 0) {
     lines.push(`Old ones removed: ${pruned.removed.length}, and ${shortSize(pruned.bytes)} with them.`);
+  }
+  for (const { namespace, reason } of missed) {
+    lines.push(
+      `The files of ${namespace} are not in it as they are now, but as in the one before: ${reason}`,
+    );
   }
   if (lacking.length > 0) {
     lines.push(

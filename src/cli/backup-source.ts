@@ -64,6 +64,7 @@ function captureOf({ call, ask }: Pick<Appliance, "call" | "ask">, ready: Ready)
     databaseVersion: ready.databaseVersion,
     databaseBytes: ready.databaseBytes,
     namespaceCount: ready.namespaceCount,
+    missed: ready.missed,
     async *database() {
       yield* bodyOf(await call(`${path}/database`));
     },

@@ -1,13 +1,14 @@
-import { resolve } from "node:path";
+import { resolve, sep } from "node:path";
 import { createDirectoryTarget } from "../backup/directory.ts";
 import { createClient } from "../blobs/s3/client.ts";
 import { parseCredentials, type Credentials } from "../blobs/s3/credentials.ts";
 import { probeBucket, reachBucket } from "../blobs/s3/probe.ts";
 import { createS3Store } from "../blobs/s3/store.ts";
 import type { BlobStore } from "../blobs/store.ts";
-import { bucketOf } from "../config/bucket.ts";
+import { bucketOf, type Bucket } from "../config/bucket.ts";
 import type { Config } from "../config/schema.ts";
 import { AppError } from "../errors.ts";
+import type { Instance } from "../instance.ts";
 import { readNamed } from "./backup-options.ts";
 import { terminal } from "./terminal.ts";
 
@@ -17,6 +18,7 @@ export interface Target {
   look(writing: boolean): Promise<void>;
   /** As a person calls it. */
   readonly name: string;
+  readonly bucket: Bucket | null;
 }
 
 export interface TargetOptions {
@@ -29,7 +31,7 @@ export interface TargetOptions {
 export function openTarget(to: string, options: TargetOptions, backup: Config["backup"]): Target {
   if (!to.startsWith("s3://")) {
     const dir = resolve(to);
-    return { store: createDirectoryTarget(dir), look: async () => {}, name: dir };
+    return { store: createDirectoryTarget(dir), look: async () => {}, name: dir, bucket: null };
   }
   const [name = "", ...path] = to.slice("s3://".length).split("/");
   const bucket = bucketAs(name, path.filter((part) => part !== "").join("/"), options, backup);
@@ -47,7 +49,23 @@ export function openTarget(to: string, options: TargetOptions, backup: Config["b
     store,
     look: async (writing) => (writing ? probeBucket(client, store) : reachBucket(client)),
     name: `s3://${name}/${bucket.prefix}`.replace(/\/$/, ""),
+    bucket,
   };
+}
+
+/** Where the appliance keeps its files each would take the other's for what nobody needs. */
+export function refuseOwn(target: Target, storage: Config["storage"], { api }: Pick<Instance, "api">): void {
+  const { bucket, name } = target;
+  const own = bucketOf(storage);
+  const isOwn =
+    bucket === null
+      ? `${name}${sep}`.startsWith(`${api.dir}${sep}`)
+      : bucket.name === own?.name && bucket.endpoint === own.endpoint && bucket.prefix === own.prefix;
+  if (!isOwn) return;
+  throw new AppError(
+    "conflict",
+    `The appliance keeps its files in ${name}; give the backups a place of their own, in another bucket or on another disk.`,
+  );
 }
 
 function bucketAs(name: string, prefix: string, options: TargetOptions, backup: Config["backup"]) {

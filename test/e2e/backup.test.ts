@@ -231,13 +231,20 @@ test("another appliance becomes it: keys, files, snapshots, events and webhooks"
 
 test("in S3 mode it leaves contents where they are, and the restored appliance has even what came later", async () => {
   await using server = await startS3Server();
-  const config = CONFIG + server.config();
+  const config = `${CONFIG}${server.config()}[backup]\nto = "/not-mounted/backups"\n`;
   const before = await start({ config });
   await exec(before, "alice", "cd workspace; echo one >one; head -c 5000000 /dev/urandom >big");
   const to = `${before.data}.backups`;
   const made = await json(before, "backup", "create", "--to", to, "--recipient", recipient);
   expect(made).toMatchObject({ namespaces: 1, blobs: null });
   expect(readdirSync(to).filter((name) => name.startsWith("ns-"))).toEqual([]);
+  // Where it keeps its own files no backup goes, nor to a disk that is not there while nobody looks.
+  const own = ["--endpoint", server.endpoint, "--credentials-file", server.credentialsFile];
+  const refuse = async (...args: string[]) =>
+    (await before.cofferdam(["backup", "create", ...args], { expect: 1 })).stderr;
+  expect(await refuse("--to", `s3://${server.bucket}`, ...own)).toContain("a place of their own");
+  expect(await refuse("--to", join(before.data, "api/blobs"))).toContain("a place of their own");
+  expect(await refuse("--due")).toContain("is its disk mounted?");
   expect(await json(before, "backup", "verify", "--from", to)).toMatchObject({ ok: true });
   await exec(before, "alice", "echo later >workspace/later");
   const sums = await exec(before, "alice", "md5sum workspace/*");

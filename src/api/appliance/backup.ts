@@ -80,8 +80,8 @@ export function backupRoutes({ access, captures, ledger, log, stopping }: Backup
               close();
             },
           });
-          const { databaseVersion, databaseBytes, namespaceCount } = begun;
-          say({ ready: id, databaseVersion, databaseBytes, namespaceCount });
+          const { databaseVersion, databaseBytes, namespaceCount, missed } = begun;
+          say({ ready: id, databaseVersion, databaseBytes, namespaceCount, missed: [...missed] });
         };
         begin().catch((error: unknown) => {
           const told = error instanceof AppError ? error : null;

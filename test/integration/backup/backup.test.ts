@@ -12,7 +12,7 @@ import { pruneBackups } from "../../../src/backup/prune.ts";
 import { createVerifier } from "../../../src/backup/verify.ts";
 import type { BlobStore } from "../../../src/blobs/store.ts";
 import { namespaces } from "../../../src/db/schema.ts";
-import type { BackupId } from "../../../src/ids.ts";
+import type { BackupId, NamespaceId } from "../../../src/ids.ts";
 import { createSecrets } from "../../../src/secrets.ts";
 import { quiet, startBackups } from "../../fixtures/backups.ts";
 import { startS3Server } from "../../fixtures/s3-server.ts";
@@ -141,6 +141,68 @@ test("what is damaged in the appliance itself stops no backup, and is told by it
   const next = await appliance.create(target);
   expect(next.lacking).toEqual([]);
   expect(await verify(target, next.id)).toMatchObject([{ ok: true }]);
+});
+
+test("a namespace that can't be captured keeps no other out, and is told by it and by verify", async () => {
+  const target = newTarget();
+  const frank = await appliance.namespace("as before");
+  await appliance.create(target);
+  appliance.files.set(frank, ["as before", "never captured"]);
+  const grace = await appliance.namespace("grace's");
+  appliance.moving.add(frank);
+  const index = await appliance.create(target);
+  appliance.moving.delete(frank);
+  expect(index.missed).toEqual([{ namespace: frank, reason: "It never stands still." }]);
+  const has = async (id: NamespaceId, content: string) =>
+    (await objectsIn(target, id)).join().includes(await appliance.blobOf(id, content));
+  expect(await has(frank, "as before")).toBe(true);
+  expect(await has(frank, "never captured")).toBe(false);
+  expect(await has(grace, "grace's")).toBe(true);
+  expect(await verify(target, index.id)).toMatchObject([
+    { ok: false, faults: [{ object: `the files of ${frank}` }] },
+  ]);
+  expect((await appliance.create(target)).missed).toEqual([]);
+});
+
+test("a namespace that is made while others are captured is captured as well", async () => {
+  const target = newTarget();
+  let late: NamespaceId | null = null;
+  appliance.onCapture.call = async () => {
+    late ??= await appliance.namespace("made late");
+  };
+  await appliance.namespace("one that is there");
+  const index = await appliance.create(target);
+  appliance.onCapture.call = async () => {};
+  if (late === null) throw new Error("nothing was captured");
+  expect((await objectsIn(target, late)).join()).toContain(await appliance.blobOf(late, "made late"));
+  expect(await verify(target, index.id)).toMatchObject([{ ok: true }]);
+});
+
+test("a place that holds an appliance's own files is not taken for backups, and nothing there is removed", async () => {
+  const bucket = newTarget();
+  const id = await appliance.namespace();
+  await bucket.put(`${id}/head`, Buffer.from("an appliance's"));
+  await bucket.put(`${id}/blobs/aa/${"a".repeat(64)}`, Buffer.from("an appliance's"));
+  expect(await failureOf(claimTarget(bucket, appliance.secrets))).toContain("a place of their own");
+  expect(await bucket.read("marker")).toBe(null);
+  // It may have been empty when it was claimed.
+  const shared = newTarget();
+  await claimTarget(shared, appliance.secrets);
+  await shared.put(`${id}/head`, Buffer.from("an appliance's"));
+  await shared.put(`${id}/blobs/aa/${"a".repeat(64)}`, Buffer.from("an appliance's"));
+  expect(await failureOf(prune(shared, 1))).toContain("nothing was removed");
+  expect(await objectsIn(shared, id)).toHaveLength(2);
+});
+
+test("a backup that was just made stays, though the clock was ahead when the others were", async () => {
+  const target = newTarget();
+  const ahead = await appliance.create(target, { now: Date.now() + 1_000_000_000 });
+  const { id } = await appliance.create(target);
+  const parts = { store: target, secrets: appliance.secrets, lock: { check: async () => {} } };
+  expect(await pruneBackups({ ...parts, keep: 1, made: id })).toMatchObject({
+    kept: [id],
+    removed: [ahead.id],
+  });
 });
 
 test("a namespace that is deleted meanwhile is told, and needs no blobs", async () => {

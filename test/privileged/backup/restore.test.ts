@@ -9,7 +9,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { asc } from "drizzle-orm";
+import { asc, isNull } from "drizzle-orm";
 import { auditKeys } from "../../../src/audit/keys.ts";
 import { verifyAudit } from "../../../src/audit/verify.ts";
 import { createDirectoryTarget } from "../../../src/backup/directory.ts";
@@ -71,6 +71,7 @@ async function checkRestored(instance: Instance): Promise<void> {
   expect(told.at(-1)).toMatchObject({ chain: "appliance", type: "backup.restored" });
   expect(await db.$count(namespaces)).toBe(2);
   expect(await db.$count(restores)).toBe(2);
+  expect(await db.$count(namespaces, isNull(namespaces.usageAt))).toBe(2);
   db.close();
   await closeState(instance);
   const { uid, gid } = roleUser("cofferdam");
