@@ -28,8 +28,9 @@ const MAX_LINE = 64 * 1024;
  * file's mode; descriptor 3 (LINK_FD) is a socket to here, whose end tells either side that the other is gone.
  */
 export async function startChild({ command, env, secret, onNotice, onOutput }: ChildOptions): Promise<Child> {
+  const first = secret?.();
   const [ours, theirs] = socketPair();
-  if (secret !== null) writeSync(ours, secret());
+  if (first !== undefined) writeSync(ours, first);
   const child = (() => {
     try {
       return Bun.spawn([...command], {

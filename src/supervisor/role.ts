@@ -44,10 +44,9 @@ export function superviseRole(options: SupervisedRoleOptions): SupervisedRole {
     const deaths: number[] = [];
     let failedStarts = 0;
     while (!state.stopped) {
-      const { ready, ended } = await live();
+      const { ready, code } = await live();
       if (state.stopped) return;
-      log.error("a role died", { of: name, ...ended, was_ready: ready });
-      if (ended.code === WRONG_INPUT) return giveUp(`${name} cannot go on; its messages above say why`);
+      if (code === WRONG_INPUT) return giveUp(`${name} cannot go on; its messages above say why`);
       failedStarts = ready ? 0 : failedStarts + 1;
       const now = Date.now();
       deaths.push(now);
@@ -60,15 +59,15 @@ export function superviseRole(options: SupervisedRoleOptions): SupervisedRole {
     }
   }
 
-  /** One process, from its start to its end. */
-  async function live() {
+  /** One process, from its start to its end, or the attempt. */
+  async function live(): Promise<{ ready: boolean; code: number | null }> {
     const notices = new Map<string, string>();
     const silent = () => {
       log.error("a role fell silent and is killed", { of: name });
       state.child?.kill("SIGKILL");
     };
-    let watchdog = setTimeout(silent, watchdogMs);
-    const child = await startChild({
+    let watchdog: Timer | undefined;
+    const starting = startChild({
       ...options.process,
       env: { ...options.process.env, WATCHDOG_USEC: String(watchdogMs * 1000) },
       onOutput: options.onOutput,
@@ -83,13 +82,21 @@ export function superviseRole(options: SupervisedRoleOptions): SupervisedRole {
         options.onReady(notices);
       },
     });
+    const child = await starting.catch((error: unknown) => {
+      log.error("a role cannot be started", { of: name, error });
+      return null;
+    });
+    if (child === null) return { ready: false, code: null };
+    watchdog ??= setTimeout(silent, watchdogMs);
     state.child = child;
     // Asked to stop while it was being started.
     if (state.stopped) child.kill("SIGTERM");
     const ended = await child.ended;
     Object.assign(state, { child: null, ready: false, reload: false });
     clearTimeout(watchdog);
-    return { ready: notices.has("READY"), ended };
+    const ready = notices.has("READY");
+    if (!state.stopped) log.error("a role died", { of: name, ...ended, was_ready: ready });
+    return { ready, code: ended.code };
   }
 
   function reload(): void {

@@ -14,7 +14,10 @@ afterEach(async () => {
 });
 
 /** A role that is a shell script; descriptor 3 is its link. */
-function supervise(script: string, options: { secret?: string; watchdogMs?: number } = {}) {
+function supervise(
+  script: string,
+  options: { secret?: string | (() => Uint8Array); watchdogMs?: number } = {},
+) {
   const output: string[] = [];
   const ready: Map<string, string>[] = [];
   const waiting: (() => void)[] = [];
@@ -26,7 +29,7 @@ function supervise(script: string, options: { secret?: string; watchdogMs?: numb
     process: {
       command: ["/bin/bash", "-c", script],
       env: { PATH: "/usr/bin:/bin", TOP: top },
-      secret: secret === undefined ? null : () => Buffer.from(secret),
+      secret: secret === undefined ? null : typeof secret === "string" ? () => Buffer.from(secret) : secret,
     },
     log: createLog("serve", (line) => logged.push(JSON.parse(line))),
     onOutput: (text) => output.push(text),
@@ -60,6 +63,23 @@ test("passes a secret by the link alone, reads notices, and forwards whole lines
   expect(output.join("")).toBe("one s3cr3t12\ntwo\nabsent\n");
   expect(role.pid()).toBeNull();
 });
+
+test("a secret that is away for a moment, or for good, ends nothing else", async () => {
+  let away = true;
+  const secret = () => {
+    if (away) throw new Error("ENOENT: master.key");
+    return Buffer.from("ok");
+  };
+  const { readyTimes, logged, role } = supervise(`echo READY=1 >&3; exec sleep 100`, { secret });
+  while (logged.length === 0) await Bun.sleep(5);
+  expect(logged[0]).toMatchObject({ message: "a role cannot be started", of: "test" });
+  away = false;
+  await readyTimes(1);
+  away = true;
+  process.kill(role.pid() ?? 0, "SIGKILL");
+  const other = supervise(`exec sleep 100`, { secret });
+  expect(await other.givenUp).toBe("test does not start; its messages above say why");
+}, 20_000);
 
 test("a role that dies is started again, with its secret", async () => {
   const script = `read -r -N 2 secret <&3; [ "$secret" = ok ] || exit 3; echo READY=1 >&3; exec sleep 100`;
