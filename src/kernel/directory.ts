@@ -1,5 +1,5 @@
 import { constants as fsConstants } from "node:fs";
-import { NR, syscall } from "./libc.ts";
+import { KernelError, NR, syscall } from "./libc.ts";
 import type { Path } from "./openat2.ts";
 
 /** What getdents64 tells of an entry without looking at it. "unknown": the file system does not say; ask statAt. */
@@ -39,7 +39,7 @@ const buffer = Buffer.from(new ArrayBuffer(BATCH_BYTES));
 
 function* batches<T>(fd: number, make: (name: Buffer, type: number) => T): Generator<T[]> {
   for (;;) {
-    const length = syscall("getdents64", NR.getdents64, fd, buffer, BATCH_BYTES);
+    const length = readBatch(fd);
     if (length === 0) return;
     const batch: T[] = [];
     // struct linux_dirent64: ino 8, off 8, reclen 2, type 1, name and NUL.
@@ -49,6 +49,16 @@ function* batches<T>(fd: number, make: (name: Buffer, type: number) => T): Gener
       if (!isDots(name)) batch.push(make(name, buffer.readUInt8(at + 18)));
     }
     yield batch;
+  }
+}
+
+/** 0 at the end, and for a directory that was removed since it was opened: nothing is in it. */
+function readBatch(fd: number): number {
+  try {
+    return syscall("getdents64", NR.getdents64, fd, buffer, BATCH_BYTES);
+  } catch (error) {
+    if (error instanceof KernelError && error.code === "ENOENT") return 0;
+    throw error;
   }
 }
 

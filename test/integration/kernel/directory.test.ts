@@ -4,6 +4,7 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
+  rmdirSync,
   rmSync,
   symlinkSync,
   utimesSync,
@@ -67,4 +68,13 @@ test("fails with the kernel's own error", () => {
   expect(() => statAt(fd, "absent")).toThrow("ENOENT");
   expect(() => readLinkAt(fd, "file")).toThrow("EINVAL");
   expect(() => statAt(fd, "a/b")).toThrow("no slash");
+});
+
+test("in a directory that is removed while it is open is nothing", () => {
+  const gone = join(dir, "gone");
+  mkdirSync(gone);
+  const inner = openSync(gone, "r");
+  rmdirSync(gone);
+  expect([...readDirectory(inner)]).toEqual([]);
+  closeSync(inner);
 });
