@@ -39,9 +39,9 @@ export async function* inStep(
           yield entry;
           continue;
         }
-        const at = path.of(entry);
+        path.enter(entry);
         const found = await nextOf(walking, pause);
-        if (found === null || !isAt(found, entry)) throw new Differs(at);
+        if (found === null || !isAt(found, entry)) throw new Differs(path.bytes());
         yield { entry, found };
       }
     }

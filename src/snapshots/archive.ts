@@ -1,4 +1,5 @@
 import type { SealedBlobs } from "../blobs/sealed.ts";
+import { createPause } from "../volumes/pause.ts";
 import {
   createPath,
   damagedManifest,
@@ -43,13 +44,18 @@ export async function* tarOf({ blobs, ref }: Source): AsyncGenerator<Uint8Array,
   const links = createLinkPaths();
   const leftOut = createLeftOut();
   const small = createPieces();
+  // Of what is left out, nothing is handed on that others could have a turn at.
+  const pause = createPause();
 
   yield* small.add(tarHeader({ type: "dir", path: TOP, ...head.root }));
   for await (const { entry, extents } of wholeEntries(blobs, ref)) {
-    const path = Buffer.concat([TOP, SLASH, paths.of(entry)]);
-    const described = describe(entry, path, extents, links);
+    await pause();
+    const length = TOP.length + SLASH.length + paths.enter(entry);
+    const pathOf = () => Buffer.concat([TOP, SLASH, paths.bytes()]);
+    const described =
+      length > MAX_PATH_BYTES ? "its path is too long" : describe(entry, pathOf(), extents, links);
     if (typeof described === "string") {
-      leftOut.add(path, described);
+      leftOut.add(pathOf, described);
       continue;
     }
     yield* small.add(tarHeader(described));
@@ -96,7 +102,6 @@ function describe(
   extents: readonly Extent[],
   links: LinkPaths,
 ): TarEntry | string {
-  if (path.length > MAX_PATH_BYTES) return "its path is too long";
   if (entry.type === "link") {
     const first = links.of(entry.first);
     if (first === undefined) return "the file that it is another name of is not here";
@@ -176,9 +181,11 @@ function createLeftOut() {
   const shown: Buffer[] = [];
   let count = 0;
   return {
-    add(path: Buffer, why: string): void {
+    add(pathOf: () => Buffer, why: string): void {
       count += 1;
-      if (count <= LEFT_OUT_SHOWN) shown.push(path.subarray(0, MAX_PATH_BYTES), Buffer.from(`: ${why}\n`));
+      if (count > LEFT_OUT_SHOWN) return;
+      // A copy, of one that may be megabytes.
+      shown.push(Buffer.from(pathOf().subarray(0, MAX_PATH_BYTES)), Buffer.from(`: ${why}\n`));
     },
     note(): Buffer | null {
       if (count === 0) return null;

@@ -11,6 +11,7 @@ import {
   linkAt,
   mkdirAt,
   openBeneath,
+  renameAt,
   setModified,
   symlinkAt,
   unlinkAt,
@@ -20,7 +21,7 @@ import { Descriptor } from "../volumes/descriptor.ts";
 import { closeFile, writeAt } from "../volumes/disk.ts";
 import { codeOf } from "../volumes/failure.ts";
 import { TENANT } from "../volumes/parents.ts";
-import { createPause } from "../volumes/pause.ts";
+import { createPause, type Pause } from "../volumes/pause.ts";
 import { createFlow } from "./flow.ts";
 import {
   damagedManifest,
@@ -38,6 +39,7 @@ import { createBlobReader } from "./reader.ts";
 const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, O_CLOEXEC } = constants;
 /** Files that are written at once. */
 const AT_ONCE = 8;
+const NO_FILE = "another name of no file";
 
 export interface Tree {
   readonly blobs: Pick<SealedBlobs, "get">;
@@ -86,8 +88,8 @@ export async function buildEntries(
   { blobs, entries, root: about, signal }: Entries,
   root: Descriptor,
 ): Promise<Built> {
-  const builder = createBuilder(blobs, root);
   const pause = createPause(signal);
+  const builder = createBuilder(blobs, root, pause);
   let built: Built;
   try {
     for await (const batch of entries) {
@@ -108,7 +110,7 @@ export async function buildEntries(
   return built;
 }
 
-function createBuilder(blobs: Pick<SealedBlobs, "get">, root: Descriptor) {
+function createBuilder(blobs: Pick<SealedBlobs, "get">, root: Descriptor, pause: Pause) {
   const reader = createBlobReader(blobs);
   const flow = createFlow(AT_ONCE);
   const counted = { files: 0, bytes: 0 };
@@ -136,8 +138,11 @@ function createBuilder(blobs: Pick<SealedBlobs, "get">, root: Descriptor) {
     current = parent;
   }
 
-  function leaveTo(depth: number): void {
-    for (const entry of above.splice(depth).toReversed()) leave(entry);
+  async function leaveTo(depth: number): Promise<void> {
+    for (const entry of above.splice(depth).toReversed()) {
+      leave(entry);
+      await pause();
+    }
   }
 
   function begin(entry: FileEntry): void {
@@ -189,7 +194,7 @@ function createBuilder(blobs: Pick<SealedBlobs, "get">, root: Descriptor) {
         return;
       }
       await settle();
-      leaveTo(entry.depth);
+      if (above.length > entry.depth) await leaveTo(entry.depth);
       switch (entry.type) {
         case "dir":
           return enter(entry);
@@ -200,7 +205,7 @@ function createBuilder(blobs: Pick<SealedBlobs, "get">, root: Descriptor) {
           chownLinkAt(current.fd, entry.name, TENANT, TENANT);
           return setModified(current.fd, entry.mtime, entry.name);
         case "link":
-          if (links === null) throw damagedManifest("another name of no file");
+          if (links === null) throw damagedManifest(NO_FILE);
           links.link(entry.first, current, entry.name);
           counted.files += 1;
           return undefined;
@@ -210,7 +215,7 @@ function createBuilder(blobs: Pick<SealedBlobs, "get">, root: Descriptor) {
     async finish(): Promise<Built> {
       await settle();
       await flow.end();
-      leaveTo(0);
+      await leaveTo(0);
       return counted;
     },
 
@@ -233,6 +238,8 @@ function createLinks(root: Descriptor) {
   const name = `.links-${crypto.randomUUID()}`;
   mkdirAt(root.fd, name, 0o700);
   const dir = new Descriptor(openBeneath(root.fd, name, OPEN_DIRECTORY));
+  /** Those that have as many names as the file system allows, the one here no more. */
+  const full = new Set<number>();
   return {
     keep: (number: number, from: Descriptor, fromName: Uint8Array) =>
       linkAt(from.fd, fromName, dir.fd, String(number)),
@@ -241,7 +248,12 @@ function createLinks(root: Descriptor) {
       try {
         linkAt(dir.fd, String(number), to.fd, toName);
       } catch (error) {
-        throw codeOf(error) === "ENOENT" ? damagedManifest("another name of no file") : error;
+        const code = codeOf(error);
+        if (code === "ENOENT") throw full.has(number) ? tooManyNames(error) : damagedManifest(NO_FILE);
+        if (code !== "EMLINK") throw error;
+        // The name here may be the one too many.
+        full.add(number);
+        renameAt(dir.fd, String(number), to.fd, toName);
       }
     },
 
@@ -273,11 +285,13 @@ function failure(error: unknown): unknown {
     case "EEXIST":
       return damagedManifest("a name that is there twice");
     case "EMLINK":
-      return new AppError("no_space", "The file system cannot hold that many names of one file.", {
-        cause: error,
-      });
+      return tooManyNames(error);
     case undefined:
     default:
       return error;
   }
+}
+
+function tooManyNames(cause: unknown): AppError {
+  return new AppError("no_space", "The file system cannot hold that many names of one file.", { cause });
 }

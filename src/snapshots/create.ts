@@ -7,7 +7,7 @@ import { syncFileSystem } from "../kernel/syncfs.ts";
 import { OPEN_DIRECTORY } from "../volumes/beneath.ts";
 import { Descriptor } from "../volumes/descriptor.ts";
 import type { Leases } from "../volumes/leases.ts";
-import { createPause } from "../volumes/pause.ts";
+import { createPause, type Pause } from "../volumes/pause.ts";
 import type { Space } from "../volumes/space.ts";
 import { readHead, readLines, type Head, type ManifestRef } from "./manifest.ts";
 import { createPacker, type Packer } from "./pack.ts";
@@ -117,7 +117,7 @@ export function createSnapshotMaker({ leases, openSpace, blobsOf, standstill }: 
     }
 
     const started = await flushed(id);
-    let earlier = base === null ? null : await beforeOf(blobs, base, packer);
+    let earlier = base === null ? null : await beforeOf(blobs, base, { packer, pause });
     for (let passes = 0; ; passes++) {
       const last = earlier && (await passWhilePaused(earlier, passes === PASSES_AT_MOST));
       if (last !== null) {
@@ -199,14 +199,21 @@ function knowing(blobs: SealedBlobs, { blobs: ids }: ManifestRef): Pick<SealedBl
   };
 }
 
-async function beforeOf(blobs: SealedBlobs, base: ManifestRef, packer: Packer): Promise<Before> {
+async function beforeOf(
+  blobs: SealedBlobs,
+  base: ManifestRef,
+  { packer, pause }: { readonly packer: Packer; readonly pause: Pause },
+): Promise<Before> {
   const head: Head = await readHead(blobs, base);
   const repack = new Set<BlobId>(head.repack);
   // Not while others wait, unless there are too many to hold.
   const held = base.blobs.length > HELD_BLOBS ? null : await Array.fromAsync(readLines(blobs, base));
   const lines = () => (held === null ? readLines(blobs, base) : each(held));
   packer.learnFrom(async () => {
-    for await (const batch of lines()) for (const line of batch) packer.learn(line, repack);
+    for await (const batch of lines()) {
+      for (const line of batch) packer.learn(line, repack);
+      await pause();
+    }
   });
   return {
     entries: lines,

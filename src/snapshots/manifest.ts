@@ -195,6 +195,21 @@ export async function* decodeManifest(
   }
 }
 
+/** What all that it says of files' data comes to: what their holes don't take. */
+export async function dataBytesOf(
+  blobs: Pick<SealedBlobs, "get">,
+  ref: ManifestRef,
+  pause: () => Promise<void>,
+): Promise<number> {
+  let bytes = 0;
+  for await (const entries of decodeManifest(blobs, ref)) {
+    for (const entry of entries)
+      if ("data" in entry) for (const [, , , length] of entry.data) bytes += length;
+    await pause();
+  }
+  return bytes;
+}
+
 /** The same as lines, which decodeEntry takes. Nothing about them is checked. */
 export async function* readLines(
   blobs: Pick<SealedBlobs, "get">,
@@ -221,14 +236,32 @@ export async function* readLines(
 /** Follows the entries of a manifest, to say where each lies. */
 export function createPath() {
   const names: Uint8Array[] = [];
-  return {
-    /** The path of an entry, without a slash at its start. "more" is the file before it. */
+  /** Of the path to each of them. */
+  const lengths: number[] = [];
+
+  const path = {
+    /** Goes on to an entry; "more" is the file before it. How long its path is: it may be megabytes, for each entry. */
+    enter(entry: Entry): number {
+      if (entry.type !== "more") {
+        const { depth, name } = entry;
+        names.splice(depth, Infinity, name);
+        const above = lengths[depth - 1];
+        lengths.splice(depth, Infinity, (above === undefined ? 0 : above + 1) + name.length);
+      }
+      return lengths.at(-1) ?? 0;
+    },
+
+    /** The path of the entry that was entered last, without a slash at its start. */
+    bytes(): Buffer {
+      return Buffer.concat(names.flatMap((name, index) => (index === 0 ? [name] : [SLASH, name])));
+    },
+
     of(entry: Entry): Buffer {
-      if (entry.type !== "more") names.splice(entry.depth, Infinity, entry.name);
-      const parts = names.flatMap((name, index) => (index === 0 ? [name] : [SLASH, name]));
-      return Buffer.concat(parts);
+      path.enter(entry);
+      return path.bytes();
     },
   };
+  return path;
 }
 
 const SLASH = Buffer.from("/");

@@ -67,6 +67,8 @@ export async function pass<R extends Row>(parts: PassParts<R>): Promise<Tally> {
     let was = cursor.match(found, start);
     while (was === LATER) {
       await cursor.load();
+      // What is gone since is passed over, however much it is.
+      await pause();
       was = cursor.match(found, start);
     }
     let adding: Promise<unknown> | undefined;

@@ -13,11 +13,12 @@ import { snapshotId, type NamespaceId, type WorkspaceId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import type { Mirror } from "../remote/mirror.ts";
 import { createAdmission } from "../sandbox/admission.ts";
+import { createPause } from "../volumes/pause.ts";
 import type { Volumes } from "../volumes/volumes.ts";
 import { tarOf } from "./archive.ts";
 import { buildTree } from "./build.ts";
 import { checkSnapshots } from "./count.ts";
-import { readHead, type ManifestRef } from "./manifest.ts";
+import { dataBytesOf, readHead, type ManifestRef } from "./manifest.ts";
 import { createSnapshotRows, noSnapshot, type OwnedSnapshot, type Snapshot } from "./rows.ts";
 import { createTidy } from "./tidy.ts";
 import { createVerifier, hurt, type Damage, type Verified, type Verifier } from "./verify.ts";
@@ -96,7 +97,13 @@ export function createSnapshots(parts: SnapshotsParts) {
     // Once more in the change that adds it: this one saves the work.
     await checkRoom();
     const [newest] = await rows.list(namespaceId);
-    const found = await maker.create(namespaceId, { base: newest?.manifest ?? null, signal });
+    const make = async (base: ManifestRef | null) => maker.create(namespaceId, { base, signal });
+    const found = await make(newest?.manifest ?? null).catch(async (error: unknown) => {
+      if (newest === undefined || !(error instanceof DamagedBlob)) throw error;
+      // One that can't be read is no reason for none from here on: all files are read, and stored, anew.
+      tell(newest, error);
+      return make(null);
+    });
     const { manifest, sizeBytes, storedBytes, fileCount, skipped } = found;
     const counted = { sizeBytes, storedBytes, fileCount, skipped };
     const id = snapshotId.make();
@@ -155,21 +162,23 @@ export function createSnapshots(parts: SnapshotsParts) {
           const blobs = await blobsOf(namespaceId);
           const announce: Announce = async (data) =>
             ledger.begin({ ...call.event("snapshot.restored", data), namespaceId });
+          const readable = async <T>(read: () => Promise<T>): Promise<T> => {
+            try {
+              return await read();
+            } catch (error) {
+              if (!(error instanceof DamagedBlob)) throw error;
+              tell(snapshot, error);
+              throw await refused(snapshot, blobs, error);
+            }
+          };
           await volumes.replace(namespaceId, {
             ref,
             bytes: sizeBytes,
             files: fileCount,
             data: { ...about(snapshot), files_restored: fileCount },
             announce,
-            async build(dir) {
-              try {
-                await buildTree({ blobs, ref, signal }, dir);
-              } catch (error) {
-                if (!(error instanceof DamagedBlob)) throw error;
-                tell(snapshot, error);
-                throw await refused(snapshot, blobs, error);
-              }
-            },
+            dataBytes: async () => readable(async () => dataBytesOf(blobs, ref, createPause(signal))),
+            build: async (dir) => readable(async () => void (await buildTree({ blobs, ref, signal }, dir))),
             alone: async (swap) =>
               volumes.leases.exclusive(namespaceId, async () => {
                 // Its namespace may be on its way out.

@@ -102,14 +102,14 @@ export async function hurt(
   for await (const batch of decodeManifest(blobs, ref)) {
     for (const entry of batch) {
       if (entry.type !== "more") file = entry;
-      const path = where.of(entry);
+      where.enter(entry);
       for (const [, id] of "data" in entry ? entry.data : []) {
         if (!damaged.has(id)) continue;
         const hurts = found.get(id) ?? { paths: [], more: 0, last: null };
         found.set(id, hurts);
         if (hurts.last === file) continue;
         hurts.last = file;
-        if (hurts.paths.length < PATHS_SHOWN) hurts.paths.push(`workspace/${path.toString()}`);
+        if (hurts.paths.length < PATHS_SHOWN) hurts.paths.push(`workspace/${where.bytes().toString()}`);
         else hurts.more += 1;
       }
       await pause();

@@ -54,6 +54,8 @@ export function* walk(root: Descriptor, limits = LIMITS): Generator<Found | null
       const name = frame.names[frame.next];
       if (frame.dir === null || (name === undefined && !frame.more)) {
         leave(frames, held);
+        // Each is some system calls, and they may be thousands in a row.
+        yield null;
       } else if (name === undefined) {
         yield* readOn(frame, frame.dir, limits.namesBytes);
       } else {
@@ -150,11 +152,11 @@ function* readOn(frame: Frame, dir: Descriptor, atMost: number): Generator<null,
     }
     yield null;
   }
-  Object.assign(frame, { names: names.sort(byBytes), next: 0, more: ceiling !== undefined, bytes });
+  Object.assign(frame, { names: names.sort(), next: 0, more: ceiling !== undefined, bytes });
 }
 
 function firstOf(names: string[], atMost: number): string[] {
-  names.sort(byBytes);
+  names.sort();
   let bytes = 0;
   const end = names.findIndex((name) => (bytes += name.length + NAME_OVERHEAD) > atMost);
   return end === -1 ? names : names.slice(0, Math.max(end, 1));
@@ -162,10 +164,6 @@ function firstOf(names: string[], atMost: number): string[] {
 
 function sizeOf(names: readonly string[]): number {
   return names.reduce((sum, name) => sum + name.length + NAME_OVERHEAD, 0);
-}
-
-function byBytes(a: string, b: string): number {
-  return a < b ? -1 : 1;
 }
 
 /** null for what is no directory any more. */

@@ -14,8 +14,10 @@ import { purge } from "./purge.ts";
 const { RENAME_EXCHANGE, O_NOFOLLOW } = constants;
 
 export interface Replacement {
-  /** What it will take. On the disk there has to be room for it beside what is there. */
+  /** What it counts with. */
   readonly bytes: number;
+  /** What of that it takes on the disk, where there has to be room for it beside what is there: not its holes. */
+  readonly dataBytes: () => Promise<number>;
   readonly files: number;
   /** Fills an empty directory; the directory itself becomes the workspace, with its owner and mode. */
   readonly build: (dir: Descriptor) => Promise<void>;
@@ -43,12 +45,14 @@ export interface ReplaceParts {
  */
 export async function replaceLive(
   { volume, diskFloorBytes, freshName }: ReplaceParts,
-  { bytes, build, data, announce, alone }: Replacement,
+  { bytes, dataBytes, build, data, announce, alone }: Replacement,
 ): Promise<void> {
   using tmp = new Descriptor(
     openBeneath(volume.fd, "tmp", OPEN_DIRECTORY | O_NOFOLLOW, 0, { noSymlinks: true }),
   );
-  if (diskFloorBytes > 0 && statfs(tmp.fd).availableBytes - bytes < diskFloorBytes) throw noRoom();
+  const fits = (more: number) => statfs(tmp.fd).availableBytes - more >= diskFloorBytes;
+  // What it takes is only known by going through all of it.
+  if (diskFloorBytes > 0 && !fits(bytes) && !fits(await dataBytes())) throw noRoom();
   const fresh = freshName();
   mkdirSync(tmp.entry(fresh), 0o700);
   try {

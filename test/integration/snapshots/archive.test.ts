@@ -179,3 +179,26 @@ test("an archive of more than memory should hold goes by in pieces", async () =>
   );
   expect(most - before).toBeLessThan(400 * MIB);
 });
+
+test("thousands of entries that lie too deep for an archive are passed over while others have their turns", async () => {
+  const { blobs } = memoryBlobs();
+  function* tree(): Generator<Planted> {
+    const name = "d".repeat(250);
+    let path = name;
+    for (let depth = 0; depth < 400; depth++, path += `/${name}`) yield { path };
+    for (let file = 0; file < 1000; file++)
+      yield { path: `${path.slice(0, -name.length)}${1000 + file}`, data: "" };
+  }
+  const { ref } = await plant(blobs, tree());
+  let turns = 0;
+  const timer = setInterval(() => (turns += 1), 0);
+  const started = performance.now();
+  const pieces = await Array.fromAsync(tarOf({ blobs, ref }));
+  const perTurn = (performance.now() - started) / turns;
+  clearInterval(timer);
+  const note = /(\d+) of the namespace's entries are not in this archive/.exec(
+    Buffer.concat(pieces).toString("latin1"),
+  );
+  expect(Number(note?.[1])).toBeGreaterThan(1000);
+  expect(perTurn).toBeLessThan(20);
+}, 30_000);

@@ -26,7 +26,8 @@ async function built(planted: Iterable<Planted>, over: Parameters<typeof plant>[
   using root = emptyDirectory(path);
   const before = openDescriptors();
   const outcome = await buildTree({ blobs, ref }, root).catch((error: unknown) => error);
-  expect(openDescriptors()).toBe(before);
+  // What tests before have left may be closed at any time.
+  expect(openDescriptors()).toBeLessThanOrEqual(before);
   return { path, outcome, [Symbol.dispose]: () => scratch[Symbol.dispose]() };
 }
 
@@ -151,3 +152,12 @@ test("one damaged blob among many is the failure, by its name", async () => {
     expect(failed).toContain(`The blob ${hurt} is damaged`);
   }
 });
+
+test("a file with as many names as the file system allows comes back", async () => {
+  // Of ext4; others allow more.
+  const others = Array.from({ length: 64_999 }, (_, index) => ({ path: `n${index}`, first: 0 }));
+  const sorted = others.toSorted((a, b) => (a.path < b.path ? -1 : 1));
+  using made = await built([{ path: "a", data: "one", link: 0 }, ...sorted]);
+  expect(made.outcome).toEqual({ files: 65_000, bytes: 3 });
+  expect(lstatSync(join(made.path, "a")).nlink).toBe(65_000);
+}, 60_000);

@@ -17,8 +17,11 @@ import {
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
+import { walk } from "../../../src/snapshots/walk.ts";
+import { Descriptor } from "../../../src/volumes/descriptor.ts";
 import { failureOf } from "../../fixtures/failure.ts";
-import { openDescriptors } from "../../fixtures/scratch.ts";
+import { openDescriptors, scratchDirectory } from "../../fixtures/scratch.ts";
+import { plant } from "../../fixtures/planted.ts";
 import { snapshotMaker } from "../../fixtures/snapshot-maker.ts";
 import { dataBytes, treeOfManifest, treeOnDisk, type Tree } from "../../fixtures/tree.ts";
 
@@ -213,3 +216,49 @@ test("a snapshot is given up when nobody waits for it", async () => {
   const gone = AbortSignal.abort(new Error("the caller left"));
   expect(await failureOf(maker.create({ signal: gone }))).toBe("the caller left");
 });
+
+test("what is removed while the walk is in it, or before, is no failure", () => {
+  using scratch = scratchDirectory();
+  mkdirSync(join(scratch.path, "a/b/c"), { recursive: true });
+  mkdirSync(join(scratch.path, "d"));
+  using root = new Descriptor(openSync(scratch.path, "r"));
+  const seen: string[] = [];
+  for (const found of walk(root)) {
+    if (found === null) continue;
+    seen.push(found.text);
+    if (found.text === "b") rmSync(join(scratch.path, "a"), { recursive: true });
+  }
+  expect(seen).toEqual(["a", "b", "d"]);
+});
+
+test("a walk out of a deep tree may pause on the way", () => {
+  using scratch = scratchDirectory();
+  mkdirSync(join(scratch.path, "d/".repeat(500)), { recursive: true });
+  using root = new Descriptor(openSync(scratch.path, "r"));
+  let since = 0;
+  let most = 0;
+  for (const found of walk(root)) {
+    since = found === null ? 0 : since + 1;
+    most = Math.max(most, since);
+  }
+  expect(most).toBeLessThan(3);
+  // From the lowest: one for each level, and its own end.
+  let trailing = 0;
+  for (const found of walk(root)) trailing = found === null ? trailing + 1 : 0;
+  expect(trailing).toBeGreaterThanOrEqual(500);
+});
+
+test("a tree of which nothing is left is passed over while others have their turns", async () => {
+  using maker = snapshotMaker();
+  const names = Array.from({ length: 40_000 }, (_, index) => `${index}`.padStart(200, "n"));
+  const { ref } = await plant(
+    maker.blobs,
+    names.map((path) => ({ path, data: "" })),
+  );
+  writeFileSync(join(maker.live, "z"), "z");
+  let turns = 0;
+  const timer = setInterval(() => (turns += 1), 0);
+  await maker.create({ base: ref });
+  clearInterval(timer);
+  expect(turns).toBeGreaterThan(10);
+}, 30_000);

@@ -9,6 +9,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   unlinkSync,
   utimesSync,
   writeFileSync,
@@ -359,4 +360,36 @@ test("a deleted namespace's blobs go, whatever they are of", async () => {
   await fixture.snapshots.tidy.removeNamespace(mine.id);
   expect(stored(join(fixture.dir, "blobs", mine.id))).toEqual([]);
   expect(stored(other.blobs).length).toBeGreaterThan(1);
+});
+
+test("a newest snapshot whose lists are damaged stops none that come after", async () => {
+  for (const which of [0, 1]) {
+    await using fixture = await snapshotFixture();
+    const { live, blobs, create, remove, restore } = await fixture.namespace();
+    plantTree(live);
+    const before = listingOf(live);
+    const damaged = await create();
+    const blob = damaged.manifest.blobs[which] ?? "";
+    unlinkSync(join(blobs, blob.slice(0, 2), blob));
+    const next = await create();
+    expect(fixture.warned.join()).toContain("a snapshot is damaged");
+    await remove(damaged.id);
+    await fixture.snapshots.tidy.idle();
+    rmSync(join(live, "a"), { recursive: true });
+    await restore(next.id);
+    expect(listingOf(live)).toEqual(before);
+  }
+});
+
+test("holes need no room on the disk for a restore", async () => {
+  await using fixture = await snapshotFixture({ quota: { disk_floor_mb: 1 } });
+  const { live, create, restore } = await fixture.namespace();
+  const TIB = 2 ** 40;
+  writeFileSync(join(live, "sparse"), "data");
+  truncateSync(join(live, "sparse"), 2 * TIB);
+  Bun.spawnSync(["chown", "-hR", "10000:10000", live]);
+  const snapshot = await create();
+  rmSync(join(live, "sparse"));
+  expect(await restore(snapshot.id)).toBe(1);
+  expect(statSync(join(live, "sparse")).size).toBe(2 * TIB);
 });
