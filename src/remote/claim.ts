@@ -74,6 +74,8 @@ export async function openClaim(parts: ClaimParts) {
     delta: before?.delta ?? new Map(),
   };
   let lost = false;
+  /** A version of ours was sent, and nobody knows whether it arrived, or still will. */
+  let unsure = false;
 
   function lose(): never {
     lost = true;
@@ -84,6 +86,7 @@ export async function openClaim(parts: ClaimParts) {
   async function write(next: Head): Promise<void> {
     if (lost) throw new ClaimLost();
     const bytes = await codec.seal(next);
+    unsure = true;
     for (let attempt = 1; ; attempt++) {
       try {
         tag = await store.replace(key, bytes, tag);
@@ -95,7 +98,20 @@ export async function openClaim(parts: ClaimParts) {
         if (!(error instanceof StaleVersion) || attempt >= MAX_ATTEMPTS) throw unavailable(error);
       }
     }
+    unsure = false;
     head = next;
+  }
+
+  async function put(content: Content): Promise<void> {
+    const next = { ...head, collecting: false, ...content };
+    await write({ ...next, commit: crypto.randomUUID(), sequence: head.sequence + 1 });
+  }
+
+  let turns: Promise<unknown> = Promise.resolve();
+  async function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = turns.then(work);
+    turns = turn.catch(() => {});
+    return turn;
   }
 
   /** What is in the bucket after a failure, if it is this process's; `tag` is its tag then. */
@@ -123,19 +139,21 @@ export async function openClaim(parts: ClaimParts) {
       return lost;
     },
 
-    /** The bucket has it when this resolves. Not twice at once. */
-    async put(content: Content): Promise<void> {
-      const next = { ...head, collecting: false, ...content };
-      await write({ ...next, commit: crypto.randomUUID(), sequence: head.sequence + 1 });
-    },
+    /** The bucket has it when this resolves. */
+    put: async (content: Content): Promise<void> => inTurn(async () => put(content)),
 
-    /** Throws ClaimLost when somebody else has written the head. Not beside `put`. */
-    async check(): Promise<void> {
-      if (lost) throw new ClaimLost();
-      const now = await store.tag(key);
-      if (now === tag) return;
-      await readOwn(new Error(`${key} has another tag`));
-    },
+    /** The bucket has what `head` says when this resolves. Throws ClaimLost when somebody else has written it. */
+    check: async (): Promise<void> =>
+      inTurn(async () => {
+        if (lost) throw new ClaimLost();
+        if (!unsure) {
+          const now = await store.tag(key);
+          if (now === tag) return;
+          await readOwn(new Error(`${key} has another tag`));
+        }
+        // An earlier version of ours is there, or may yet come: from the next one on, the store refuses it.
+        await put(head);
+      }),
   };
 }
 

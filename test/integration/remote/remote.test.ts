@@ -314,6 +314,37 @@ test("a head whose answer was lost is the change, and is made once", async () =>
   expect(await other.read("f")).toBe("two");
 });
 
+test("a change that was refused, and arrived all the same, undoes none that was acknowledged later", async () => {
+  const { store, on } = place();
+  const cut = { now: false };
+  const late: (() => Promise<unknown>)[] = [];
+  for (const arrives of ["at once", "late"]) {
+    using host = startHost(on(arrives), {
+      ...store,
+      async read(key) {
+        if (cut.now) throw new AppError("unavailable", "The bucket is away.");
+        return store.read(key);
+      },
+      async replace(...args) {
+        if (!cut.now) return store.replace(...args);
+        if (arrives === "at once") await store.replace(...args);
+        else late.push(async () => store.replace(...args).catch(() => {}));
+        throw new AppError("unavailable", "The connection was cut.");
+      },
+    });
+    await host.write("f", "one");
+    await host.exec(async (live) => {
+      cut.now = true;
+      await expect(host.write("g", "two")).rejects.toMatchObject({ code: "unavailable" });
+      cut.now = false;
+      rmSync(join(live, "g"));
+    });
+    for (const arrive of late) await arrive();
+    host.restart();
+    expect(await host.list()).toEqual(["f"]);
+  }
+});
+
 test("moves by a command beside writes lose nothing", async () => {
   const { store, on } = place();
   using host = startHost(on("one"), store);
