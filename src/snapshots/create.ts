@@ -5,6 +5,7 @@ import { lookFd, type Look } from "../kernel/look.ts";
 import { openBeneath } from "../kernel/openat2.ts";
 import { syncFileSystem } from "../kernel/syncfs.ts";
 import { OPEN_DIRECTORY } from "../volumes/beneath.ts";
+import { unmirrored, type Mirror } from "../remote/mirror.ts";
 import { Descriptor } from "../volumes/descriptor.ts";
 import type { Leases } from "../volumes/leases.ts";
 import { createPause, type Pause } from "../volumes/pause.ts";
@@ -47,6 +48,8 @@ export interface SnapshotMakerParts {
   readonly openSpace: (id: NamespaceId) => Space;
   readonly blobsOf: (id: NamespaceId) => Promise<SealedBlobs>;
   readonly standstill: Standstill;
+  /** Whose word it takes, in the end, that the files were still this host's to tell of. */
+  readonly mirror?: Pick<Mirror, "confirm">;
 }
 
 export interface Made {
@@ -75,7 +78,9 @@ export type SnapshotMaker = ReturnType<typeof createSnapshotMaker>;
  * A store through a mapping shows in a file's ctime only when its page was clean before. So whatever a later look relies
  * on begins with a flush of the file system, which makes all pages clean.
  */
-export function createSnapshotMaker({ leases, openSpace, blobsOf, standstill }: SnapshotMakerParts) {
+export function createSnapshotMaker(parts: SnapshotMakerParts) {
+  const { leases, openSpace, blobsOf, standstill, mirror = unmirrored } = parts;
+
   async function make(id: NamespaceId, base: ManifestRef | null, signal?: AbortSignal): Promise<Made> {
     const blobs = await blobsOf(id);
     const manifests = base === null ? blobs : knowing(blobs, base);
@@ -178,12 +183,12 @@ export function createSnapshotMaker({ leases, openSpace, blobsOf, standstill }: 
       { base = null, signal }: { base?: ManifestRef | null; signal?: AbortSignal } = {},
     ): Promise<Made> =>
       leases.hold(id, "read", async () => {
-        try {
-          return await make(id, base, signal);
-        } catch (error) {
+        const made = await make(id, base, signal).catch(async (error: unknown) => {
           if (base === null || !(error instanceof DamagedBlob)) throw error;
-          return await make(id, null, signal);
-        }
+          return make(id, null, signal);
+        });
+        await mirror.confirm(id);
+        return made;
       }),
   };
 }

@@ -14,7 +14,7 @@ const SWEEP_EVERY_MS = 10 * 60_000;
 const COLLECT_EVERY_MS = 24 * 60 * 60_000;
 
 export interface SnapshotsStart extends Omit<SnapshotsParts, "blobsOf" | "holds" | "maker" | "volumes"> {
-  readonly volumes: Pick<Volumes, "replace" | "leases" | "space">;
+  readonly volumes: Pick<Volumes, "replace" | "leases" | "space" | "mirror">;
   readonly keys: Pick<NamespaceKeys, "of">;
   readonly ledger: SnapshotsParts["ledger"] & Pick<Ledger, "append">;
   readonly standstill: Standstill;
@@ -28,10 +28,11 @@ export interface SnapshotsStart extends Omit<SnapshotsParts, "blobsOf" | "holds"
 export function startSnapshots(start: SnapshotsStart) {
   const { keys, standstill, scrubs, holds = createHolds(), ...parts } = start;
   const { volumes, store, log } = parts;
+  const { leases, mirror } = volumes;
   const blobsOf = async (id: NamespaceId) =>
     createSealedBlobs({ store, namespace: id, key: await keys.of(id) });
   const openSpace = (id: NamespaceId) => volumes.space(id);
-  const maker = createSnapshotMaker({ leases: volumes.leases, openSpace, blobsOf, standstill });
+  const maker = createSnapshotMaker({ leases, openSpace, blobsOf, standstill, mirror });
   const snapshots = createSnapshots({ ...parts, blobsOf, holds, maker });
   const timers: Timer[] = [];
   const scrub: { current?: ReturnType<typeof startScrub> } = {};

@@ -107,6 +107,27 @@ test("who lost a namespace answers nothing of it any more, and drops what it has
   expect(second.read("f")).rejects.toMatchObject(refused);
 });
 
+test("a snapshot is of a namespace that is still this host's, with all that the bucket has", async () => {
+  const { store, on } = place();
+  const { away, failing } = unreliable(store);
+  using first = startHost(on("one"), failing);
+  await first.write("f", "one");
+  expect(await first.snapshot()).toBe(1);
+  using second = startHost(on("two"), store, { id: first.id });
+  await second.write("g", "two");
+  expect(await second.snapshot()).toBe(2);
+  await expect(first.snapshot()).rejects.toMatchObject(refused);
+  using third = startHost(on("three"), failing);
+  await third.write("f", "one");
+  await third
+    .exec((live) => {
+      writeFileSync(join(live, "g"), "");
+      away.now = true;
+    })
+    .catch(() => {});
+  await expect(third.snapshot()).rejects.toMatchObject({ message: "The bucket is away." });
+});
+
 test("a write that meets another host's claim is refused, and is nowhere", async () => {
   const { store, on } = place();
   using first = startHost(on("one"), store);
