@@ -26,8 +26,11 @@ const COLLECTION = { collectionMs: 60_000, everyMs: 500 };
 /** Versions that one `put` tries to replace: each failure but the last was a version of our own. */
 const MAX_ATTEMPTS = 5;
 const LOST_RETRY_S = 30;
+/** How long a claim is tried against somebody who goes on writing, and what is waited at most in between. */
+const CONTEST_MS = 10_000;
+const LONGEST_PAUSE_MS = 50;
 
-export type Claim = Awaited<ReturnType<typeof openClaim>>;
+export type Claim = Awaited<ReturnType<typeof claimOnce>>;
 
 /** Somebody else has written the namespace's head since this process did: what it has on its disk counts no more. */
 export class ClaimLost extends AppError {
@@ -44,7 +47,19 @@ export class ClaimLost extends AppError {
  * Makes this process the one writer of a namespace's head. From the first answer of the store on, whatever another
  * process had under way is refused there. `before` is what was in the bucket; null when there was nothing.
  */
-export async function openClaim(parts: ClaimParts) {
+export async function openClaim(parts: ClaimParts): Promise<Claim> {
+  for (const since = performance.now(); ; await Bun.sleep(Math.random() * LONGEST_PAUSE_MS)) {
+    try {
+      return await claimOnce(parts);
+    } catch (error) {
+      // The one who has it commits, or another claims it too: nothing is lost that was not ours yet.
+      if (!(error instanceof ClaimLost) || parts.again === true) throw error;
+      if (performance.now() - since > CONTEST_MS) throw contested();
+    }
+  }
+}
+
+async function claimOnce(parts: ClaimParts) {
   const { store, namespace, codec, host, run, again = false, patience = COLLECTION } = parts;
   const key = headKey(namespace);
 
@@ -155,6 +170,12 @@ export async function openClaim(parts: ClaimParts) {
         await put(head);
       }),
   };
+}
+
+function contested(): AppError {
+  return new AppError("unavailable", "Another host is busy with this namespace; try again.", {
+    retryAfterS: 1,
+  });
 }
 
 function unavailable(error: unknown): unknown {
