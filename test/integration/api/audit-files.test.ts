@@ -26,6 +26,8 @@ async function fresh(): Promise<WireEvent[]> {
 beforeAll(async () => {
   api = await startFileApi(scratch.path);
   client = fileClient(api.port, id);
+  // The workspace's own.
+  await fresh();
 });
 afterAll(async () => {
   await api.stop();

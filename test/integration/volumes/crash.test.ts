@@ -90,7 +90,9 @@ test("killed at any moment, it has every write that it acknowledged, each whole,
   const last = await startFileProcess(scratch.path);
   await last.kill();
   const started = await startLedger({ dir: scratch.path });
-  const written = (await allEvents(started.db)).map(({ type, data, settled }) => {
+  const [first, ...events] = await allEvents(started.db);
+  expect(first?.type).toBe("workspace.created");
+  const written = events.map(({ type, data, settled }) => {
     expect(type).toBe("file.written");
     return { what: `${String(data["path"])} ${String(data["sha256"])}`, settled };
   });
