@@ -57,7 +57,7 @@ prepare() { # option..
 # Before the configuration is looked at, since a backup brings one. One that was killed in the middle is gone on with.
 restore_data() {
   if [ -e "$data/restored" ]; then
-    note "$(<"$data/restored") is in $data already; nothing is restored over it"
+    note "$(head -n 1 "$data/restored") is in $data already; nothing is restored over it"
   else
     long "$stage/bin/cofferdam" restore "$restore" --data "$data" "${restore_options[@]}" ||
       fail "$(tail -n 1 "$work/output")" 'Put that right and run it again.'

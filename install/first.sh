@@ -70,7 +70,7 @@ next_steps() {
   fi
   echo "Cofferdam runs: $url"
   if [ -n "$restore" ]; then
-    echo "It is what $(<"$data/restored") holds, and its keys are those that were in force then."
+    echo "It is what $(head -n 1 "$data/restored") holds, and its keys are those that were in force then."
     return
   fi
   local key="\$KEY"

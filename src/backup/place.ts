@@ -1,6 +1,7 @@
-import { closeSync, copyFileSync, existsSync, openSync, renameSync, rmSync } from "node:fs";
+import { closeSync, copyFileSync, existsSync, openSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { AppError } from "../errors.ts";
+import type { BackupId } from "../ids.ts";
 import { tryLock } from "../kernel/flock.ts";
 import { syncDirectory } from "../kernel/durable.ts";
 
@@ -30,6 +31,17 @@ export function stagingOf(data: string): Staging {
     config: join(dir, "config.toml"),
     ready: join(dir, READY),
   };
+}
+
+/** Says of an appliance from what it was restored, and whether that is a trial beside the original. */
+const RESTORED = "restored";
+const TRIAL = "trial";
+
+export const restoredText = (id: BackupId, trial: boolean): string => `${id}\n${trial ? `${TRIAL}\n` : ""}`;
+
+export function isTrial(data: string): boolean {
+  const file = join(data, RESTORED);
+  return existsSync(file) && readFileSync(file, "utf8").split("\n").includes(TRIAL);
 }
 
 const LOOK_EVERY_MS = 20;
@@ -70,7 +82,7 @@ function move({ dir, api, keyring, config, ready }: Staging, data: string): void
   // One that is there was given to this host.
   if (existsSync(config) && !existsSync(join(data, "config.toml")))
     renameSync(config, join(data, "config.toml"));
-  copyFileSync(ready, join(data, "restored"));
+  copyFileSync(ready, join(data, RESTORED));
   // They would be taken for this appliance's.
   rmSync(join(data, "first-keys.json"), { force: true });
   syncDirectory(dir);

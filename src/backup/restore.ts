@@ -27,7 +27,7 @@ import { getIndex, type BackupIndex } from "./index.ts";
 import { keysOf } from "./layout.ts";
 import { listedBlobs } from "./list.ts";
 import { createObjects } from "./objects.ts";
-import { placeRestored, stagingOf } from "./place.ts";
+import { placeRestored, restoredText, stagingOf } from "./place.ts";
 import type { Progress } from "./source.ts";
 import { fetchDatabase } from "./verify.ts";
 
@@ -90,7 +90,7 @@ export async function restoreBackup(parts: RestoreParts): Promise<BackupIndex> {
   replaceFile(staging.keyring, keyringText(secret, [masterKey]), { mode: 0o640, gid: api.gid });
   await giveTo(staging.api, api);
   await flush(staging.dir);
-  replaceFile(staging.ready, `${id}\n`, { mode: 0o600 });
+  replaceFile(staging.ready, restoredText(id, parts.disableWebhooks), { mode: 0o600 });
   placeRestored(instance.data);
   return index;
 }

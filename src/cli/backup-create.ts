@@ -7,6 +7,7 @@ import { backupsIn, type BackupIndex } from "../backup/index.ts";
 import { timeOf } from "../backup/layout.ts";
 import { lockTarget } from "../backup/lock.ts";
 import { applianceName, claimTarget } from "../backup/marker.ts";
+import { isTrial } from "../backup/place.ts";
 import { pruneBackups, type Pruned } from "../backup/prune.ts";
 import type { Config } from "../config/schema.ts";
 import { AppError } from "../errors.ts";
@@ -67,6 +68,8 @@ export const create = defineCommand({
   },
   async run({ args }) {
     const appliance = connect(args.data);
+    // Its target is the original's, whose backups it would push out.
+    if (args.due === true && isTrial(appliance.instance.data)) return;
     const { backup, storage } = backupSettings(appliance.instance);
     const to = args.to ?? backup.to;
     if (to === "") {

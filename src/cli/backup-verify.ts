@@ -1,5 +1,3 @@
-import { mkdtempSync, rmSync } from "node:fs";
-import { join } from "node:path";
 import { defineCommand } from "citty";
 import { backupsIn } from "../backup/index.ts";
 import { NAMESPACES } from "../backup/layout.ts";
@@ -16,6 +14,7 @@ import {
   targetArguments,
 } from "./backup-options.ts";
 import { print, shortSize } from "./output.ts";
+import { openScratch } from "./scratch.ts";
 import { strict } from "./strict.ts";
 import { terminal } from "./terminal.ts";
 
@@ -47,14 +46,11 @@ export const verify = defineCommand({
       args.all === true
         ? (await backupsIn(target.store)).ids
         : [await chosenBackup(target.store, args.backup)];
-    const scratch = mkdtempSync(join(scratchParent(args.scratch), "cofferdam-verify-"));
+    using scratch = openScratch(scratchParent(args.scratch));
+    const progress = createProgress();
+    const verifier = createVerifier({ store: target.store, secrets, scratch: scratch.dir, progress });
     const verified: VerifiedBackup[] = [];
-    try {
-      const verifier = createVerifier({ store: target.store, secrets, scratch, progress: createProgress() });
-      for (const id of ids) verified.push(await verifier.verify(id));
-    } finally {
-      rmSync(scratch, { recursive: true, force: true });
-    }
+    for (const id of ids) verified.push(await verifier.verify(id));
     const ok = verified.every((one) => one.ok);
     if (args.repair === true) await takeOut(target.store, verified);
     const backups = verified.map(({ id, ...rest }) => ({ backup_id: id, ...rest }));

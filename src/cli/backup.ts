@@ -4,11 +4,14 @@ import { backupsIn, getIndex, type BackupIndex } from "../backup/index.ts";
 import { lockTarget } from "../backup/lock.ts";
 import { pruneBackups } from "../backup/prune.ts";
 import { create, keepOf, shownIndex } from "./backup-create.ts";
+import { AppError } from "../errors.ts";
+import type { BackupId } from "../ids.ts";
 import { existing } from "./backup-existing.ts";
 import { fromArgument, openerArguments, targetArguments } from "./backup-options.ts";
 import { verify } from "./backup-verify.ts";
 import { print, shortSize, shortTime, table } from "./output.ts";
 import { strict } from "./strict.ts";
+import { terminal } from "./terminal.ts";
 
 const list = defineCommand({
   meta: { name: "list", description: "The backups in a target, oldest first" },
@@ -19,8 +22,19 @@ const list = defineCommand({
     const { ids } = await backupsIn(target.store);
     const objects = createObjects({ store: target.store, secrets });
     const indexes: BackupIndex[] = [];
-    for (const id of ids) indexes.push(await getIndex(objects, id));
-    print(args.json, { backups: indexes.map(shownIndex) }, () =>
+    const damaged: { backup_id: BackupId; reason: string }[] = [];
+    for (const id of ids) {
+      try {
+        indexes.push(await getIndex(objects, id));
+      } catch (error) {
+        if (!(error instanceof AppError)) throw error;
+        damaged.push({ backup_id: id, reason: error.message });
+      }
+    }
+    // One that can't be read must not hide the others, which are what is needed then.
+    for (const { reason } of damaged) terminal.warn(reason);
+    if (damaged.length > 0) process.exitCode = 1;
+    print(args.json, { backups: indexes.map(shownIndex), damaged }, () =>
       table(
         indexes.map(({ id, created, namespaces, database, blobs, access }) => ({
           backup: id,

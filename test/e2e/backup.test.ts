@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { copyFileSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { generateX25519Identity, identityToRecipient } from "age-encryption";
 import { startS3Server } from "../fixtures/s3-server.ts";
@@ -142,6 +142,14 @@ test("a blob that has rotted in the target is found, taken out, and put there an
   );
   await create();
   expect((await original.cofferdam(verify)).stdout).toContain("is whole");
+  // A backup that can't be read at all does not hide the others.
+  const lost = "backup-20200101t000000000z-aaaaaa";
+  mkdirSync(join(target, "backups", lost));
+  writeFileSync(join(target, "backups", lost, "index"), "nothing of the kind");
+  const list = await original.cofferdam(["backup", "list", "--from", target], { expect: 1 });
+  expect(list.stderr).toContain(`${lost}/index is damaged`);
+  expect(list.stdout).toMatch(/backup-2\S+ +\S+ \S+ +2 /);
+  rmSync(join(target, "backups", lost), { recursive: true });
 });
 
 test("what a thief sees of it: no name, no content, no event", async () => {

@@ -13,7 +13,7 @@ import { asc, isNull } from "drizzle-orm";
 import { auditKeys } from "../../../src/audit/keys.ts";
 import { verifyAudit } from "../../../src/audit/verify.ts";
 import { createDirectoryTarget } from "../../../src/backup/directory.ts";
-import { placeRestored } from "../../../src/backup/place.ts";
+import { isTrial, placeRestored, restoredText } from "../../../src/backup/place.ts";
 import { refuseUsed } from "../../../src/backup/unused.ts";
 import { openCopy, openDatabase } from "../../../src/db/open.ts";
 import { events, keys, namespaces, restores, workspaces } from "../../../src/db/schema.ts";
@@ -89,6 +89,7 @@ async function checkRestored(instance: Instance): Promise<void> {
   expect(readFileSync(instance.configFile, "utf8")).toContain("timeout_s = 7");
   expect(readFileSync(join(instance.data, "restored"), "utf8")).toBe(`${backup}\n`);
   expect(existsSync(join(instance.data, "restore"))).toBe(false);
+  expect(isTrial(instance.data)).toBe(false);
 }
 
 test("an empty appliance becomes the one of the backup, under its own master key", async () => {
@@ -145,6 +146,15 @@ test("once all is together, the next start moves it into place from any step on"
     await checkRestored(instance);
   }
   expect(placeRestored(instance.data)).toBe(false);
+});
+
+test("a trial says that it is one, also when its restore was interrupted at the end", async () => {
+  const { data } = newInstance();
+  expect(isTrial(data)).toBe(false);
+  mkdirSync(join(data, "restore"));
+  writeFileSync(join(data, "restore/ready"), restoredText(backup, true));
+  expect(placeRestored(data)).toBe(true);
+  expect(isTrial(data)).toBe(true);
 });
 
 test("an appliance that holds anything is refused, and what an install makes is not", async () => {
