@@ -76,6 +76,11 @@ export function createSnapshots(parts: SnapshotsParts) {
   const rows = createSnapshotRows(db);
   const work = createAdmission(() => WORK);
   const tidy = createTidy({ ...parts, rows });
+  /**
+   * Namespaces with a blob that is known to be damaged. Their next snapshot trusts none before it: it reads all files and
+   * stores them anew, in the place of what was damaged if it is still in them.
+   */
+  const damaged = new Set<NamespaceId>();
   const stopping = new AbortController();
 
   async function inTurn<T>(call: SnapshotCall, run: (call: SnapshotCall) => Promise<T>): Promise<T> {
@@ -97,12 +102,12 @@ export function createSnapshots(parts: SnapshotsParts) {
     // Once more in the change that adds it: this one saves the work.
     await checkRoom();
     const [newest] = await rows.list(namespaceId);
-    const make = async (base: ManifestRef | null) => maker.create(namespaceId, { base, signal });
-    const found = await make(newest?.manifest ?? null).catch(async (error: unknown) => {
-      if (newest === undefined || !(error instanceof DamagedBlob)) throw error;
-      // One that can't be read is no reason for none from here on: all files are read, and stored, anew.
-      tell(newest, error);
-      return make(null);
+    // What is found from here on, this one may not mend.
+    const mends = damaged.delete(namespaceId);
+    const base = mends ? null : (newest?.manifest ?? null);
+    const found = await maker.create(namespaceId, { base, signal }).catch((error: unknown) => {
+      if (mends) damaged.add(namespaceId);
+      throw error;
     });
     const { manifest, sizeBytes, storedBytes, fileCount, skipped } = found;
     const counted = { sizeBytes, storedBytes, fileCount, skipped };
@@ -250,7 +255,9 @@ export function createSnapshots(parts: SnapshotsParts) {
           // They come namespace by namespace.
           verifiers.clear();
           verifiers.set(namespaceId, verifier);
-          yield { snapshot, ...(await verifier.verify(snapshot.manifest, signal)) };
+          const verified = await verifier.verify(snapshot.manifest, signal);
+          if (verified.damage.length > 0) damaged.add(namespaceId);
+          yield { snapshot, ...verified };
         } finally {
           pinned.release();
         }
@@ -268,6 +275,7 @@ export function createSnapshots(parts: SnapshotsParts) {
   };
 
   function tell({ id, namespaceId }: Snapshot, { blob, reason }: DamagedBlob): void {
+    damaged.add(namespaceId);
     parts.log.error("a snapshot is damaged", { namespace: namespaceId, snapshot: id, blob, reason });
   }
 
