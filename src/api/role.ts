@@ -14,6 +14,7 @@ import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics/metrics.ts";
 import { showPresence } from "../presence.ts";
 import type { Check } from "../protocol/sandboxd.ts";
+import { refuseFilesElsewhere } from "../remote/host.ts";
 import { listenForSandboxes } from "../sandbox/connections.ts";
 import { createSandboxdClient } from "../sandbox/sandboxd-client.ts";
 import { createSecrets } from "../secrets.ts";
@@ -87,11 +88,13 @@ export async function startApi(parts: ApiRoleParts) {
     status: () => statfs(instance.api.dir),
     floorBytes: () => settings.current.config.quota.disk_floor_mb * MIB,
   });
+  if (first.storage.kind === "local") refuseFilesElsewhere(instance.api.dir);
   const blobs = await openStore({
     storage: first.storage,
     dir: instance.api.blobs,
     checkRoom: floor.check,
     credentials: { published: instance.publishedCredentials, systemd: parts.bucketCredential },
+    onSlowStart,
     log,
   });
   const { db, reload: reloadDatabase } = await openApplianceDatabase({

@@ -2,6 +2,7 @@ import { bucketOf } from "../config/bucket.ts";
 import type { Config } from "../config/schema.ts";
 import type { Log } from "../log.ts";
 import type { Check } from "../protocol/sandboxd.ts";
+import { adoptBlobs } from "./adopt.ts";
 import { createLocalStore } from "./local.ts";
 import { createClient } from "./s3/client.ts";
 import { reachBucket, probeBucket } from "./s3/probe.ts";
@@ -16,6 +17,8 @@ export interface OpenStoreParts {
   /** Throws no_space where its disk has no room for so many bytes. */
   readonly checkRoom: (bytes: number) => void;
   readonly credentials: CredentialPlaces;
+  /** It takes longer than usual, but not longer than so from now on. */
+  readonly onSlowStart: (forMs: number) => void;
   readonly log: Log;
 }
 
@@ -30,16 +33,19 @@ export interface OpenedStore {
 }
 
 const GLANCE_MS = 3_000;
+/** Asked for again before it is over. */
+const ADOPTING_MS = 120_000;
 
 /**
  * The store that the configuration names. With a bucket, it is tried first, and a sentence thrown unless it answers and
- * does all that we rely on.
+ * does all that we rely on; then what lies on the disk from before there was one is moved there.
  */
 export async function openStore({
   storage,
   dir,
   checkRoom,
   credentials,
+  onSlowStart,
   log,
 }: OpenStoreParts): Promise<OpenedStore> {
   const bucket = bucketOf(storage);
@@ -53,6 +59,9 @@ export async function openStore({
   const client = createClient({ bucket, credentials: () => keys.current });
   const store = createS3Store(client, log);
   await probeBucket(client, store);
+  const from = createLocalStore(dir);
+  await from.sweep();
+  await adoptBlobs({ from, to: store, onProgress: () => onSlowStart(ADOPTING_MS), log });
   // Who asks how it is wants to hear soon.
   const glance = createClient({ bucket, credentials: () => keys.current, patienceMs: GLANCE_MS });
   return {
@@ -66,7 +75,7 @@ export async function openStore({
         return { name: "store", status: "ok", detail, fix: null };
       } catch (error) {
         const detail = error instanceof Error ? error.message : String(error);
-        return { name: "store", status: "fail", detail, fix: "See docs/storage.md, Stores." };
+        return { name: "store", status: "fail", detail, fix: "docs/s3.md says what to do." };
       }
     },
   };

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { startAppliance, type Appliance } from "../fixtures/appliance.ts";
+import { failureOf } from "../fixtures/failure.ts";
 import { startS3Server, type S3Server } from "../fixtures/s3-server.ts";
 import { until } from "../fixtures/until.ts";
 
@@ -155,4 +156,33 @@ test("a short outage is waited out, and commands beside each other are all kept"
   rmSync(join(one.data, "api/volumes"), { recursive: true });
   one = await start(one.data);
   expect(await exec(one, "cat before during p1 p2")).toBe("there!first\nsecond\n");
+});
+
+test("an appliance that had all on its disk takes its snapshots along, and is not let back by the setting alone", async () => {
+  const local = '[exec]\npool = 1\n[rate]\nper_key = "0"\n';
+  const before = await startAppliance({ config: local });
+  started.push(before);
+  await exec(before, "seq 100000 > numbers; ln -s numbers link");
+  const sum = await exec(before, SUM);
+  const made = (await (await before.call("/v1/snapshots", { json: {} })).json()) as { snapshot_id: string };
+  await stop(before);
+  const { data } = before;
+  const inBucket = `${server.config({ prefix: "moved" })}${local}`;
+  writeFileSync(join(data, "config.toml"), inBucket);
+
+  const after = await startAppliance({ data });
+  started.push(after);
+  expect(readdirSync(join(data, "api/blobs"))).toEqual([]);
+  expect((await after.cofferdam(["snapshot", "verify"])).stdout).toContain("Damaged: 0.");
+  expect(await exec(after, `${SUM}; rm *`)).toBe(sum);
+  expect((await after.call(`/v1/snapshots/${made.snapshot_id}/restore`, { method: "POST" })).status).toBe(
+    200,
+  );
+  expect(await exec(after, SUM)).toBe(sum);
+  await stop(after);
+
+  writeFileSync(join(data, "config.toml"), local);
+  expect(await failureOf(startAppliance({ data }))).toContain(
+    "are in a bucket, which [storage] does not name",
+  );
 });
