@@ -11,6 +11,7 @@ import type { NamespaceId } from "../ids.ts";
 import type { Instance } from "../instance.ts";
 import { createNamespaceKeys } from "../keys/namespace-keys.ts";
 import type { Log } from "../log.ts";
+import { createEpochs } from "../remote/epochs.ts";
 import { hostOf } from "../remote/host.ts";
 import { createRemote } from "../remote/remote.ts";
 import type { Connections } from "../sandbox/connections.ts";
@@ -67,6 +68,7 @@ export async function openStorage(parts: StorageParts) {
     createRemote({
       store,
       keyOf,
+      epochs: createEpochs(db),
       host: hostOf(instance.api.dir, parts.bootId),
       disk,
       stopSandbox,

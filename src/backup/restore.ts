@@ -185,6 +185,8 @@ async function adapt(parts: RestoreParts, index: BackupIndex, { db, secrets }: S
     db.update(namespaces).set({ deletingAt: now, wrappedKey: null }).where(inArray(namespaces.id, gone)),
     // The files are from a little before the database, or in the bucket from later: they are counted anew.
     db.update(namespaces).set({ usageAt: null }),
+    // The files are made of the backup, on the disk: no bucket has to have them.
+    ...(index.blobs === null ? [] : [db.update(namespaces).set({ claimedEpoch: 0 })]),
     // Whoever waits for one of them waits elsewhere.
     db.delete(deviceLogins),
   ];

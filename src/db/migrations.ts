@@ -188,4 +188,8 @@ export const migrations: readonly (readonly string[])[] = [
        snapshot_id TEXT NOT NULL
      ) STRICT, WITHOUT ROWID`,
   ],
+  [
+    // In S3 mode: what the head in the bucket said when the namespace was last claimed, and says at least.
+    `ALTER TABLE namespaces ADD COLUMN claimed_epoch INTEGER NOT NULL DEFAULT 0`,
+  ],
 ];

@@ -25,6 +25,8 @@ export const namespaces = sqliteTable("namespaces", {
   usageDirectories: integer("usage_directories").notNull().default(0),
   /** The time of its chain's newest event when that was so, in microseconds; null when it has to be counted again. */
   usageAt: integer("usage_at"),
+  /** In S3 mode, of its last claim; src/remote/epochs.ts. 0: the bucket has never had its files. */
+  claimedEpoch: integer("claimed_epoch").notNull().default(0),
 });
 
 export const keys = sqliteTable("keys", {

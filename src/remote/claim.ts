@@ -16,6 +16,8 @@ export interface ClaimParts {
   readonly run: string;
   /** Whether this process had the claim before: then nobody may have written the head since. */
   readonly again?: boolean;
+  /** The epoch of the last claim that is known of: the bucket has had a head since. */
+  readonly known?: number;
   /** How long another's collection is waited for, and how often it is looked whether it has ended. */
   readonly patience?: { readonly collectionMs: number; readonly everyMs: number };
 }
@@ -60,7 +62,7 @@ export async function openClaim(parts: ClaimParts): Promise<Claim> {
 }
 
 async function claimOnce(parts: ClaimParts) {
-  const { store, namespace, codec, host, run, again = false, patience = COLLECTION } = parts;
+  const { store, namespace, codec, host, run, again = false, known = 0, patience = COLLECTION } = parts;
   const key = headKey(namespace);
 
   async function readHead() {
@@ -77,6 +79,8 @@ async function claimOnce(parts: ClaimParts) {
   }
   const before = found.head;
   if (again && before?.run !== run) throw new ClaimLost();
+  // Else it would be taken for new, and its files for none.
+  if (before === null && known > 0) throw missing();
   let { tag } = found;
   let head: Head = {
     epoch: (before?.epoch ?? 0) + 1,
@@ -170,6 +174,13 @@ async function claimOnce(parts: ClaimParts) {
         await put(head);
       }),
   };
+}
+
+function missing(): AppError {
+  return new AppError(
+    "internal",
+    "The bucket has had this namespace's files, and has them no more: is [storage] another bucket or prefix now?",
+  );
 }
 
 function contested(): AppError {

@@ -17,6 +17,7 @@ import type { Space } from "../volumes/space.ts";
 import type { Disk } from "../volumes/volumes.ts";
 import { createManifestCache } from "./cache.ts";
 import { ClaimLost, openClaim, type Claim } from "./claim.ts";
+import type { Epochs } from "./epochs.ts";
 import { createHeadCodec, headKey } from "./head.ts";
 import { entriesOf, hydrate } from "./hydrate.ts";
 import { keepFile } from "./keep.ts";
@@ -33,6 +34,7 @@ const COLLECTION_MS = 30_000;
 export interface RemoteParts {
   readonly store: BlobStore;
   readonly keyOf: (id: NamespaceId) => Promise<NamespaceKey>;
+  readonly epochs: Epochs;
   /** This data directory, in this boot of its machine: what a power cut left of the files is not relied on. */
   readonly host: string;
   readonly disk: Disk;
@@ -41,7 +43,7 @@ export interface RemoteParts {
   readonly standstill: Pick<Standstill, "freeze">;
   /** Keeps what is stored meanwhile from being collected as garbage. */
   readonly sharing: <T>(id: NamespaceId, work: () => Promise<T>) => Promise<T>;
-  readonly log: Pick<Log, "info" | "warn">;
+  readonly log: Pick<Log, "info" | "warn" | "error">;
 }
 
 interface Opened {
@@ -51,7 +53,7 @@ interface Opened {
 
 /** Namespaces in S3 mode: the bucket has them, and this host's directories of those that it serves are copies. */
 export function createRemote(parts: RemoteParts): Mirror & Opener {
-  const { store, keyOf, host, disk, stopSandbox, standstill, sharing, log } = parts;
+  const { store, keyOf, epochs, host, disk, stopSandbox, standstill, sharing, log } = parts;
   const run = crypto.randomUUID();
   const cache = createManifestCache(CACHE_BYTES);
   const opened = new Map<NamespaceId, Opened>();
@@ -71,13 +73,23 @@ export function createRemote(parts: RemoteParts): Mirror & Opener {
     const key = await keyOf(id);
     const blobs = createSealedBlobs({ store, namespace: id, key });
     const codec = createHeadCodec(id, key);
-    const claim = await openClaim({ store, namespace: id, codec, host, run, again: claimed.has(id) }).catch(
+    const known = await epochs.of(id);
+    const again = claimed.has(id);
+    const claim = await openClaim({ store, namespace: id, codec, host, run, again, known }).catch(
       (error: unknown) => {
         if (error instanceof ClaimLost) lost.add(id);
         throw error;
       },
     );
     claimed.add(id);
+    if (claim.before !== null && claim.before.epoch < known) {
+      log.error("the bucket has gone back to an older state of a namespace; what was written since is gone", {
+        namespace: id,
+        epoch: claim.before.epoch,
+        known,
+      });
+    }
+    await epochs.note(id, claim.head.epoch);
     const stored: { base: ManifestRef | null; blobs: ReadonlySet<BlobId> } = { base: null, blobs: new Set() };
     const manifests = cache.of(blobs, (blob) => {
       const { base } = claim.head;

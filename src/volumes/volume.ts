@@ -39,18 +39,7 @@ export function openVolume(parts: VolumeParts): Volume {
   const { volumes, id, leases, limits, quota, freshName } = parts;
   const mirror = mirrored(parts.mirror, id);
 
-  async function within<T>(mode: LeaseMode, work: (space: Space) => Promise<T>): Promise<T> {
-    return leases.hold(id, mode, async () => {
-      using space = openSpace(volumes, id);
-      // The lease has made it: somebody has taken it away since.
-      if (space === null) throw new Error(`the volume of ${id} is gone`);
-      return await work(space);
-    });
-  }
-  const reading = async <T>(work: (space: Space) => Promise<T>): Promise<T> => within("read", work);
-  const changing = async (work: (space: Space) => Promise<void>): Promise<void> => within("write", work);
-
-  /** A refusal says something of the files: it holds only while they are still this host's. */
+  /** A refusal says something of the files: it holds only while they are still this host's. For who has a lease. */
   async function refusable<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
@@ -60,8 +49,21 @@ export function openVolume(parts: VolumeParts): Volume {
     }
   }
 
+  async function within<T>(mode: LeaseMode, work: (space: Space) => Promise<T>): Promise<T> {
+    return leases.hold(id, mode, async () =>
+      refusable(async () => {
+        using space = openSpace(volumes, id);
+        // The lease has made it: somebody has taken it away since.
+        if (space === null) throw new Error(`the volume of ${id} is gone`);
+        return await work(space);
+      }),
+    );
+  }
+  const reading = async <T>(work: (space: Space) => Promise<T>): Promise<T> => within("read", work);
+  const changing = async (work: (space: Space) => Promise<void>): Promise<void> => within("write", work);
+
   async function open(path: WorkspacePath): Promise<OpenFile> {
-    const file = await refusable(async () => reading(async (space) => openFile(space, path)));
+    const file = await reading(async (space) => openFile(space, path));
     try {
       await mirror.confirm();
       return file;
@@ -75,19 +77,17 @@ export function openVolume(parts: VolumeParts): Volume {
     open,
 
     write: async (path, source, announce) =>
-      refusable(async () =>
-        reading(async (space) => {
-          await mirror.ready();
-          return await writeFile(space, path, source, {
-            limits,
-            announce,
-            freshName,
-            changing,
-            within: async (more, make) => quota.within(id, more, make),
-            mirror,
-          });
-        }),
-      ),
+      reading(async (space) => {
+        await mirror.ready();
+        return await writeFile(space, path, source, {
+          limits,
+          announce,
+          freshName,
+          changing,
+          within: async (more, make) => quota.within(id, more, make),
+          mirror,
+        });
+      }),
 
     async content(path) {
       const file = await open(path);
@@ -99,24 +99,20 @@ export function openVolume(parts: VolumeParts): Volume {
     },
 
     async list(path, recursive, signal) {
-      const listing = await refusable(async () =>
-        reading(async (space) => listDirectory(space, path, recursive, signal)),
-      );
+      const listing = await reading(async (space) => listDirectory(space, path, recursive, signal));
       await mirror.confirm();
       return listing;
     },
 
     delete: async (path, announce) =>
-      refusable(async () =>
-        quota.within(id, NOTHING_MORE, async (room) => {
-          const readied = async (work: (space: Space) => Promise<void>) =>
-            changing(async (space) => {
-              await mirror.ready();
-              await work(space);
-            });
-          await remove(path, { freshName, announce, changing: readied, purging: reading, room, mirror });
-        }),
-      ),
+      quota.within(id, NOTHING_MORE, async (room) => {
+        const readied = async (work: (space: Space) => Promise<void>) =>
+          changing(async (space) => {
+            await mirror.ready();
+            await work(space);
+          });
+        await remove(path, { freshName, announce, changing: readied, purging: reading, room, mirror });
+      }),
   };
 }
 

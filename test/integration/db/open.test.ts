@@ -32,6 +32,7 @@ test("a new database has the tables as drizzle sees them, is well, and is its ow
     usageFiles: 6,
     usageDirectories: 7,
     usageAt: null,
+    claimedEpoch: 0,
   };
   const key = {
     id: keyId.make(),
