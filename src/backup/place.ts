@@ -39,9 +39,14 @@ const TRIAL = "trial";
 
 export const restoredText = (id: BackupId, trial: boolean): string => `${id}\n${trial ? `${TRIAL}\n` : ""}`;
 
-export function isTrial(data: string): boolean {
+/** What it says; null of an appliance into which nothing was restored. */
+export function restoredFrom(data: string): string | null {
   const file = join(data, RESTORED);
-  return existsSync(file) && readFileSync(file, "utf8").split("\n").includes(TRIAL);
+  return existsSync(file) ? readFileSync(file, "utf8") : null;
+}
+
+export function isTrial(data: string): boolean {
+  return restoredFrom(data)?.split("\n").includes(TRIAL) ?? false;
 }
 
 const LOOK_EVERY_MS = 20;

@@ -15,6 +15,7 @@ import { AppError } from "../errors.ts";
 import type { BackupId, NamespaceId } from "../ids.ts";
 import { instanceLayout, type Instance } from "../instance.ts";
 import { replaceFile } from "../kernel/durable.ts";
+import { statfs } from "../kernel/statfs.ts";
 import { syncFileSystem } from "../kernel/syncfs.ts";
 import type { User } from "../kernel/users.ts";
 import { keyringText } from "../keyring.ts";
@@ -69,6 +70,7 @@ export async function restoreBackup(parts: RestoreParts): Promise<BackupIndex> {
     );
   }
   beginStaging(instance, id);
+  if (!existsSync(staging.api)) checkRoom(staging.dir, index);
 
   const layout = instanceLayout(staging.dir, instance.inst);
   mkdirSync(staging.api, { recursive: true, mode: 0o700 });
@@ -104,6 +106,19 @@ function beginStaging({ data }: Instance, id: BackupId): void {
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   replaceFile(named, `${id}\n`, { mode: 0o600 });
 }
+
+/** Told before anything is fetched, which may take hours. The files themselves come on top, later. */
+function checkRoom(dir: string, { id, database, blobs }: BackupIndex): void {
+  const needed = 2 * database.content.bytes + (blobs?.bytes ?? 0);
+  const free = statfs(dir).availableBytes;
+  if (free >= needed) return;
+  throw new AppError(
+    "no_space",
+    `${id} takes ${toMib(needed)} MiB of free disk, and there are ${toMib(free)} for ${dir}; free some and try again. Nothing was changed.`,
+  );
+}
+
+const toMib = (bytes: number): number => Math.ceil(bytes / (1024 * 1024));
 
 function removeDatabase(file: string): void {
   for (const suffix of ["", "-wal", "-shm"]) rmSync(`${file}${suffix}`, { force: true });

@@ -1,17 +1,22 @@
 import { existsSync, lstatSync, readdirSync } from "node:fs";
 import { join } from "node:path";
-import { eq, ne } from "drizzle-orm";
+import { eq, gt, ne } from "drizzle-orm";
 import { openCopy } from "../db/open.ts";
 import { keys, namespaces, snapshots, webhooks, workspaces } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
 import type { Instance } from "../instance.ts";
+import { restoredFrom } from "./place.ts";
 
 /** What an install makes: a workspace, its two keys, and the namespace in which the first command ran. */
 const OF_INSTALL = { workspaces: 1, keys: 2, namespaces: 1 } as const;
 
 /** Throws an AppError when the appliance, which is stopped, holds anything that somebody may want back. */
 export async function refuseUsed(instance: Instance): Promise<void> {
-  const held = [...(await heldInDatabase(instance)), ...heldInVolumes(instance.api.volumes)];
+  const held = [
+    ...(restoredFrom(instance.data) === null ? [] : ["a backup was restored into it"]),
+    ...(await heldInDatabase(instance)),
+    ...heldInVolumes(instance.api.volumes),
+  ];
   if (held.length === 0) return;
   throw new AppError(
     "conflict",
@@ -36,6 +41,9 @@ async function heldInDatabase({ api }: Instance): Promise<string[]> {
     }
     const hooks = await db.$count(webhooks, ne(webhooks.state, "deleted"));
     if (hooks > 0) held.push(`${hooks} webhooks`);
+    // They may lie in a bucket.
+    const filled = await db.$count(namespaces, gt(namespaces.usageFiles, 0));
+    if (filled > 0) held.push(`files of ${filled} namespaces`);
     const taken = await db.$count(snapshots, eq(snapshots.kind, "user"));
     if (taken > 0) held.push(`${taken} snapshots`);
     return held;

@@ -5,6 +5,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   writeFileSync,
 } from "node:fs";
@@ -28,6 +29,7 @@ import { startBackups } from "../../fixtures/backups.ts";
 import { makeDisk } from "../../fixtures/encrypted-disk.ts";
 import { failureOf } from "../../fixtures/failure.ts";
 import { MASTER_KEY } from "../../fixtures/ledger.ts";
+import { smallDisk } from "../../fixtures/small-disk.ts";
 import { ensureUsers } from "../../fixtures/users.ts";
 
 ensureUsers();
@@ -148,6 +150,27 @@ test("once all is together, the next start moves it into place from any step on"
   expect(placeRestored(instance.data)).toBe(false);
 });
 
+test("a disk without room is told of before anything is fetched, and a target that can't be used by its name", async () => {
+  const small = smallDisk(8);
+  try {
+    const from = createDirectoryTarget(join(small.path, "target"));
+    expect(await failureOf(from.put("full", new Uint8Array(16 * 1024 * 1024)))).toContain(
+      `no room left in ${small.path}`,
+    );
+    const { data } = createInstance(join(small.path, "data"));
+    writeFileSync(join(small.path, "filler"), new Uint8Array(small.freeBytes() - 200_000));
+    const args = [join(import.meta.dir, "../../fixtures/restore-process.ts"), data, target, backup];
+    const child = Bun.spawn([process.execPath, ...args], { stdout: "ignore", stderr: "pipe" });
+    expect(await child.stderr.text()).toMatch(/takes \d+ MiB of free disk/);
+    expect(await child.exited).not.toBe(0);
+    expect(existsSync(join(data, "restore/api"))).toBe(false);
+  } finally {
+    small.remove();
+  }
+  const file = createDirectoryTarget(join(target, "marker"));
+  expect(await failureOf(file.read("marker"))).toContain("can't be used for backups (ENOTDIR)");
+});
+
 test("a trial says that it is one, also when its restore was interrupted at the end", async () => {
   const { data } = newInstance();
   expect(isTrial(data)).toBe(false);
@@ -178,6 +201,13 @@ test("an appliance that holds anything is refused, and what an install makes is 
   const demo = { id: namespaceId.make(), workspaceId: workspace, name: "demo", createdAt: 1, lastUsedAt: 1 };
   await db.insert(namespaces).values(demo);
   await refuseUsed(instance);
+  // Where they are in a bucket, nothing of them need be on the disk.
+  await db.update(namespaces).set({ usageFiles: 1 });
+  expect(await failureOf(refuseUsed(instance))).toContain("not empty (files of 1 namespaces)");
+  await db.update(namespaces).set({ usageFiles: 0 });
+  writeFileSync(join(instance.data, "restored"), restoredText(backup, false));
+  expect(await failureOf(refuseUsed(instance))).toContain("a backup was restored into it");
+  rmSync(join(instance.data, "restored"));
   await db.insert(namespaces).values({ ...demo, id: namespaceId.make(), name: "alice" });
   expect(await failureOf(refuseUsed(instance))).toContain("not empty (2 namespaces)");
   db.close();
