@@ -1,12 +1,13 @@
 import { readDirectory, statAt, type FileStatus } from "../kernel/directory.ts";
 import { constants, openBeneath } from "../kernel/openat2.ts";
+import { walk as walkTree } from "../snapshots/walk.ts";
 import { OPEN_DIRECTORY } from "./beneath.ts";
 import { Descriptor } from "./descriptor.ts";
 import { codeOf } from "./failure.ts";
 import { createPause, type Pause } from "./pause.ts";
 import type { Space } from "./space.ts";
 
-/** Each level of a walk holds a descriptor. What a tenant hides deeper is not counted, and still costs it its disk. */
+/** Each of these levels of a walk holds a descriptor; what lies deeper is walked with few, and more slowly. */
 const MAX_LEVELS = 256;
 /** What the file system may take for an entry besides its bytes before that counts too. */
 const SLACK_BYTES = 1024 * 1024;
@@ -34,7 +35,11 @@ export interface Count extends Usage {
  * What an entry counts with: its size, so that holes count as what may yet be written there. What takes far more of the
  * disk than its size (blocks beyond a file's end, a directory that had a million entries once) counts with that.
  */
-export function chargeOf({ kind, size, diskBytes }: Pick<FileStatus, "kind" | "size" | "diskBytes">): number {
+export function chargeOf({
+  kind,
+  size,
+  diskBytes,
+}: Pick<FileStatus, "size" | "diskBytes"> & { readonly kind: string }): number {
   const bytes = kind === "file" ? size : 0;
   return diskBytes > bytes + SLACK_BYTES ? diskBytes : bytes;
 }
@@ -63,7 +68,7 @@ async function countInto(walk: Walk, dir: Descriptor, levels: number): Promise<b
   for (const batch of readDirectory(dir.fd)) {
     for (const entry of batch) {
       await walk.pause();
-      if (walk.bytes > walk.most.bytes || walk.files + walk.directories > walk.most.entries) return false;
+      if (hasEnough(walk)) return false;
       try {
         if (!(await countEntry(walk, dir, entry.name, levels))) return false;
       } catch (error) {
@@ -77,18 +82,33 @@ async function countInto(walk: Walk, dir: Descriptor, levels: number): Promise<b
 
 async function countEntry(walk: Walk, dir: Descriptor, name: Uint8Array, levels: number): Promise<boolean> {
   const status = statAt(dir.fd, name);
-  if (status.kind === "directory") {
-    walk.directories++;
-    walk.bytes += chargeOf(status);
-    if (levels === 0) return true;
-    using child = new Descriptor(openBeneath(dir.fd, name, OPEN_DIRECTORY | constants.O_NOFOLLOW));
-    return await countInto(walk, child, levels - 1);
+  add(walk, status, status.links > 1n ? status.inode : null);
+  if (status.kind !== "directory") return true;
+  using child = new Descriptor(openBeneath(dir.fd, name, OPEN_DIRECTORY | constants.O_NOFOLLOW));
+  return await (levels === 0 ? countDeep(walk, child) : countInto(walk, child, levels - 1));
+}
+
+/** Where a command moves directories at this depth, others there may be missed until it has ended. */
+async function countDeep(walk: Walk, dir: Descriptor): Promise<boolean> {
+  for (const found of walkTree(dir)) {
+    await walk.pause();
+    if (hasEnough(walk)) return false;
+    if (found !== null) add(walk, { ...found, diskBytes: found.allocatedBytes }, found.shared);
   }
-  walk.files++;
-  if (status.links > 1n) {
-    if (walk.linked.has(status.inode)) return true;
-    walk.linked.add(status.inode);
+  return true;
+}
+
+/** `shared` is the inode of what may have several names. */
+function add(walk: Walk, status: Parameters<typeof chargeOf>[0], shared: bigint | null): void {
+  if (status.kind === "directory") walk.directories++;
+  else {
+    walk.files++;
+    if (shared !== null && walk.linked.has(shared)) return;
+    if (shared !== null) walk.linked.add(shared);
   }
   walk.bytes += chargeOf(status);
-  return true;
+}
+
+function hasEnough({ bytes, files, directories, most }: Walk): boolean {
+  return bytes > most.bytes || files + directories > most.entries;
 }

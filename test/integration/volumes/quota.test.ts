@@ -56,6 +56,18 @@ describe("bytes of a namespace", () => {
     expect(await outcome(write(volume, "b", 1024 * KIB))).toBe("ok");
   });
 
+  test("are counted at any depth", async () => {
+    using fixture = await volumeFixture({ quota: { namespace_mb: 1 } });
+    const deep = join(fixture.live, "d/".repeat(300));
+    mkdirSync(deep, { recursive: true });
+    writeFileSync(join(deep, "hidden"), new Uint8Array(1024 * KIB));
+    linkSync(join(deep, "hidden"), join(deep, "again"));
+    linkSync(join(deep, "hidden"), join(fixture.live, "above"));
+    fixture.volumes.table.changed(fixture.id);
+    expect(await outcome(write(fixture.volume, "more", 1))).toBe("no_space");
+    expect(await fixture.known()).toEqual({ bytes: 1024 * KIB, files: 3, directories: 300 });
+  });
+
   test("stop a body of unknown length as soon as it is too long", async () => {
     using fixture = await volumeFixture({ quota: { namespace_mb: 1 } });
     const state = { sent: 0 };
