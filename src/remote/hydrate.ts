@@ -61,9 +61,9 @@ export async function hydrate(parts: HydrateParts, space: Space): Promise<Manife
   try {
     using root = new Descriptor(openBeneath(space.tmp.fd, name, OPEN_DIRECTORY | constants.O_NOFOLLOW));
     const about = head.base === null ? EMPTY_ROOT : (await readHead(manifests, head.base)).root;
-    const started = Date.now();
     await buildEntries({ blobs, entries: entriesOf(manifests, head), root: about }, root);
-    const ref = await restamp(manifests, root, entriesOf(manifests, head), started);
+    // Nobody else can have changed them so far, so only what was built last need be compared or read again.
+    const ref = await restamp(manifests, root, entriesOf(manifests, head), Date.now());
     disk.exchange(id, name);
     return ref;
   } finally {

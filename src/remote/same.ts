@@ -1,5 +1,6 @@
 import type { SealedBlobs } from "../blobs/sealed.ts";
 import { readLinkAt } from "../kernel/directory.ts";
+import { nextData } from "../kernel/file-data.ts";
 import { constants, openBeneath } from "../kernel/openat2.ts";
 import type { Time } from "../kernel/look.ts";
 import { createBlobReader } from "../snapshots/reader.ts";
@@ -11,6 +12,7 @@ import { Differs, inStep } from "./step.ts";
 
 /** Later than this before a manifest was begun, a file's times may not show its last change: clocks tick. */
 const TICKS_S = 2;
+const HOLE_BUFFER_BYTES = 64 * 1024;
 
 export interface SameParts {
   readonly blobs: Pick<SealedBlobs, "get">;
@@ -36,7 +38,7 @@ export async function isSame({ blobs, live, manifest, started }: SameParts): Pro
         if (open !== null && !(await open.has(step.data))) return false;
         continue;
       }
-      if (open !== null && !open.ended()) return false;
+      if (open !== null && !(await open.ended())) return false;
       open?.[Symbol.dispose]();
       open = null;
       const { entry, found } = step;
@@ -50,7 +52,7 @@ export async function isSame({ blobs, live, manifest, started }: SameParts): Pro
         return false;
       }
     }
-    return open === null || open.ended();
+    return open === null || (await open.ended());
   } catch (error) {
     if (error instanceof Differs) return false;
     throw error;
@@ -80,8 +82,8 @@ function sameTime(a: Time, b: Time): boolean {
 
 interface Compared extends Disposable {
   has(extents: readonly Extent[]): Promise<boolean>;
-  /** Whether nothing but a hole is behind what was compared. */
-  ended(): boolean;
+  /** Whether nothing is behind what was compared. */
+  ended(): Promise<boolean>;
 }
 
 function compared(reader: ReturnType<typeof createBlobReader>, entry: FileEntry, found: Found): Compared {
@@ -92,19 +94,33 @@ function compared(reader: ReturnType<typeof createBlobReader>, entry: FileEntry,
   return {
     async has(extents) {
       for await (const { position, bytes } of reader.data(extents)) {
+        if (!(await isHole(file.fd, end, position))) return false;
         const there = Buffer.alloc(bytes.length);
         for (let have = 0; have < there.length;) {
           const count = await readAt(file.fd, there, have, there.length - have, position + have);
           if (count === 0) return false;
           have += count;
         }
-        // Between two extents is a hole, of which only the walk of a whole file could tell that it still is one.
-        if (position !== end || !there.equals(bytes)) return false;
+        if (!there.equals(bytes)) return false;
         end = position + bytes.length;
       }
       return true;
     },
-    ended: () => end === entry.size,
+    ended: async () => isHole(file.fd, end, entry.size),
     [Symbol.dispose]: () => file[Symbol.dispose](),
   };
+}
+
+/** Whether it reads as zeros. */
+async function isHole(fd: number, from: number, to: number): Promise<boolean> {
+  const buffer = Buffer.alloc(Math.min(HOLE_BUFFER_BYTES, to - from));
+  for (let at = from; at < to;) {
+    const data = nextData(fd, at);
+    if (data === null || data.start >= to) return true;
+    at = data.start;
+    const count = await readAt(fd, buffer, 0, Math.min(buffer.length, Math.min(data.end, to) - at), at);
+    if (count === 0 || buffer.subarray(0, count).some((byte) => byte !== 0)) return false;
+    at += count;
+  }
+  return true;
 }

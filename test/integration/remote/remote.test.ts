@@ -2,9 +2,12 @@ import { afterAll, expect, test } from "bun:test";
 import {
   appendFileSync,
   chmodSync,
+  closeSync,
   existsSync,
+  ftruncateSync,
   linkSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   readlinkSync,
@@ -14,6 +17,7 @@ import {
   symlinkSync,
   truncateSync,
   writeFileSync,
+  writeSync,
 } from "node:fs";
 import { join } from "node:path";
 import { createLocalStore } from "../../../src/blobs/local.ts";
@@ -162,6 +166,36 @@ test("a restart over the same directory fetches nothing", async () => {
   expect(statSync(host.live).ino).toBe(ino);
   // The manifest, and the one file that changed just before it was made.
   expect(gets.length).toBeLessThanOrEqual(3);
+});
+
+test("what was fetched is not fetched again at the next restart, holes or not", async () => {
+  const { store, on } = place();
+  using first = startHost(on("one"), store);
+  await first.exec((live) => {
+    const file = openSync(join(live, "sparse"), "w");
+    ftruncateSync(file, 3e9);
+    writeSync(file, "in the middle", 1e9);
+    closeSync(file);
+    writeFileSync(join(live, "whole"), "hello");
+  });
+  let versions = 0;
+  using host = startHost(
+    on("two"),
+    { ...store, replace: async (...args) => (versions++, store.replace(...args)) },
+    { id: first.id },
+  );
+  await host.list();
+  expect(versions).toBe(2);
+  host.restart();
+  await host.list();
+  // The claim, and no fetched list of files.
+  expect(versions).toBe(3);
+  const file = openSync(join(host.live, "sparse"), "r+");
+  writeSync(file, "x", 2e9);
+  closeSync(file);
+  host.restart();
+  await host.list();
+  expect(versions).toBe(5);
 });
 
 test("what was changed or removed while the host was down is as it was", async () => {
