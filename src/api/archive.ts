@@ -12,9 +12,14 @@ export interface ArchiveStream {
 
 /**
  * A tar archive, compressed as the client takes it: a client that takes nothing costs what is in a few buffers. Where
- * it fails on the way, or `signal` ends it, the connection breaks, so that no part is taken for the whole.
+ * it fails on the way, or `signal` ends it, the connection breaks, so that no part is taken for the whole. `took` is
+ * told of what the client has taken.
  */
-export function gzipped(tar: AsyncIterable<Uint8Array>, signal: AbortSignal): ArchiveStream {
+export function gzipped(
+  tar: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+  took: (bytes: number) => void = () => {},
+): ArchiveStream {
   const gzip = createGzip({ level: LEVEL });
   const { promise: done, resolve } = Promise.withResolvers<void>();
   // The chunks' iterator fails with what the pipeline failed with.
@@ -35,7 +40,10 @@ export function gzipped(tar: AsyncIterable<Uint8Array>, signal: AbortSignal): Ar
       async pull(controller) {
         try {
           const next = await chunks.next();
-          if (next.done !== true) return controller.enqueue(next.value);
+          if (next.done !== true) {
+            took(next.value.length);
+            return controller.enqueue(next.value);
+          }
           controller.close();
         } catch (error) {
           controller.error(signal.aborted ? signal.reason : error);

@@ -1,20 +1,24 @@
 import { Elysia } from "elysia";
 import { z } from "zod";
 import type { EventData } from "../audit/event.ts";
-import { createAdmission } from "../sandbox/admission.ts";
 import type { Lease } from "../keys/calls.ts";
 import { AppError } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
 import { noSnapshot, type Snapshot } from "../snapshots/rows.ts";
 import type { Snapshots } from "../snapshots/snapshots.ts";
 import { gzipped } from "./archive.ts";
+import { createDownloadTurns } from "./download-turns.ts";
 import { namespaceCalls, type Access, type NamespaceCall } from "./auth.ts";
 import { label, readJson } from "./http/body.ts";
 import { errorResponse } from "./http/errors.ts";
 import { timestamp } from "./http/time.ts";
 
 /** Downloads at once: each has a few blobs of 4 MiB in memory for as long as its client takes. */
-const DOWNLOADS = { concurrency: 16, perNamespace: 2, queue: 100, maxWaitMs: 10_000 };
+const DOWNLOADS = {
+  limits: { concurrency: 16, perNamespace: 2, queue: 100, maxWaitMs: 10_000 },
+  bytesPerSecond: 64 * 1024,
+  windowMs: 4_000,
+};
 
 const createBody = z.object({ label: label.nullish() });
 
@@ -25,10 +29,10 @@ export interface SnapshotRoutesParts {
 
 /** The snapshot calls of a namespace. */
 export function snapshotRoutes({ access, snapshots }: SnapshotRoutesParts) {
-  const downloads = createAdmission(() => DOWNLOADS);
+  const downloads = createDownloadTurns(DOWNLOADS);
 
   async function download(request: Request, namespace: NamespaceCall, id: string): Promise<Response> {
-    const release = await downloads.admit(namespace.owner, request.signal);
+    const turn = await downloads.admit(namespace.owner, request.signal);
     let handedOver = false;
     try {
       return await namespace.read(async (lease) => {
@@ -42,13 +46,13 @@ export function snapshotRoutes({ access, snapshots }: SnapshotRoutesParts) {
           end();
           return new Response(null, { headers });
         }
-        const { body, done } = gzipped(tar, lease.signal);
+        const { body, done } = gzipped(tar, AbortSignal.any([lease.signal, turn.signal]), turn.took);
         handedOver = true;
-        lease.extend(done.finally(end).finally(release));
+        lease.extend(done.finally(end).finally(turn.release));
         return new Response(body, { headers });
       });
     } finally {
-      if (!handedOver) release();
+      if (!handedOver) turn.release();
     }
   }
 
