@@ -33,6 +33,13 @@ export async function openApplianceDatabase(
   const server = databaseServerOf(parts.config);
   const file = instance.api.database;
   if (server === null) {
+    if (!existsSync(file) && existsSync(`${file}.moved`)) {
+      throw new AppError(
+        "invalid",
+        `[database] url is not set, but the database was moved to a server; ${file}.moved is as it was before that. ` +
+          "Set url again, or put that file aside to begin with an empty one.",
+      );
+    }
     const db = await openDatabase(file, {
       onUpgrade(version) {
         log.info("the database is upgraded; a copy of it is kept beside it", { version });

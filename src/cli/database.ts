@@ -14,6 +14,8 @@ import { openKeyring } from "../keyring.ts";
 import { withoutApi } from "../presence.ts";
 import { closeState, openState } from "../state.ts";
 import { dataArgument } from "./arguments.ts";
+import { jsonArgument, print } from "./output.ts";
+import { whenStopped } from "./stopping.ts";
 import { strict } from "./strict.ts";
 
 const move = defineCommand({
@@ -25,6 +27,7 @@ const move = defineCommand({
   plugins: [strict],
   args: {
     ...dataArgument,
+    ...jsonArgument,
     config: { type: "string", description: "Used instead of the instance's config.toml", valueHint: "FILE" },
   },
   async run({ args }) {
@@ -45,6 +48,7 @@ const move = defineCommand({
     const credentials = readServerFiles(server);
     const file = instance.api.database;
     const { secret } = openKeyring(instance.keyringFile, readFileSync(instance.masterKeyFile));
+    await whenStopped(instance);
     await openState(instance, secret);
     const moved = { rows: 0 };
     const isStopped = await withoutApi(instance, async () => {
@@ -64,8 +68,12 @@ const move = defineCommand({
       throw new AppError("conflict", "The appliance runs; stop it first: systemctl stop cofferdam.target");
     }
     await closeState(instance);
-    process.stdout.write(
-      `${moved.rows} rows are on the server now. The file is kept as ${file}.moved; remove it when all is well.\n`,
+    const kept = `${file}.moved`;
+    print(
+      args.json,
+      { rows: moved.rows, url: server.url, kept },
+      () =>
+        `${moved.rows} rows are on the server now. The file is kept as ${kept}; remove it when all is well.`,
     );
   },
 });

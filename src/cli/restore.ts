@@ -29,6 +29,7 @@ import {
 } from "./backup-options.ts";
 import { openTarget, type TargetOptions } from "./backup-target.ts";
 import { print, shortTime } from "./output.ts";
+import { whenStopped } from "./stopping.ts";
 import { strict } from "./strict.ts";
 
 export const restore = defineCommand({
@@ -55,6 +56,7 @@ export const restore = defineCommand({
     refuseOthers();
     const instance = openInstance(args.data);
     ensureRunDirectories(instance);
+    await whenStopped(instance);
     const lock = lockInstance(instance);
     try {
       const alone = await withoutApi(instance, async () => restoreInto(instance, args));

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { binary, startAppliance, type Appliance } from "../fixtures/appliance.ts";
+import { failureOf } from "../fixtures/failure.ts";
 import { seededRandom } from "../fixtures/random.ts";
 import { startSqld, type Sqld } from "../fixtures/sqld.ts";
 import { until } from "../fixtures/until.ts";
@@ -225,6 +226,9 @@ test("a database moves from its file to a server, once the appliance is stopped"
   expect(await early.stderr.text()).toContain("there is a database in");
   await early.exited;
   expect((await move()).stdout).toContain("rows are on the server now");
+  expect(await failureOf(startAppliance({ data: local.data, config: "[exec]\npool = 0\n" }))).toContain(
+    "the database was moved to a server",
+  );
   expect((await move(1)).stderr).toContain("nothing is to be moved");
   const moved = await startAppliance({ data: local.data, config: text });
   expect(await (await moved.call("/files/a")).text()).toBe("kept");
