@@ -7,7 +7,7 @@ import { AppError } from "./errors.ts";
 const main = defineCommand({
   meta: {
     name: "cofferdam",
-    description: "A safe place for AI agents to work: files, a shell in gVisor, supervised runs",
+    description: "A safe place for AI agents to work: files and a shell in gVisor",
   },
   // Each is loaded when it is called, so that none pays for another's imports.
   subCommands: {

@@ -51,6 +51,7 @@ export type Opener =
   | { readonly identities: string };
 
 export async function openSealed(by: Opener, sealed: Uint8Array): Promise<Uint8Array> {
+  checkKind(by, sealed);
   const decrypter = new Decrypter();
   if ("passphrase" in by) decrypter.addPassphrase(by.passphrase);
   else for (const identity of identitiesIn(by.identities)) addIdentity(decrypter, identity);
@@ -60,6 +61,18 @@ export async function openSealed(by: Opener, sealed: Uint8Array): Promise<Uint8A
     const what = "passphrase" in by ? "passphrase" : "identity";
     throw new AppError("forbidden", `This ${what} does not open the backup.`, { cause: error });
   }
+}
+
+/** The first line below the version of an age file says for whom it is. */
+function checkKind(by: Opener, sealed: Uint8Array): void {
+  const forPassphrase = /^[^\n]*\n-> scrypt /.test(Buffer.from(sealed.subarray(0, 200)).toString("latin1"));
+  if (forPassphrase === "passphrase" in by) return;
+  throw new AppError(
+    "forbidden",
+    forPassphrase
+      ? "This backup is for whoever knows its passphrase, not for an identity: --passphrase-file FILE."
+      : "This backup is for whoever has its recipient's identity, not for a passphrase: --identity-file FILE.",
+  );
 }
 
 function identitiesIn(text: string): string[] {

@@ -142,7 +142,7 @@ export function createCaptures({ db, file, dir, store, holds, capture, log }: Ca
       };
       try {
         const missed = withFiles ? await captureAll(progress) : [];
-        progress("database", 0, null);
+        progress("bytes of the database", 0, null);
         await copyAndPin(copy, ended.promise);
         const namespaceCount = await countOf(copy);
         return {

@@ -44,10 +44,10 @@ export async function createBackup(parts: CreateParts): Promise<BackupIndex> {
 
   const copied = parts.includeBlobs ? await copyBlobs(parts) : nothing();
   const list = await objects.putAll(keys.blobs, linesOf(copied.blobs));
-  progress("database", 0, capture.databaseBytes);
+  progress("bytes of the database", 0, capture.databaseBytes);
   const content = await objects.putAll(
     keys.database,
-    counted(capture.database(), (bytes) => progress("database", bytes, capture.databaseBytes)),
+    counted(capture.database(), (bytes) => progress("bytes of the database", bytes, capture.databaseBytes)),
   );
   if (config !== null) await objects.put(keys.config, config);
   await store.put(keys.keyring, keyring);

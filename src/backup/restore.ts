@@ -76,7 +76,7 @@ export async function restoreBackup(parts: RestoreParts): Promise<BackupIndex> {
   mkdirSync(staging.api, { recursive: true, mode: 0o700 });
   chownSync(staging.api, api.uid, api.gid);
   await openState(layout, secret);
-  progress("database", 0, index.database.content.bytes);
+  progress("bytes of the database", 0, index.database.content.bytes);
   removeDatabase(layout.api.database);
   await fetchDatabase(objects, index, layout.api.database);
   const db = await openDatabase(layout.api.database);

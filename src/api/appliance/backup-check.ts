@@ -30,7 +30,7 @@ export async function backupCheck(
     ];
   }
   const hours = Math.floor((now - newest.createdAt / 1000) / HOUR_MS);
-  const detail = `the last one was made ${hours} hours ago`;
+  const detail = `the last one was made ${hours < 1 ? "within the hour" : `${hours} hours ago`}`;
   if (hours < LATE * every_h) return [{ name, status: "ok", detail, fix: null }];
   return [{ name, status: "warn", detail: `${detail}, and one is due every ${every_h}`, fix: FIX }];
 }

@@ -232,6 +232,10 @@ test("only its own passphrase or identity opens the appliance's secret", async (
   expect(await openSealed({ identities: `# mine\n${identity}\n` }, byKey)).toEqual(secret);
   const other = await generateX25519Identity();
   expect(await failureOf(openSealed({ identities: other }, byKey))).toContain("does not open");
+  expect(await failureOf(openSealed({ identities: identity }, byPhrase))).toContain("--passphrase-file");
+  expect(await failureOf(openSealed({ passphrase: "correct horse battery" }, byKey))).toContain(
+    "--identity-file",
+  );
   expect(await failureOf(openSealed({ identities: "nothing" }, byKey))).toContain("none of age's");
   expect(await failureOf(sealFor({ recipient: "age1nobody" }, secret))).toContain("no recipient");
 });
