@@ -22,6 +22,7 @@ import { closeFile, writeAt } from "../volumes/disk.ts";
 import { codeOf } from "../volumes/failure.ts";
 import { TENANT } from "../volumes/parents.ts";
 import { createPause, type Pause } from "../volumes/pause.ts";
+import type { CheckRoom } from "../volumes/replace.ts";
 import { createFlow } from "./flow.ts";
 import {
   damagedManifest,
@@ -45,6 +46,8 @@ export interface Tree {
   readonly blobs: Pick<SealedBlobs, "get">;
   readonly ref: ManifestRef;
   readonly signal?: AbortSignal | undefined;
+  /** Asked before each file and each piece of one. */
+  readonly checkRoom?: CheckRoom | undefined;
 }
 
 export interface Built {
@@ -64,10 +67,10 @@ interface Unfinished {
  * with all that the manifest says of it. Throws when a blob is damaged, or the manifest does not add up. It is not on
  * the disk before the file system is flushed.
  */
-export async function buildTree({ blobs, ref, signal }: Tree, root: Descriptor): Promise<Built> {
+export async function buildTree({ blobs, ref, signal, checkRoom }: Tree, root: Descriptor): Promise<Built> {
   const head = await readHead(blobs, ref);
   const built = await buildEntries(
-    { blobs, entries: decodeManifest(blobs, ref), root: head.root, signal },
+    { blobs, entries: decodeManifest(blobs, ref), root: head.root, signal, checkRoom },
     root,
   );
   if (built.files !== head.files || built.bytes !== head.bytes) {
@@ -76,7 +79,7 @@ export async function buildTree({ blobs, ref, signal }: Tree, root: Descriptor):
   return built;
 }
 
-export interface Entries extends Pick<Tree, "blobs" | "signal"> {
+export interface Entries extends Pick<Tree, "blobs" | "signal" | "checkRoom"> {
   /** In a manifest's order. */
   readonly entries: AsyncIterable<readonly Entry[]>;
   /** What is to be said of the root. */
@@ -85,11 +88,11 @@ export interface Entries extends Pick<Tree, "blobs" | "signal"> {
 
 /** The same, from the entries themselves. */
 export async function buildEntries(
-  { blobs, entries, root: about, signal }: Entries,
+  { blobs, entries, root: about, signal, checkRoom = () => {} }: Entries,
   root: Descriptor,
 ): Promise<Built> {
   const pause = createPause(signal);
-  const builder = createBuilder(blobs, root, pause);
+  const builder = createBuilder({ blobs, root, pause, checkRoom });
   let built: Built;
   try {
     for await (const batch of entries) {
@@ -110,7 +113,14 @@ export async function buildEntries(
   return built;
 }
 
-function createBuilder(blobs: Pick<SealedBlobs, "get">, root: Descriptor, pause: Pause) {
+interface BuilderParts {
+  readonly blobs: Pick<SealedBlobs, "get">;
+  readonly root: Descriptor;
+  readonly pause: Pause;
+  readonly checkRoom: CheckRoom;
+}
+
+function createBuilder({ blobs, root, pause, checkRoom }: BuilderParts) {
   const reader = createBlobReader(blobs);
   const flow = createFlow(AT_ONCE);
   const counted = { files: 0, bytes: 0 };
@@ -146,6 +156,7 @@ function createBuilder(blobs: Pick<SealedBlobs, "get">, root: Descriptor, pause:
   }
 
   function begin(entry: FileEntry): void {
+    checkRoom(0);
     const fd = openBeneath(current.fd, entry.name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
     unfinished = { entry, fd, extents: entry.data };
     counted.files += 1;
@@ -160,6 +171,7 @@ function createBuilder(blobs: Pick<SealedBlobs, "get">, root: Descriptor, pause:
       if (position < 0 || position + bytes.length > file.entry.size) {
         throw damagedManifest("data behind the end of its file");
       }
+      checkRoom(bytes.length);
       await writeAt(file.fd, bytes, position);
     }
   }

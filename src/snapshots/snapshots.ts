@@ -183,7 +183,8 @@ export function createSnapshots(parts: SnapshotsParts) {
             data: { ...about(snapshot), files_restored: fileCount },
             announce,
             dataBytes: async () => readable(async () => dataBytesOf(blobs, ref, createPause(signal))),
-            build: async (dir) => readable(async () => void (await buildTree({ blobs, ref, signal }, dir))),
+            build: async (dir, checkRoom) =>
+              readable(async () => void (await buildTree({ blobs, ref, signal, checkRoom }, dir))),
             alone: async (swap) =>
               volumes.leases.exclusive(namespaceId, async () => {
                 // Its namespace may be on its way out.

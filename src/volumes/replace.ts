@@ -4,7 +4,7 @@ import type { EventData } from "../audit/event.ts";
 import { AppError } from "../errors.ts";
 import { statFd } from "../kernel/directory.ts";
 import { constants, openBeneath, renameAt } from "../kernel/openat2.ts";
-import { statfs } from "../kernel/statfs.ts";
+import { isBelowFloor, statfs } from "../kernel/statfs.ts";
 import { syncFileSystem } from "../kernel/syncfs.ts";
 import { OPEN_DIRECTORY } from "./beneath.ts";
 import { Descriptor } from "./descriptor.ts";
@@ -13,6 +13,9 @@ import { purge } from "./purge.ts";
 
 const { RENAME_EXCHANGE, O_NOFOLLOW } = constants;
 
+/** Throws no_space when the disk has no room for so many bytes: others fill it, too. */
+export type CheckRoom = (bytes: number) => void;
+
 export interface Replacement {
   /** What it counts with. */
   readonly bytes: number;
@@ -20,7 +23,7 @@ export interface Replacement {
   readonly dataBytes: () => Promise<number>;
   readonly files: number;
   /** Fills an empty directory; the directory itself becomes the workspace, with its owner and mode. */
-  readonly build: (dir: Descriptor) => Promise<void>;
+  readonly build: (dir: Descriptor, checkRoom: CheckRoom) => Promise<void>;
   /** What the event says. */
   readonly data: EventData;
   /** Told when all is built, with what tells a later start whether it took its place. */
@@ -50,14 +53,16 @@ export async function replaceLive(
   using tmp = new Descriptor(
     openBeneath(volume.fd, "tmp", OPEN_DIRECTORY | O_NOFOLLOW, 0, { noSymlinks: true }),
   );
-  const fits = (more: number) => statfs(tmp.fd).availableBytes - more >= diskFloorBytes;
+  const fits = (more: number) => !isBelowFloor(statfs(tmp.fd), diskFloorBytes, more);
   // What it takes is only known by going through all of it.
-  if (diskFloorBytes > 0 && !fits(bytes) && !fits(await dataBytes())) throw noRoom();
+  if (!fits(bytes) && !fits(await dataBytes())) throw noRoom();
   const fresh = freshName();
   mkdirSync(tmp.entry(fresh), 0o700);
   try {
     using dir = new Descriptor(openBeneath(tmp.fd, fresh, OPEN_DIRECTORY | O_NOFOLLOW));
-    await build(dir);
+    await build(dir, (more) => {
+      if (!fits(more)) throw noRoom();
+    });
     await syncFileSystem(dir.fd);
     const inode = String(statFd(dir.fd).inode);
     const announcing = announce({ ...data, temporary: fresh, inode });

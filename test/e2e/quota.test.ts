@@ -77,6 +77,29 @@ test("below the floor all that writes is stopped, the rest goes on, and it resum
   expect(await exec("kept", "cat workspace/more")).toMatchObject([200, { stdout: "x" }]);
 }, 90_000);
 
+test("restores that fit one by one don't pass the floor together", async () => {
+  const names = ["one", "two"];
+  const ids: string[] = [];
+  for (const namespace of names) {
+    expect(await exec(namespace, "head -c 80M /dev/zero > workspace/large")).toMatchObject([200, {}]);
+    const made = await appliance.call("/v1/snapshots", { namespace, json: {} });
+    ids.push(((await made.json()) as { snapshot_id: string }).snapshot_id);
+    expect(await exec(namespace, "rm workspace/large")).toMatchObject([200, {}]);
+  }
+  const restore = async (at: number) => {
+    const path = `/v1/snapshots/${ids[at] ?? ""}/restore`;
+    return (await appliance.call(path, { namespace: names[at] ?? "", method: "POST" })).status;
+  };
+  let least = disk.freeBytes();
+  const looking = setInterval(() => (least = Math.min(least, disk.freeBytes())), 5);
+  const both = await Promise.all([restore(0), restore(1)]);
+  clearInterval(looking);
+  expect(both).toContain(507);
+  expect(least).toBeGreaterThan(40 * MIB);
+  if (!both.includes(200)) expect(await restore(0)).toBe(200);
+  for (const name of names) await small.removeNamespace(name);
+}, 90_000);
+
 test("control: without a floor a disk is filled to its end, which is a 507 too, and goes on when there is room", async () => {
   await setQuota({ disk_floor_mb: 0 });
   const ballast = join(disk.path, "ballast");
