@@ -16,11 +16,14 @@ const ROUND_MS = 1_000;
 const chance = (share: number) => Math.random() < share;
 const pick = <T>(from: readonly T[]): T => from[Math.floor(Math.random() * from.length)]!;
 
-/** A bucket far away: slow, and now and then a request or its answer is lost. */
+/** A bucket far away: slow, and now and then a request or its answer is lost, or the request comes late. */
 function distant(store: BlobStore): BlobStore {
   const unsure = async <T>(work: () => Promise<T>): Promise<T> => {
     await Bun.sleep(Math.random() * 3);
-    if (chance(0.02)) throw new AppError("unavailable", "The request was lost.");
+    if (chance(0.02)) {
+      if (chance(0.5)) setTimeout(() => void work().catch(() => {}), Math.random() * 30);
+      throw new AppError("unavailable", "The request was lost.");
+    }
     const result = await work();
     await Bun.sleep(Math.random() * 3);
     if (chance(0.02)) throw new AppError("unavailable", "The answer was lost.");
