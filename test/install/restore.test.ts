@@ -117,6 +117,15 @@ test("its own backups are made when they are due", async () => {
   expect((await second.sh("ls /srv/own")).code).not.toBe(0);
   await ok(second.sh("mkdir /srv/own"));
   await ok(second.sh("printf '[backup]\\nto = \"/srv/own\"\\nkeep = 2\\n' >/var/lib/cofferdam/config.toml"));
+  // A disk that is not mounted fails the unit, and does not become a directory on this one.
+  expect((await second.sh("systemctl start cofferdam-backup.service")).code).not.toBe(0);
+  expect((await second.sh("ls /srv/own")).code).not.toBe(0);
+  await ok(second.sh("mkdir /srv/own && systemctl reset-failed cofferdam-backup.service"));
+  // An appliance that was restored for a trial leaves the original's backups alone.
+  await ok(second.sh("cd /var/lib/cofferdam && cp -p restored /root/restored && echo trial >>restored"));
+  await ok(second.sh("systemctl start cofferdam-backup.service"));
+  expect(await ok(second.sh("ls /srv/own"))).toBe("");
+  await ok(second.sh("cp -p /root/restored /var/lib/cofferdam/restored"));
   for (const _ of [1, 2]) await ok(second.sh("systemctl start cofferdam-backup.service"));
   expect(await ok(second.sh("cofferdam backup list | grep -c '^backup-'"))).toBe("1");
   expect(await ok(second.sh("systemd-analyze verify /etc/systemd/system/cofferdam*"))).toBe("");
