@@ -47,8 +47,6 @@ export interface StorageParts {
   readonly log: Log;
 }
 
-export type Storage = Awaited<ReturnType<typeof openStorage>>;
-
 /**
  * The namespaces' files and all that touches them: commands, snapshots, the bucket, backups. They know of each other
  * here alone. When this resolves, what a crash has left halfway is settled, before any call.
