@@ -64,6 +64,10 @@ post() { # PATH JSON
 next_steps() {
   [ -n "${url:-}" ] || [ "$start" = no ] || url=$(field url "$(admin status --json)")
   echo
+  if [ "$start" = no ] && [ -n "$restore" ]; then
+    echo "Cofferdam is installed, and is what $(head -n 1 "$data/restored") holds. To start it: ./install.sh"
+    return
+  fi
   if [ "$start" = no ]; then
     echo 'Cofferdam is installed. To start it, make its first workspace and see its keys: ./install.sh'
     return

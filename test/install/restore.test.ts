@@ -102,10 +102,12 @@ test("the other host becomes it, also when that is killed in the middle", async 
   expect(await ok(second.sh("cofferdam webhook list"))).toContain("https://1.1.1.1/hook");
   expect(await ok(second.sh("cofferdam event verify"))).toContain("No event was changed, lost or added");
   expect(await ok(second.sh("cofferdam doctor"))).toContain("Nothing is wrong");
-  expect(await ok(second.sh(`${restore} --no-start`))).toContain("nothing is restored over it");
+  const again = await ok(second.sh(`${restore} --no-start`));
+  expect(again).toContain("nothing is restored over it");
+  expect(again).toMatch(/is what backup-\S+ holds\. To start it/);
   // systemctl comes back before the services have ended.
-  const again = "cofferdam restore /opt/carried/target --identity-file /opt/carried/identity";
-  const stopped = await second.sh(`systemctl stop cofferdam.target; ${again}`);
+  const direct = "cofferdam restore /opt/carried/target --identity-file /opt/carried/identity";
+  const stopped = await second.sh(`systemctl stop cofferdam.target; ${direct}`);
   expect(stopped).toMatchObject({ code: 1, out: expect.stringContaining("is not empty") });
   await ok(second.sh("systemctl start cofferdam.target"));
 });
