@@ -117,7 +117,6 @@ test("its own backups are made when they are due", async () => {
   expect((await state("cofferdam-backup.timer")).out).toContain("active");
   await ok(second.sh("systemctl start cofferdam-backup.service"));
   expect((await second.sh("ls /srv/own")).code).not.toBe(0);
-  await ok(second.sh("mkdir /srv/own"));
   await ok(second.sh("printf '[backup]\\nto = \"/srv/own\"\\nkeep = 2\\n' >/var/lib/cofferdam/config.toml"));
   // A disk that is not mounted fails the unit, and does not become a directory on this one.
   expect((await second.sh("systemctl start cofferdam-backup.service")).code).not.toBe(0);
