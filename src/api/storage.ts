@@ -25,7 +25,6 @@ import { createEncryption } from "../volumes/encryption.ts";
 import type { Floor } from "../volumes/floor.ts";
 import { createGrowth } from "../volumes/growth.ts";
 import { createUsageRows } from "../volumes/usage-rows.ts";
-import { unfilled } from "../volumes/filling.ts";
 import { createVolumes, type Disk } from "../volumes/volumes.ts";
 import { execJudges } from "./exec-event.ts";
 
@@ -76,8 +75,8 @@ export async function openStorage(parts: StorageParts) {
     });
   const volumes = createVolumes({
     dir: instance.api.volumes,
-    // In S3 mode the bucket has the files.
-    filling: isLocal ? restored.filling : unfilled,
+    // With a bucket: first, and then put there, or replaced by what is there already.
+    filling: restored.filling,
     config: () => ({ ...config(), http: first.http }),
     usageRows,
     inUse: isWarm,
@@ -156,7 +155,7 @@ export async function openStorage(parts: StorageParts) {
     /** Begins what goes on while nobody asks. */
     resume(): void {
       snapshots.resume();
-      if (isLocal) void restored.fillAll(volumes.leases, log);
+      void restored.fillAll(volumes.leases, log);
       const failed = "unfinished writes of an earlier run were not removed";
       volumes.sweep().then(
         (files) => files > 0 && log.info("unfinished writes of an earlier run were removed", { files }),

@@ -614,3 +614,23 @@ test("who claims a namespace waits until blobs are no longer deleted under anoth
   using third = startHost(on("three"), store, { id: host.id });
   expect(await third.remote.collecting(host.id, async () => "collected")).toBeNull();
 });
+
+test("files that are to come from a backup are put into the bucket; what it has already counts for more", async () => {
+  const { store, on } = place();
+  const filling = () => {
+    let pending = true;
+    return {
+      isPending: () => pending,
+      build: async (_: unknown, root: { fd: number }) =>
+        writeFileSync(`/proc/self/fd/${root.fd}/kept`, "from the backup"),
+      done: async () => void (pending = false),
+    };
+  };
+  using first = startHost(on("one"), store, { filling: filling() });
+  expect(await first.read("kept")).toBe("from the backup");
+  using second = startHost(on("two"), store, { id: first.id });
+  expect(await contents(second)).toEqual({ kept: "from the backup" });
+  await second.write("kept", "later");
+  using third = startHost(on("three"), store, { id: first.id, filling: filling() });
+  expect(await contents(third)).toEqual({ kept: "later" });
+});
