@@ -67,7 +67,7 @@ export function landlockAbi(): number | null {
   try {
     return syscall("landlock_create_ruleset", NR.landlock_create_ruleset, 0, 0, CREATE_RULESET_VERSION);
   } catch (error) {
-    if (error instanceof KernelError && (error.code === "ENOSYS" || error.code === "EOPNOTSUPP")) return null;
+    if (error instanceof KernelError && (error.code === "ENOSYS" || error.code === "ENOTSUP")) return null;
     throw error;
   }
 }
