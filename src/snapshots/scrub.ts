@@ -56,6 +56,8 @@ export function startScrub({ snapshots, ledger, log, firstAfterMs = FIRST_AFTER_
     await pause(firstAfterMs);
     for (;;) {
       const next = pause(EVERY_MS);
+      // When it is stopped before that is awaited.
+      next.catch(() => {});
       await pass().catch((error: unknown) => {
         if (!signal.aborted)
           log.error("snapshots were not verified; it is tried again in a week", { cause: error });
