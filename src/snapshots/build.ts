@@ -18,7 +18,7 @@ import {
 } from "../kernel/openat2.ts";
 import { OPEN_DIRECTORY } from "../volumes/beneath.ts";
 import { Descriptor } from "../volumes/descriptor.ts";
-import { closeFile, writeAt } from "../volumes/disk.ts";
+import { writeAt } from "../volumes/disk.ts";
 import { codeOf } from "../volumes/failure.ts";
 import { TENANT } from "../volumes/parents.ts";
 import { createPause, type Pause } from "../volumes/pause.ts";
@@ -180,21 +180,23 @@ function createBuilder({ blobs, root, pause, checkRoom }: BuilderParts) {
     const { fd, entry } = file;
     try {
       await write(file);
-      // A hole at the end.
-      ftruncateSync(fd, entry.size);
+      if (endOf(file.extents) < entry.size) ftruncateSync(fd, entry.size);
       fchownFd(fd, TENANT, TENANT);
       // After the chown, which takes setuid and setgid away.
       fchmodFd(fd, entry.mode);
       setModified(fd, entry.mtime);
     } finally {
-      await closeFile(fd);
+      // It has a name: nothing is freed, for which this would wait.
+      closeFd(fd);
     }
   }
 
   function settle(): Promise<void> | undefined {
     const file = unfinished;
     unfinished = null;
-    return file === null ? undefined : flow.start(async () => complete(file));
+    if (file === null) return undefined;
+    // What lies in many blobs keeps the reader busy alone; several such would only drive each other's blobs out of it.
+    return file.extents.length > 1 ? complete(file) : flow.start(async () => complete(file));
   }
 
   return {
@@ -238,6 +240,12 @@ function createBuilder({ blobs, root, pause, checkRoom }: BuilderParts) {
       current[Symbol.dispose]();
     },
   };
+}
+
+/** Where the last data ends; behind it is a hole. */
+function endOf(extents: readonly Extent[]): number {
+  const [position, , , length] = extents.at(-1) ?? [0, "", 0, 0];
+  return position + length;
 }
 
 type Links = ReturnType<typeof createLinks>;
