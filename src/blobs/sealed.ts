@@ -17,6 +17,9 @@ const ZSTD = 2;
 /** What is worth a try: random data at level 1 costs little more than the copy. */
 const COMPRESS_FROM_BYTES = 128;
 
+/** Less than that may share its memory with others. */
+const RELEASED_FROM_BYTES = 64 * 1024;
+
 /** A keyed hash of the content, in hex: the same content has the same id within a namespace, and nowhere else. */
 export type BlobId = string & { readonly blob: unique symbol };
 
@@ -50,7 +53,10 @@ export function createSealedBlobs({ store, namespace, key }: SealedBlobsParts) {
     const cipher = createCipheriv(CIPHER, contentKey, header.subarray(1)).setAAD(boundTo(id, form));
     const sealed = cipher.update(content);
     cipher.final();
-    return Buffer.concat([header, sealed, cipher.getAuthTag()]);
+    const whole = Buffer.concat([header, sealed, cipher.getAuthTag()]);
+    release(sealed);
+    if (packed !== plain) release(packed);
+    return whole;
   }
 
   /** Throws when it is not what was sealed as `id`. */
@@ -61,7 +67,10 @@ export function createSealedBlobs({ store, namespace, key }: SealedBlobsParts) {
     decipher.setAAD(boundTo(id, form)).setAuthTag(bytes.subarray(-TAG_BYTES));
     const content = decipher.update(bytes.subarray(HEADER_BYTES, -TAG_BYTES));
     decipher.final();
-    return form === ZSTD ? await Bun.zstdDecompress(content) : content;
+    if (form !== ZSTD) return content;
+    const plain = await Bun.zstdDecompress(content);
+    release(content);
+    return plain;
   }
 
   return {
@@ -78,7 +87,9 @@ export function createSealedBlobs({ store, namespace, key }: SealedBlobsParts) {
       if (plain.length > MAX_BLOB_BYTES) throw new Error(`a blob of ${plain.length} bytes`);
       const sealed = await seal(id, plain);
       await store.put(keyOf(id), sealed);
-      return { id, storedBytes: sealed.length };
+      const storedBytes = sealed.length;
+      release(sealed);
+      return { id, storedBytes };
     },
 
     /** The content, verified. Throws DamagedBlob when it is missing or damaged. */
@@ -86,12 +97,22 @@ export function createSealedBlobs({ store, namespace, key }: SealedBlobsParts) {
       const bytes = await store.get(keyOf(id));
       if (bytes === null) throw new DamagedBlob(id, "it is missing");
       try {
-        return await open(id, bytes);
+        const plain = await open(id, bytes);
+        release(bytes);
+        return plain;
       } catch (error) {
         throw new DamagedBlob(id, "it is not what was stored", error);
       }
     },
   };
+}
+
+/**
+ * Gives the memory of what nobody uses any more back at once. It lies outside of the collector's heap, which grows by
+ * hundreds of MiB before it looks for it.
+ */
+function release({ buffer, length }: Uint8Array): void {
+  if (length >= RELEASED_FROM_BYTES && buffer instanceof ArrayBuffer) buffer.transfer(0);
 }
 
 /** Where a blob lies in any store. */

@@ -1,8 +1,11 @@
 /** Where blobs lie: the local disk, or a bucket. */
 export interface BlobStore {
-  /** Durable when it resolves. A key's content never differs, so putting it again is a success. */
+  /**
+   * Durable when it resolves, after which nothing of `bytes` is used any more. A key's content never differs, so putting
+   * it again is a success.
+   */
   put(key: string, bytes: Uint8Array): Promise<void>;
-  /** null when there is none. */
+  /** null when there is none. The bytes are the caller's, who may give their memory away. */
   get(key: string): Promise<Uint8Array | null>;
   /** What is not there is a success. */
   delete(keys: readonly string[]): Promise<void>;

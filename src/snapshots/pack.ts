@@ -9,8 +9,8 @@ const KNOWN_AT_MOST = 100_000;
 /** Of a keyed hash, in hex: no two contents have the same. */
 export const HASH_LENGTH = 32;
 
-/** What was read lies in memory until it is stored: 32 MiB at most, and what sealing takes besides. */
-const PUTS_AT_ONCE = 8;
+/** What was read lies in memory until it is stored: 16 MiB at most, and what sealing takes besides. */
+const PUTS_AT_ONCE = 4;
 
 /** Filled in once the bundle is closed. */
 type Placed = [position: number, blob: BlobId, offset: number, length: number];

@@ -2,7 +2,7 @@ import type { BlobId, SealedBlobs } from "../blobs/sealed.ts";
 import { damagedManifest, type Extent } from "./manifest.ts";
 
 /** Blobs kept: neighbours in a tree share one, and a large file's next ones are fetched ahead. */
-const KEPT = 6;
+const KEPT = 4;
 /** Fetched before they are needed. */
 const AHEAD = 2;
 

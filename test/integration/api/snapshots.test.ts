@@ -186,7 +186,7 @@ test("neither a snapshot, nor a restore, nor a download of much takes much memor
     ),
   );
   expect(size).toBeGreaterThan(total);
-  for (const bytes of Object.values(grown)) expect(bytes).toBeLessThan(450 * MIB);
+  for (const bytes of Object.values(grown)) expect(bytes).toBeLessThan(300 * MIB);
 }, 120_000);
 
 test("a client that hangs up has its snapshot and its restore all the same", async () => {

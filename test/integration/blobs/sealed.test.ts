@@ -15,8 +15,11 @@ import { startLedger } from "../../fixtures/ledger.ts";
 function memoryStore() {
   const objects = new Map<string, Uint8Array>();
   const store: Pick<BlobStore, "put" | "get"> = {
-    put: async (key, bytes) => void objects.set(key, bytes),
-    get: async (key) => objects.get(key) ?? null,
+    put: async (key, bytes) => void objects.set(key, new Uint8Array(bytes)),
+    get: async (key) => {
+      const bytes = objects.get(key);
+      return bytes === undefined ? null : new Uint8Array(bytes);
+    },
   };
   return { objects, store: store as BlobStore };
 }
