@@ -3,7 +3,7 @@ import { APPLIANCE, type EventDraft } from "../src/audit/event.ts";
 import { openLedger } from "../src/audit/ledger.ts";
 import { openDatabase } from "../src/db/open.ts";
 import { workspaceId, type WorkspaceId } from "../src/ids.ts";
-import { openInstance } from "../src/instance.ts";
+import { openInstance } from "../src/instance/instance.ts";
 import { createLog } from "../src/log.ts";
 import { createSecrets } from "../src/secrets.ts";
 import type { Appliance } from "../test/fixtures/appliance.ts";

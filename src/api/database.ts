@@ -5,7 +5,7 @@ import type { Config } from "../config/schema.ts";
 import { openDatabase, type Database } from "../db/open.ts";
 import { readPublishedServer, serverCredentials } from "../db/server/published.ts";
 import { AppError } from "../errors.ts";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../log.ts";
 import type { Secrets } from "../secrets.ts";
 

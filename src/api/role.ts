@@ -6,13 +6,13 @@ import { baseUrl, hostAndPort, listeningOf } from "../config/listen.ts";
 import type { LoadedConfig } from "../config/load.ts";
 import { settingsInForce, waitingForRestart } from "../config/settings.ts";
 import { AppError } from "../errors.ts";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import { peerCredentials } from "../kernel/peer.ts";
 import type { LineWriter } from "../kernel/stderr.ts";
 import { statfs } from "../kernel/statfs.ts";
 import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics/metrics.ts";
-import { showPresence } from "../presence.ts";
+import { showPresence } from "../instance/presence.ts";
 import type { Check } from "../protocol/sandboxd.ts";
 import { refuseFilesElsewhere } from "../remote/host.ts";
 import { listenForSandboxes } from "../sandbox/connections.ts";
@@ -44,7 +44,7 @@ import { createWatch } from "./appliance/watch.ts";
 
 export interface ApiRoleParts {
   readonly instance: Instance;
-  /** The appliance's: src/keyring.ts. */
+  /** The appliance's: src/instance/keyring.ts. */
   readonly secret: Uint8Array;
   readonly loaded: LoadedConfig;
   /** What systemd was told to give us of that name; null when nothing. */

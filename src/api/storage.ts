@@ -8,7 +8,7 @@ import type { BlobStore } from "../blobs/store.ts";
 import type { Config } from "../config/schema.ts";
 import type { Database } from "../db/open.ts";
 import type { NamespaceId } from "../ids.ts";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import { createNamespaceKeys } from "../keys/namespace-keys.ts";
 import type { Log } from "../log.ts";
 import { createEpochs } from "../remote/epochs.ts";

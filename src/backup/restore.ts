@@ -13,22 +13,22 @@ import { deviceLogins, namespaces, restores, snapshots, webhooks } from "../db/s
 import { migrations } from "../db/migrations.ts";
 import { AppError } from "../errors.ts";
 import type { BackupId, NamespaceId } from "../ids.ts";
-import { instanceLayout, type Instance } from "../instance.ts";
+import { instanceLayout, type Instance } from "../instance/instance.ts";
 import { replaceFile } from "../kernel/durable.ts";
 import { statfs } from "../kernel/statfs.ts";
 import { syncFileSystem } from "../kernel/syncfs.ts";
 import type { User } from "../kernel/users.ts";
-import { keyringText } from "../keyring.ts";
+import { keyringText } from "../instance/keyring.ts";
 import { unwrapKey } from "../keys/namespace-keys.ts";
 import type { Log } from "../log.ts";
-import { openState } from "../state.ts";
+import { openState } from "../instance/state.ts";
 import { createSecrets } from "../secrets.ts";
 import { createFlow } from "../snapshots/flow.ts";
 import { getIndex, type BackupIndex } from "./index.ts";
 import { keysOf } from "./layout.ts";
 import { listedBlobs } from "./list.ts";
 import { createObjects } from "./objects.ts";
-import { placeRestored, restoredText, stagingOf } from "./place.ts";
+import { placeRestored, restoredText, stagingOf } from "../instance/restored.ts";
 import type { Progress } from "./source.ts";
 import { fetchDatabase } from "./verify.ts";
 

@@ -4,8 +4,8 @@ import { eq, gt, ne } from "drizzle-orm";
 import { openCopy } from "../db/open.ts";
 import { keys, namespaces, snapshots, webhooks, workspaces } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
-import type { Instance } from "../instance.ts";
-import { restoredFrom } from "./place.ts";
+import type { Instance } from "../instance/instance.ts";
+import { restoredFrom } from "../instance/restored.ts";
 
 /** What an install makes: a workspace, its two keys, and the namespace in which the first command ran. */
 const OF_INSTALL = { workspaces: 1, keys: 2, namespaces: 1 } as const;

@@ -22,7 +22,7 @@ export const api = defineCommand({
   async run({ args, rawArgs }) {
     const options = { role: "api", data: args.data, args: ["api", ...rawArgs], env: environment() } as const;
     await runConfined(options, async ({ instance, env, link, log, stderr, onSlowStart, onLost }) => {
-      const { MASTER_KEY_BYTES, openKeyring } = await import("../keyring.ts");
+      const { MASTER_KEY_BYTES, openKeyring } = await import("../instance/keyring.ts");
       const masterKey = link === null ? masterKeyOf(env) : readLink(link, MASTER_KEY_BYTES);
       const { secret } = openKeyring(instance.keyringFile, masterKey);
       const { loadConfig } = await import("../config/load.ts");

@@ -2,7 +2,7 @@ import { accessSync, constants } from "node:fs";
 import { z } from "zod";
 import { environment } from "../config/environment.ts";
 import { AppError, type ErrorCode } from "../errors.ts";
-import { DEFAULT_DATA, openInstance, type Instance } from "../instance.ts";
+import { DEFAULT_DATA, openInstance, type Instance } from "../instance/instance.ts";
 import { localUser } from "../kernel/users.ts";
 import { LOCAL_USER_HEADER } from "../protocol/local-user.ts";
 

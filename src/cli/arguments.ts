@@ -1,5 +1,5 @@
 import { environment } from "../config/environment.ts";
-import { DEFAULT_DATA } from "../instance.ts";
+import { DEFAULT_DATA } from "../instance/instance.ts";
 import { libraryDirectory } from "../kernel/self.ts";
 
 /** `--data`, which every command takes. */

@@ -7,7 +7,7 @@ import { backupsIn, type BackupIndex } from "../backup/index.ts";
 import { timeOf } from "../backup/layout.ts";
 import { lockTarget } from "../backup/lock.ts";
 import { applianceName, claimTarget } from "../backup/marker.ts";
-import { isTrial } from "../backup/place.ts";
+import { isTrial } from "../instance/restored.ts";
 import { pruneBackups, type Pruned } from "../backup/prune.ts";
 import type { Config } from "../config/schema.ts";
 import { AppError } from "../errors.ts";

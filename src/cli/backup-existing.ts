@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { checkTarget } from "../backup/marker.ts";
 import { configSchema, type Config } from "../config/schema.ts";
 import { AppError } from "../errors.ts";
-import { openInstance } from "../instance.ts";
+import { openInstance } from "../instance/instance.ts";
 import { createSecrets, type Secrets } from "../secrets.ts";
 import { backupSettings, chosenBackup, ownSecret, secretBy, type OpenerOptions } from "./backup-options.ts";
 import { openTarget, type Target, type TargetOptions } from "./backup-target.ts";

@@ -8,7 +8,7 @@ import type { BlobStore } from "../blobs/store.ts";
 import { bucketOf, type Bucket } from "../config/bucket.ts";
 import type { Config } from "../config/schema.ts";
 import { AppError } from "../errors.ts";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import { readNamed } from "./backup-options.ts";
 import { terminal } from "./terminal.ts";
 

@@ -8,7 +8,7 @@ import { listeningOf } from "../config/listen.ts";
 import { loadConfig } from "../config/load.ts";
 import { setting, settingsOf } from "../config/settings.ts";
 import { AppError } from "../errors.ts";
-import { openInstance } from "../instance.ts";
+import { openInstance } from "../instance/instance.ts";
 import { checkCredentials } from "../blobs/s3/publish.ts";
 import { connect } from "./appliance.ts";
 import { readPair } from "../tls/pair.ts";

@@ -1,7 +1,7 @@
 import { defineCommand } from "citty";
 import { AppError } from "../errors.ts";
-import { openInstance } from "../instance.ts";
-import { rotateMasterKey } from "../rotation.ts";
+import { openInstance } from "../instance/instance.ts";
+import { rotateMasterKey } from "../instance/rotation.ts";
 import { dataArgument } from "./arguments.ts";
 import { jsonArgument, print } from "./output.ts";
 import { strict } from "./strict.ts";

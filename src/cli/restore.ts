@@ -3,19 +3,19 @@ import { defineCommand } from "citty";
 import { restoreBackup } from "../backup/restore.ts";
 import { refuseUsed } from "../backup/unused.ts";
 import { applianceName, checkTarget } from "../backup/marker.ts";
-import { placeRestored } from "../backup/place.ts";
+import { placeRestored } from "../instance/restored.ts";
 import { environment } from "../config/environment.ts";
 import { loadConfig } from "../config/load.ts";
 import { configSchema } from "../config/schema.ts";
 import { AppError } from "../errors.ts";
-import { DEFAULT_DATA, openInstance, type Instance } from "../instance.ts";
+import { DEFAULT_DATA, openInstance, type Instance } from "../instance/instance.ts";
 import { localUser, roleUser } from "../kernel/users.ts";
-import { lockInstance } from "../lock.ts";
+import { lockInstance } from "../instance/lock.ts";
 import { createLog } from "../log.ts";
-import { withoutApi } from "../presence.ts";
+import { withoutApi } from "../instance/presence.ts";
 import { createSecrets } from "../secrets.ts";
-import { closeState, openState } from "../state.ts";
-import { ensureRunDirectories } from "../setup.ts";
+import { closeState, openState } from "../instance/state.ts";
+import { ensureRunDirectories } from "../instance/setup.ts";
 import {
   chosenBackup,
   createProgress,

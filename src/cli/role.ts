@@ -1,7 +1,7 @@
 import { readSync } from "node:fs";
 import type { Environment } from "../config/environment.ts";
 import type { AppError } from "../errors.ts";
-import { openInstance, type Instance } from "../instance.ts";
+import { openInstance, type Instance } from "../instance/instance.ts";
 import { confine, LINK_FD, SUPERVISED } from "../kernel/confine.ts";
 import type { ConfinedRole } from "../kernel/confinement.ts";
 import { watchLink } from "../kernel/link.ts";

@@ -2,7 +2,7 @@ import { defineCommand } from "citty";
 import { environment } from "../config/environment.ts";
 import { loadConfig } from "../config/load.ts";
 import { AppError } from "../errors.ts";
-import { openInstance } from "../instance.ts";
+import { openInstance } from "../instance/instance.ts";
 import { createNotifier } from "../kernel/notify.ts";
 import { openStderr } from "../kernel/stderr.ts";
 import { createLog } from "../log.ts";

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { DEFAULT_DATA, type Instance } from "../instance.ts";
+import { DEFAULT_DATA, type Instance } from "../instance/instance.ts";
 import { terminal } from "./terminal.ts";
 
 /** As long as a unit may take to stop. */

@@ -1,5 +1,5 @@
 import { rmSync } from "node:fs";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import { clearSocketPath } from "../kernel/socket-path.ts";
 import type { Log } from "../log.ts";
 

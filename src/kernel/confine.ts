@@ -1,6 +1,6 @@
 import { closeSync, existsSync, fstatSync, openSync, readFileSync } from "node:fs";
 import { AppError } from "../errors.ts";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import { becomeUser } from "./capabilities.ts";
 import { confinementOf, landlockRules, type Confinement, type ConfinedRole } from "./confinement.ts";
 import { execve } from "./execve.ts";

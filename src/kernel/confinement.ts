@@ -1,5 +1,5 @@
 import { dirname } from "node:path";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import { Capability } from "./capabilities.ts";
 import type { LandlockRule } from "./landlock.ts";
 import { loadedLibraryDirectories, type RootView } from "./rootview.ts";

@@ -1,5 +1,5 @@
 import { lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import type { Check } from "../protocol/sandboxd.ts";
 import { capabilityMask } from "./capabilities.ts";
 import { confinementOf, type Confinement, type ConfinedRole } from "./confinement.ts";

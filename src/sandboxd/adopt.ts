@@ -1,5 +1,5 @@
 import type { SandboxId } from "../ids.ts";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../log.ts";
 import { teardown, type Sandbox } from "./boot.ts";
 import type { Cgroups } from "./cgroup.ts";

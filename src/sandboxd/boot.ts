@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import type { Config } from "../config/schema.ts";
 import { sandboxId, type SandboxId } from "../ids.ts";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import { closeFd } from "../kernel/openat2.ts";
 import type { Cgroups } from "./cgroup.ts";
 import { connectToApi } from "./connection.ts";

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { release } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Config } from "../config/schema.ts";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import { isBelowFloor, statfs } from "../kernel/statfs.ts";
 import type { Check } from "../protocol/sandboxd.ts";
 import type { Cgroups } from "./cgroup.ts";

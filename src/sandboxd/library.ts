@@ -3,7 +3,7 @@ import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { sandboxId } from "../ids.ts";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import { readManifest, type Manifest } from "../manifest.ts";
 import { sandboxNames } from "./names.ts";
 import { runscFlags, sandboxSpec } from "./spec.ts";

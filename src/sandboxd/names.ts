@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import type { SandboxId } from "../ids.ts";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 
 /** All that the host shows of one sandbox, derived from its id alone: teardown looks nothing up. */
 export interface SandboxNames {

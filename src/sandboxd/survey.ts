@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { relative } from "node:path";
 import type { SandboxId } from "../ids.ts";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import type { Cgroups } from "./cgroup.ts";
 import { cgroupParent, sandboxIdInName } from "./names.ts";
 import { mountPointsBelow } from "./slot.ts";

@@ -1,6 +1,6 @@
 import { closeSync } from "node:fs";
 import type { NamespaceId } from "../ids.ts";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import type { Sandbox } from "./boot.ts";
 import type { Cgroups } from "./cgroup.ts";
 import { StepError } from "./failure.ts";

@@ -10,7 +10,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { namespaceId, type NamespaceId } from "../ids.ts";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import { readDirectory } from "../kernel/directory.ts";
 import {
   addKey,

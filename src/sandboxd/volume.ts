@@ -1,6 +1,6 @@
 import { relative } from "node:path";
 import type { NamespaceId } from "../ids.ts";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import { constants } from "../kernel/openat2.ts";
 import { openOwned } from "../kernel/owned.ts";
 import { roleUser, TENANT, type User } from "../kernel/users.ts";

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import type { Environment } from "../config/environment.ts";
-import type { Instance } from "../instance.ts";
+import type { Instance } from "../instance/instance.ts";
 import { SUPERVISED } from "../kernel/confine.ts";
 import type { ConfinedRole } from "../kernel/confinement.ts";
 import { self } from "../kernel/self.ts";

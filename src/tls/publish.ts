@@ -1,7 +1,7 @@
 import { readFileSync, rmSync } from "node:fs";
 import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
-import { publish } from "../setup.ts";
+import { publish } from "../instance/setup.ts";
 import { readPair, type Pair, type PairFiles } from "./pair.ts";
 import { readPublished, type Published } from "./published.ts";
 

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Instance } from "../../src/instance.ts";
+import type { Instance } from "../../src/instance/instance.ts";
 import { roleUser } from "../../src/kernel/users.ts";
-import { createInstance, ensureRunDirectories } from "../../src/setup.ts";
+import { createInstance, ensureRunDirectories } from "../../src/instance/setup.ts";
 import { Receiver } from "../fixtures/notify-receiver.ts";
 import { ensureUsers } from "../fixtures/users.ts";
 

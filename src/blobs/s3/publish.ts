@@ -1,6 +1,6 @@
 import { readFileSync, rmSync, statSync } from "node:fs";
 import { AppError } from "../../errors.ts";
-import { publish } from "../../setup.ts";
+import { publish } from "../../instance/setup.ts";
 import { parseCredentials } from "./credentials.ts";
 import type { PublishedCredentials } from "./published.ts";
 

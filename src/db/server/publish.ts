@@ -2,7 +2,7 @@ import { X509Certificate } from "node:crypto";
 import { readFileSync, rmSync, statSync } from "node:fs";
 import type { DatabaseServer } from "../../config/database.ts";
 import { AppError } from "../../errors.ts";
-import { publish } from "../../setup.ts";
+import { publish } from "../../instance/setup.ts";
 import type { ServerCredentials } from "./wire.ts";
 import { readPublishedServer, type PublishedServer } from "./published.ts";
 

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { startApi } from "../../../src/api/role.ts";
 import { loadConfig } from "../../../src/config/load.ts";
-import { instanceLayout } from "../../../src/instance.ts";
+import { instanceLayout } from "../../../src/instance/instance.ts";
 
 /* The role put together for real, with the other two away; in a throw-away copy, since it gives files to the tenant's uid. */
 const instance = instanceLayout(mkdtempSync("/scratch/role-"), "a91d");

@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { chmodSync, chownSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
-import type { Instance } from "../../../src/instance.ts";
+import type { Instance } from "../../../src/instance/instance.ts";
 import type { ConfinedRole } from "../../../src/kernel/confinement.ts";
 import { landlockAbi } from "../../../src/kernel/landlock.ts";
 import { roleUser, type RoleUserName } from "../../../src/kernel/users.ts";
-import { createInstance, ensureRunDirectories, publishConfig } from "../../../src/setup.ts";
+import { createInstance, ensureRunDirectories, publishConfig } from "../../../src/instance/setup.ts";
 import { runAs, type How } from "../../fixtures/role.ts";
 import { ensureUsers } from "../../fixtures/users.ts";
 

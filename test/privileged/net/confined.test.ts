@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { appendFileSync, writeFileSync } from "node:fs";
-import { createInstance, ensureRunDirectories, publishConfig } from "../../../src/setup.ts";
+import { createInstance, ensureRunDirectories, publishConfig } from "../../../src/instance/setup.ts";
 import { createAuthority } from "../../fixtures/authority.ts";
 import { startDnsServer, type DnsServer } from "../../fixtures/dns-server.ts";
 import { runBeside } from "../../fixtures/role.ts";

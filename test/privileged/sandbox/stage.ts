@@ -9,7 +9,7 @@ import { createLog } from "../../../src/log.ts";
 import { listenForSandboxes } from "../../../src/sandbox/connections.ts";
 import { createExec, type ExecResult } from "../../../src/sandbox/exec.ts";
 import { createSandboxdClient } from "../../../src/sandbox/sandboxd-client.ts";
-import { createInstance, ensureRunDirectories } from "../../../src/setup.ts";
+import { createInstance, ensureRunDirectories } from "../../../src/instance/setup.ts";
 import { hostState } from "../../fixtures/host-state.ts";
 import { ensureUsers } from "../../fixtures/users.ts";
 import { asUid } from "../sandboxd/stage.ts";

@@ -1,5 +1,5 @@
 import { configSchema } from "../../../src/config/schema.ts";
-import { openInstance } from "../../../src/instance.ts";
+import { openInstance } from "../../../src/instance/instance.ts";
 import { openStderr } from "../../../src/kernel/stderr.ts";
 import { createLog } from "../../../src/log.ts";
 import { startSandboxd } from "../../../src/sandboxd/sandboxd.ts";

@@ -2,7 +2,7 @@ import { afterEach, beforeAll, expect, test } from "bun:test";
 import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { NamespaceId } from "../../../src/ids.ts";
-import type { Instance } from "../../../src/instance.ts";
+import type { Instance } from "../../../src/instance/instance.ts";
 import { umount } from "../../../src/kernel/mounts.ts";
 import { createSandboxdClient } from "../../../src/sandbox/sandboxd-client.ts";
 import { sandboxNames } from "../../../src/sandboxd/names.ts";

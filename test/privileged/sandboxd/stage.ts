@@ -11,7 +11,7 @@ import {
 import { dirname, join } from "node:path";
 import { configSchema, type Config } from "../../../src/config/schema.ts";
 import { namespaceId, type NamespaceId, type SandboxId } from "../../../src/ids.ts";
-import type { Instance } from "../../../src/instance.ts";
+import type { Instance } from "../../../src/instance/instance.ts";
 import { NR, syscall } from "../../../src/kernel/libc.ts";
 import { TENANT, roleUser } from "../../../src/kernel/users.ts";
 import { openStderr } from "../../../src/kernel/stderr.ts";
@@ -19,7 +19,7 @@ import { createLog, type Log } from "../../../src/log.ts";
 import { sandboxHello } from "../../../src/protocol/sandboxd.ts";
 import { createSandboxdClient, type SandboxdClient } from "../../../src/sandbox/sandboxd-client.ts";
 import { startSandboxd, type SandboxdOptions } from "../../../src/sandboxd/sandboxd.ts";
-import { createInstance, ensureRunDirectories } from "../../../src/setup.ts";
+import { createInstance, ensureRunDirectories } from "../../../src/instance/setup.ts";
 import { hostState } from "../../fixtures/host-state.ts";
 import { ensureUsers } from "../../fixtures/users.ts";
 

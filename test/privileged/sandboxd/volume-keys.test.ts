@@ -15,7 +15,7 @@ import { dirname, join } from "node:path";
 import { namespaceId, type NamespaceId } from "../../../src/ids.ts";
 import { KEY_BYTES } from "../../../src/kernel/fscrypt.ts";
 import { roleUser, TENANT } from "../../../src/kernel/users.ts";
-import { showPresence } from "../../../src/presence.ts";
+import { showPresence } from "../../../src/instance/presence.ts";
 import { createSandboxdClient } from "../../../src/sandbox/sandboxd-client.ts";
 import { makeDisk } from "../../fixtures/encrypted-disk.ts";
 import { prepareLibrary, refusal, stage } from "./stage.ts";

@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { namespaceId } from "../../../src/ids.ts";
 import { roleUser } from "../../../src/kernel/users.ts";
-import { createInstance, ensureRunDirectories, publishConfig } from "../../../src/setup.ts";
+import { createInstance, ensureRunDirectories, publishConfig } from "../../../src/instance/setup.ts";
 import { runAs } from "../../fixtures/role.ts";
 import { ensureUsers } from "../../fixtures/users.ts";
 

@@ -19,7 +19,7 @@ import { KEY_BYTES } from "../../../src/kernel/fscrypt.ts";
 import { constants, mkdirAt, openBeneath } from "../../../src/kernel/openat2.ts";
 import { roleUser } from "../../../src/kernel/users.ts";
 import { createVolumeKeys } from "../../../src/sandboxd/volume-keys.ts";
-import { createInstance, ensureRunDirectories } from "../../../src/setup.ts";
+import { createInstance, ensureRunDirectories } from "../../../src/instance/setup.ts";
 import { createEncryption } from "../../../src/volumes/encryption.ts";
 import { parsePath } from "../../../src/volumes/path.ts";
 import { createVolumes } from "../../../src/volumes/volumes.ts";

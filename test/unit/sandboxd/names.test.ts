@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { configSchema } from "../../../src/config/schema.ts";
 import { sandboxId } from "../../../src/ids.ts";
-import { instanceLayout } from "../../../src/instance.ts";
+import { instanceLayout } from "../../../src/instance/instance.ts";
 import { sandboxIdInName, sandboxNames } from "../../../src/sandboxd/names.ts";
 import { mountPointsBelow } from "../../../src/sandboxd/slot.ts";
 import { largestFileMb, processLimit, sandboxSpec } from "../../../src/sandboxd/spec.ts";

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { namespaceId, sandboxId, type NamespaceId, type SandboxId } from "../../../src/ids.ts";
-import { instanceLayout } from "../../../src/instance.ts";
+import { instanceLayout } from "../../../src/instance/instance.ts";
 import type { Sandbox } from "../../../src/sandboxd/boot.ts";
 import { sandboxNames } from "../../../src/sandboxd/names.ts";
 import { createPool } from "../../../src/sandboxd/pool.ts";

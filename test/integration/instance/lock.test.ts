@@ -2,8 +2,8 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { instanceLayout } from "../../src/instance.ts";
-import { lockInstance } from "../../src/lock.ts";
+import { instanceLayout } from "../../../src/instance/instance.ts";
+import { lockInstance } from "../../../src/instance/lock.ts";
 
 let dir: string;
 beforeEach(() => {

@@ -1,10 +1,10 @@
 import { expect, test } from "bun:test";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Instance } from "../../src/instance.ts";
-import { openKeyring } from "../../src/keyring.ts";
-import { rotateMasterKey, type RotationStep } from "../../src/rotation.ts";
-import { createInstance } from "../../src/setup.ts";
+import type { Instance } from "../../../src/instance/instance.ts";
+import { openKeyring } from "../../../src/instance/keyring.ts";
+import { rotateMasterKey, type RotationStep } from "../../../src/instance/rotation.ts";
+import { createInstance } from "../../../src/instance/setup.ts";
 
 const STEPS: readonly RotationStep[] = ["made", "wrapped by both", "switched", "done"];
 

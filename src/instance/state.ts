@@ -1,16 +1,16 @@
 import { closeSync, fstatSync, fsyncSync } from "node:fs";
 import { basename, relative } from "node:path";
-import { AppError } from "./errors.ts";
+import { AppError } from "../errors.ts";
 import type { Instance } from "./instance.ts";
-import { readDirectory } from "./kernel/directory.ts";
-import { addKey, identifierOf, KEY_BYTES, policyOf, removeKey, setPolicy } from "./kernel/fscrypt.ts";
-import { KernelError } from "./kernel/libc.ts";
-import { constants, fchmodFd, fchownFd, mkdirAt, openBeneath } from "./kernel/openat2.ts";
-import { openOwned } from "./kernel/owned.ts";
-import { syncFileSystem } from "./kernel/syncfs.ts";
-import { roleUser } from "./kernel/users.ts";
+import { readDirectory } from "../kernel/directory.ts";
+import { addKey, identifierOf, KEY_BYTES, policyOf, removeKey, setPolicy } from "../kernel/fscrypt.ts";
+import { KernelError } from "../kernel/libc.ts";
+import { constants, fchmodFd, fchownFd, mkdirAt, openBeneath } from "../kernel/openat2.ts";
+import { openOwned } from "../kernel/owned.ts";
+import { syncFileSystem } from "../kernel/syncfs.ts";
+import { roleUser } from "../kernel/users.ts";
 import { withoutApi } from "./presence.ts";
-import { createSecrets } from "./secrets.ts";
+import { createSecrets } from "../secrets.ts";
 import { moveDatabase } from "./state-move.ts";
 
 const OPEN = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;

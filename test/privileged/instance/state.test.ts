@@ -14,16 +14,16 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import type { Instance } from "../../src/instance.ts";
-import { constants } from "../../src/kernel/openat2.ts";
-import { openOwned } from "../../src/kernel/owned.ts";
-import { roleUser } from "../../src/kernel/users.ts";
-import { showPresence } from "../../src/presence.ts";
-import { createInstance } from "../../src/setup.ts";
-import { closeState, openState } from "../../src/state.ts";
-import { moveDatabase, type MoveStep } from "../../src/state-move.ts";
-import { makeDisk } from "../fixtures/encrypted-disk.ts";
-import { ensureUsers } from "../fixtures/users.ts";
+import type { Instance } from "../../../src/instance/instance.ts";
+import { constants } from "../../../src/kernel/openat2.ts";
+import { openOwned } from "../../../src/kernel/owned.ts";
+import { roleUser } from "../../../src/kernel/users.ts";
+import { showPresence } from "../../../src/instance/presence.ts";
+import { createInstance } from "../../../src/instance/setup.ts";
+import { closeState, openState } from "../../../src/instance/state.ts";
+import { moveDatabase, type MoveStep } from "../../../src/instance/state-move.ts";
+import { makeDisk } from "../../fixtures/encrypted-disk.ts";
+import { ensureUsers } from "../../fixtures/users.ts";
 
 ensureUsers();
 const disk = makeDisk();

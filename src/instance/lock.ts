@@ -1,7 +1,7 @@
 import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs";
-import { AppError } from "./errors.ts";
+import { AppError } from "../errors.ts";
 import type { Instance } from "./instance.ts";
-import { tryLock } from "./kernel/flock.ts";
+import { tryLock } from "../kernel/flock.ts";
 
 /** A child that a killed holder had forked keeps the lock until it executes something: moments, but a second at most. */
 const DEAD_HOLDER_TRIES = 50;

@@ -1,8 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { z } from "zod";
-import { AppError } from "./errors.ts";
-import { createSecrets } from "./secrets.ts";
+import { AppError } from "../errors.ts";
+import { createSecrets } from "../secrets.ts";
 
 /**
  * The appliance's secret, which everything else is derived from and sealed under, wrapped by the master key: so a new

@@ -1,7 +1,7 @@
 import { closeSync, constants, openSync } from "node:fs";
-import { AppError } from "./errors.ts";
+import { AppError } from "../errors.ts";
 import type { Instance } from "./instance.ts";
-import { tryLock } from "./kernel/flock.ts";
+import { tryLock } from "../kernel/flock.ts";
 
 const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW } = constants;
 const PATIENCE_MS = 30_000;

@@ -1,7 +1,7 @@
 import { readFileSync, realpathSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { AppError } from "./errors.ts";
-import type { InstanceTag } from "./ids.ts";
+import { AppError } from "../errors.ts";
+import type { InstanceTag } from "../ids.ts";
 
 export const DEFAULT_DATA = "/var/lib/cofferdam";
 
@@ -20,7 +20,7 @@ export interface Instance {
   /** uid cofferdam, 0700. */
   readonly api: {
     readonly dir: string;
-    /** The appliance's own files, under a key of their own where the file system encrypts: src/state.ts. */
+    /** The appliance's own files, under a key of their own where the file system encrypts: src/instance/state.ts. */
     readonly state: string;
     readonly database: string;
     readonly volumes: string;

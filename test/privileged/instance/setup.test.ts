@@ -11,10 +11,10 @@ import {
   chownSync,
 } from "node:fs";
 import { join } from "node:path";
-import { openInstance } from "../../src/instance.ts";
-import { createInstance, ensureRunDirectories } from "../../src/setup.ts";
-import { roleUser } from "../../src/kernel/users.ts";
-import { ensureUsers } from "../fixtures/users.ts";
+import { openInstance } from "../../../src/instance/instance.ts";
+import { createInstance, ensureRunDirectories } from "../../../src/instance/setup.ts";
+import { roleUser } from "../../../src/kernel/users.ts";
+import { ensureUsers } from "../../fixtures/users.ts";
 
 beforeAll(ensureUsers);
 

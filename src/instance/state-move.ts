@@ -1,12 +1,12 @@
 import { closeSync, fstatSync, fsyncSync, readSync, writeSync } from "node:fs";
 import { basename, relative } from "node:path";
-import { AppError } from "./errors.ts";
+import { AppError } from "../errors.ts";
 import type { Instance } from "./instance.ts";
-import { readDirectory } from "./kernel/directory.ts";
-import { KernelError } from "./kernel/libc.ts";
-import { constants, fchownFd, openBeneath, renameAt, unlinkAt } from "./kernel/openat2.ts";
-import { openOwned } from "./kernel/owned.ts";
-import { roleUser } from "./kernel/users.ts";
+import { readDirectory } from "../kernel/directory.ts";
+import { KernelError } from "../kernel/libc.ts";
+import { constants, fchownFd, openBeneath, renameAt, unlinkAt } from "../kernel/openat2.ts";
+import { openOwned } from "../kernel/owned.ts";
+import { roleUser } from "../kernel/users.ts";
 import { withoutApi } from "./presence.ts";
 
 const CHUNK_BYTES = 4 * 1024 * 1024;

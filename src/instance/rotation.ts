@@ -1,9 +1,9 @@
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
-import { AppError } from "./errors.ts";
+import { AppError } from "../errors.ts";
 import type { Instance } from "./instance.ts";
-import { tryLock } from "./kernel/flock.ts";
-import { renameDurably, replaceFile, writeOnce } from "./kernel/durable.ts";
-import { roleUser } from "./kernel/users.ts";
+import { tryLock } from "../kernel/flock.ts";
+import { renameDurably, replaceFile, writeOnce } from "../kernel/durable.ts";
+import { roleUser } from "../kernel/users.ts";
 import { keyringText, newSecret, openKeyring } from "./keyring.ts";
 
 /** Every step of a rotation; `onStep` is called after each. */

@@ -13,11 +13,11 @@ import {
   writeFileSync,
 } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { AppError } from "./errors.ts";
-import { placeRestored } from "./backup/place.ts";
+import { AppError } from "../errors.ts";
+import { placeRestored } from "./restored.ts";
 import { openInstance, type Instance } from "./instance.ts";
-import { TEMPORARY, writeOnce } from "./kernel/durable.ts";
-import { roleUser, type User } from "./kernel/users.ts";
+import { TEMPORARY, writeOnce } from "../kernel/durable.ts";
+import { roleUser, type User } from "../kernel/users.ts";
 import { ensureState } from "./state.ts";
 import { checkMasterKey, keyringText, newSecret } from "./keyring.ts";
 
