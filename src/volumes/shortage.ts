@@ -11,6 +11,8 @@ const WRITER_BYTES = 4 * 1024 * 1024;
 /** After so long below the floor those whose files show it are looked for, and at last all are stopped. */
 const SEARCH_AFTER_MS = 300;
 const STOP_ALL_AFTER_MS = 1000;
+/** A command that is stopped is gone by then. */
+const SETTLING_MS = 400;
 /** What a namespace may have grown by below the floor before its commands are stopped. */
 const STRAY: Amount = { bytes: 1024 * 1024, entries: 256 };
 
@@ -18,7 +20,7 @@ const STRAY: Amount = { bytes: 1024 * 1024, entries: 256 };
 interface Shortage {
   readonly since: number;
   readonly first: FilesystemStatus;
-  /** When somebody was last found to write, or that was looked for, and what the disk had then. */
+  /** When somebody was last found to write, or that was looked for, and what the disk had then or soon after. */
   mark: { readonly at: number; readonly status: FilesystemStatus };
   /** Whose files were counted since, due or not. */
   readonly searched: Set<Running>;
@@ -43,7 +45,12 @@ export function createRelief({ table, floor, writers, log }: ReliefParts, runnin
       const found = await findWriters(short);
       for (const entry of found) stop(entry, diskFull());
       const at = performance.now();
-      if (found.length === 0 && at - short.mark.at < STOP_ALL_AFTER_MS) return;
+      const { at: marked } = short.mark;
+      if (found.length === 0 && at - marked < STOP_ALL_AFTER_MS) {
+        // What those that were stopped wrote to the last must not be held against the others.
+        if (at - marked < SETTLING_MS) short.mark = { at: marked, status: now };
+        return;
+      }
       if (found.length === 0 && hasFallen(short.mark.status, now)) stopAll();
       short.mark = { at, status: now };
     } catch (cause) {
