@@ -80,7 +80,12 @@ export function placeRestored(data: string): boolean {
 function move({ dir, api, keyring, config, ready }: Staging, data: string): void {
   if (existsSync(api)) {
     const place = join(data, "api");
-    if (existsSync(place)) renameSync(place, join(dir, "api.before"));
+    if (existsSync(place)) {
+      const before = join(dir, "api.before");
+      // Of a restore that had ended, but for the removal of what it had replaced.
+      rmSync(before, { recursive: true, force: true });
+      renameSync(place, before);
+    }
     renameSync(api, place);
   }
   if (existsSync(keyring)) renameSync(keyring, join(data, "keyring"));

@@ -130,8 +130,10 @@ test("once all is together, the next start moves it into place from any step on"
   await restoring(instance).exited;
   const dir = join(instance.data, "restore");
   /** What is still to be moved, as a crash leaves it; the empty appliance stands in its place, or not any more. */
-  const undo = ({ api, before }: { api: boolean; before: boolean }) => {
+  const undo = ({ api, before, left = false }: { api: boolean; before: boolean; left?: boolean }) => {
     mkdirSync(dir, { mode: 0o700 });
+    // By a restore before, which was killed while it removed that.
+    if (left) mkdirSync(join(dir, "api.before/state"), { recursive: true });
     writeFileSync(join(dir, "ready"), `${backup}\n`);
     renameSync(instance.keyringFile, join(dir, "keyring"));
     if (!api) return;
@@ -140,6 +142,7 @@ test("once all is together, the next start moves it into place from any step on"
   };
   for (const step of [
     { api: true, before: false },
+    { api: true, before: false, left: true },
     { api: true, before: true },
     { api: false, before: true },
   ]) {
