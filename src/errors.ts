@@ -37,3 +37,8 @@ export function foreseen(error: unknown): AppError | null {
   if (error instanceof AppError) return error;
   return error instanceof Error && error.cause !== undefined ? foreseen(error.cause) : null;
 }
+
+/** The errno's name, of our own system calls and of Bun's. */
+export function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
+}

@@ -1,6 +1,6 @@
 import { mkdir, open, readdir, readFile, rename, rm, rmdir, stat, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { AppError } from "../errors.ts";
+import { AppError, codeOf } from "../errors.ts";
 import { checkKey, StaleVersion, type BlobStore, type StoredObject, type Version } from "./store.ts";
 
 /** What an unfinished put is called; no key has a name that begins so. */
@@ -194,10 +194,6 @@ function tagOf(bytes: Uint8Array): string {
 function failure(error: unknown): unknown {
   if (codeOf(error) !== "ENOSPC" && codeOf(error) !== "EDQUOT") return error;
   return new AppError("no_space", "The disk is full; delete something and try again.", { cause: error });
-}
-
-function codeOf(error: unknown): string | undefined {
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
 }
 
 function ignore(code: string): (error: unknown) => undefined {

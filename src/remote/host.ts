@@ -1,7 +1,6 @@
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { AppError } from "../errors.ts";
-import { codeOf } from "../volumes/failure.ts";
+import { AppError, codeOf } from "../errors.ts";
 
 /**
  * What a head says of whose it is: this data directory, in this boot of its machine. After a power cut the directory may

@@ -1,10 +1,10 @@
+import { codeOf } from "../errors.ts";
 import { readlinkSync } from "node:fs";
 import { lookAt, lookFd, type Look } from "../kernel/look.ts";
 import { constants, openBeneath } from "../kernel/openat2.ts";
 import type { DirectoryEntry, FileEntry } from "../snapshots/manifest.ts";
 import { OPEN_DIRECTORY } from "../volumes/beneath.ts";
 import { Descriptor } from "../volumes/descriptor.ts";
-import { codeOf } from "../volumes/failure.ts";
 import { pathKey, type Change, type Delta, type PathKey } from "./delta.ts";
 import type { Kept } from "./mirror.ts";
 

@@ -1,6 +1,6 @@
 import { createSealedBlobs, type BlobId, type SealedBlobs } from "../blobs/sealed.ts";
 import type { BlobStore } from "../blobs/store.ts";
-import { AppError } from "../errors.ts";
+import { AppError, codeOf } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
 import { openBeneath } from "../kernel/openat2.ts";
 import type { NamespaceKey } from "../keys/namespace-keys.ts";
@@ -10,7 +10,6 @@ import { readHead, type ManifestRef } from "../snapshots/manifest.ts";
 import { OPEN_DIRECTORY } from "../volumes/beneath.ts";
 import { Descriptor } from "../volumes/descriptor.ts";
 import { isEmpty } from "../volumes/encryption.ts";
-import { codeOf } from "../volumes/failure.ts";
 import type { Opener } from "../volumes/leases.ts";
 import { purge } from "../volumes/purge.ts";
 import type { Space } from "../volumes/space.ts";

@@ -1,6 +1,6 @@
 import { ftruncateSync, openSync, rmdirSync } from "node:fs";
 import type { SealedBlobs } from "../blobs/sealed.ts";
-import { AppError } from "../errors.ts";
+import { AppError, codeOf } from "../errors.ts";
 import { readDirectory } from "../kernel/directory.ts";
 import {
   chownLinkAt,
@@ -19,7 +19,6 @@ import {
 import { OPEN_DIRECTORY } from "../volumes/beneath.ts";
 import { Descriptor } from "../volumes/descriptor.ts";
 import { writeAt } from "../volumes/disk.ts";
-import { codeOf } from "../volumes/failure.ts";
 import { TENANT } from "../volumes/parents.ts";
 import { createPause, type Pause } from "../volumes/pause.ts";
 import type { CheckRoom } from "../volumes/replace.ts";

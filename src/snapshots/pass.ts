@@ -1,8 +1,8 @@
+import { codeOf } from "../errors.ts";
 import type { BlobId } from "../blobs/sealed.ts";
 import { readLinkAt } from "../kernel/directory.ts";
 import type { Time } from "../kernel/look.ts";
 import type { Descriptor } from "../volumes/descriptor.ts";
-import { codeOf } from "../volumes/failure.ts";
 import type { Pause } from "../volumes/pause.ts";
 import { createCursor, entryOf, LATER } from "./cursor.ts";
 import { nameJson, startOfDirectory, startOfFile, type Entry, type FileEntry, type Row } from "./manifest.ts";

@@ -1,10 +1,10 @@
+import { codeOf } from "../errors.ts";
 import { MAX_BLOB_BYTES } from "../blobs/sealed.ts";
 import { nextData, readCached } from "../kernel/file-data.ts";
 import { lookFd, type Look } from "../kernel/look.ts";
 import { constants, openBeneath } from "../kernel/openat2.ts";
 import { Descriptor } from "../volumes/descriptor.ts";
 import { readAt } from "../volumes/disk.ts";
-import { codeOf } from "../volumes/failure.ts";
 import type { Pause } from "../volumes/pause.ts";
 import { MAX_EXTENTS, type Extent } from "./manifest.ts";
 import { BUNDLED_BELOW, type Packer } from "./pack.ts";

@@ -1,9 +1,8 @@
 import { readNames } from "../kernel/directory.ts";
 import { lookAt, lookFd, type Look } from "../kernel/look.ts";
 import { constants, openBeneath, openParent } from "../kernel/openat2.ts";
-import { AppError } from "../errors.ts";
+import { AppError, codeOf } from "../errors.ts";
 import { Descriptor } from "../volumes/descriptor.ts";
-import { codeOf } from "../volumes/failure.ts";
 
 const OPEN_DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 

@@ -1,7 +1,7 @@
+import { codeOf } from "../errors.ts";
 import { readLinkAt, statAt, type FileStatus } from "../kernel/directory.ts";
 import { constants, openBeneath } from "../kernel/openat2.ts";
 import { Descriptor } from "./descriptor.ts";
-import { codeOf } from "./failure.ts";
 import { refusedPath } from "./path.ts";
 
 /** Where commands see the workspace: a link they make to its absolute path stays inside. */

@@ -1,10 +1,10 @@
+import { codeOf } from "../errors.ts";
 import { namespaceId } from "../ids.ts";
 import { readDirectory } from "../kernel/directory.ts";
 import { policyOf } from "../kernel/fscrypt.ts";
 import { constants, openBeneath } from "../kernel/openat2.ts";
 import { OPEN_DIRECTORY } from "./beneath.ts";
 import { Descriptor } from "./descriptor.ts";
-import { codeOf } from "./failure.ts";
 import { createPause } from "./pause.ts";
 
 /** How many volumes are under a key, and how many in the clear; their own files are not looked at. */

@@ -1,4 +1,4 @@
-import { AppError } from "../errors.ts";
+import { AppError, codeOf } from "../errors.ts";
 import { refusedPath, type WorkspacePath } from "./path.ts";
 
 /** What the kernel said of a caller's path, as what the caller may know. Anything else stays what it is: a 500. */
@@ -43,9 +43,4 @@ export function fileFailure(error: unknown, path: WorkspacePath): unknown {
 
 export function notRegular(path: WorkspacePath): AppError {
   return new AppError("bad_input", `${path.text} is neither a file nor a directory; delete it or use exec.`);
-}
-
-/** The errno's name, of our own system calls and of Bun's. */
-export function codeOf(error: unknown): string | undefined {
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
 }

@@ -1,11 +1,10 @@
 import { z } from "zod";
 import type { EventData } from "../audit/event.ts";
 import type { Fate, Judge } from "../audit/settle.ts";
-import { AppError } from "../errors.ts";
+import { AppError, codeOf } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
 import { statFd, type FileStatus } from "../kernel/directory.ts";
 import { OPEN_DIRECTORY, openInside, statusAt } from "./beneath.ts";
-import { codeOf } from "./failure.ts";
 import { parsePath, type WorkspacePath } from "./path.ts";
 import { openFile } from "./read.ts";
 import type { Space } from "./space.ts";

@@ -1,9 +1,9 @@
 import { readDirectory, statAt, statFd, type Entry, type FileStatus } from "../kernel/directory.ts";
 import { constants, openBeneath } from "../kernel/openat2.ts";
-import { AppError } from "../errors.ts";
+import { AppError, codeOf } from "../errors.ts";
 import { lookups, OPEN_DIRECTORY, openInside } from "./beneath.ts";
 import { Descriptor } from "./descriptor.ts";
-import { codeOf, fileFailure } from "./failure.ts";
+import { fileFailure } from "./failure.ts";
 import type { WorkspacePath } from "./path.ts";
 import { createPause, type Pause } from "./pause.ts";
 import type { Space } from "./space.ts";

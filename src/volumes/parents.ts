@@ -1,9 +1,8 @@
 import { rmdirSync } from "node:fs";
 import { constants, fchmodFd, fchownFd, mkdirAt, openBeneath, renameAt } from "../kernel/openat2.ts";
-import { AppError } from "../errors.ts";
+import { AppError, codeOf } from "../errors.ts";
 import { lookups, OPEN_DIRECTORY, openInside, type Lookups } from "./beneath.ts";
 import { Descriptor } from "./descriptor.ts";
-import { codeOf } from "./failure.ts";
 import type { WorkspacePath } from "./path.ts";
 import type { Space } from "./space.ts";
 

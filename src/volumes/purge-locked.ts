@@ -1,10 +1,10 @@
+import { codeOf } from "../errors.ts";
 import { openSync } from "node:fs";
 import { rmdir, unlink } from "node:fs/promises";
 import { readDirectory, statFd } from "../kernel/directory.ts";
 import { constants, openBeneath } from "../kernel/openat2.ts";
 import { OPEN_DIRECTORY } from "./beneath.ts";
 import { Descriptor } from "./descriptor.ts";
-import { codeOf } from "./failure.ts";
 import { createPause, type Pause } from "./pause.ts";
 
 /**

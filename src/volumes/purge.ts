@@ -1,9 +1,9 @@
+import { codeOf } from "../errors.ts";
 import { unlinkSync } from "node:fs";
 import { rmdir, unlink } from "node:fs/promises";
 import { readDirectory, statAt, type Entry, type FileStatus } from "../kernel/directory.ts";
 import { constants, openBeneath, renameAt } from "../kernel/openat2.ts";
 import { Descriptor } from "./descriptor.ts";
-import { codeOf } from "./failure.ts";
 import { createPause } from "./pause.ts";
 import { OPEN_DIRECTORY } from "./beneath.ts";
 import { purgeLocked } from "./purge-locked.ts";

@@ -1,7 +1,7 @@
+import { codeOf } from "../errors.ts";
 import { constants, openBeneath } from "../kernel/openat2.ts";
 import type { NamespaceId } from "../ids.ts";
 import { Descriptor } from "./descriptor.ts";
-import { codeOf } from "./failure.ts";
 
 /** A namespace's directories, open for one call. */
 export interface Space extends Disposable {

@@ -1,9 +1,9 @@
+import { codeOf } from "../errors.ts";
 import { readDirectory, statAt, type FileStatus } from "../kernel/directory.ts";
 import { constants, openBeneath } from "../kernel/openat2.ts";
 import { walk as walkTree } from "../snapshots/walk.ts";
 import { OPEN_DIRECTORY } from "./beneath.ts";
 import { Descriptor } from "./descriptor.ts";
-import { codeOf } from "./failure.ts";
 import { createPause, type Pause } from "./pause.ts";
 import type { Space } from "./space.ts";
 

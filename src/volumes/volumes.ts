@@ -1,6 +1,6 @@
 import { mkdirSync, openSync } from "node:fs";
 import { rename } from "node:fs/promises";
-import { AppError } from "../errors.ts";
+import { AppError, codeOf } from "../errors.ts";
 import type { Config } from "../config/schema.ts";
 import { namespaceId, type NamespaceId } from "../ids.ts";
 import { readDirectory, statAt, statFd } from "../kernel/directory.ts";
@@ -12,7 +12,6 @@ import { OPEN_DIRECTORY, statusAt } from "./beneath.ts";
 import { countEncrypted } from "./count-encrypted.ts";
 import { Descriptor } from "./descriptor.ts";
 import { syncFile } from "./disk.ts";
-import { codeOf } from "./failure.ts";
 import { createLeases, type Opener } from "./leases.ts";
 import { TENANT } from "./parents.ts";
 import { isEmpty, type Encryption } from "./encryption.ts";

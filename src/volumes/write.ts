@@ -1,13 +1,13 @@
 import { rename, unlink } from "node:fs/promises";
 import { makeAnnounced, type Announce } from "../audit/announce.ts";
-import { AppError } from "../errors.ts";
+import { AppError, codeOf } from "../errors.ts";
 import type { FileStatus } from "../kernel/directory.ts";
 import { constants, fchmodFd, fchownFd, openBeneath } from "../kernel/openat2.ts";
 import { statfs } from "../kernel/statfs.ts";
 import type { Kept, Mirrored } from "../remote/mirror.ts";
 import { OPEN_DIRECTORY, openInside, placeOf, type Place } from "./beneath.ts";
 import { closeFile, syncFile, writeAt } from "./disk.ts";
-import { codeOf, fileFailure, notRegular } from "./failure.ts";
+import { fileFailure, notRegular } from "./failure.ts";
 import { checkFloor } from "./floor.ts";
 import { ensureParents, missingParents, TENANT } from "./parents.ts";
 import type { WorkspacePath } from "./path.ts";
