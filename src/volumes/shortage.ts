@@ -20,8 +20,8 @@ const STRAY: Amount = { bytes: 1024 * 1024, entries: 256 };
 interface Shortage {
   readonly since: number;
   readonly first: FilesystemStatus;
-  /** When somebody was last found to write, or that was looked for, and what the disk had then or soon after. */
-  mark: { readonly at: number; readonly status: FilesystemStatus };
+  /** When somebody was last found to write, or that was looked for, and what the disk had then; of the former, soon after. */
+  mark: { readonly at: number; readonly status: FilesystemStatus; readonly settles: boolean };
   /** Whose files were counted since, due or not. */
   readonly searched: Set<Running>;
 }
@@ -45,14 +45,14 @@ export function createRelief({ table, floor, writers, log }: ReliefParts, runnin
       const found = await findWriters(short);
       for (const entry of found) stop(entry, diskFull());
       const at = performance.now();
-      const { at: marked } = short.mark;
+      const { at: marked, settles } = short.mark;
       if (found.length === 0 && at - marked < STOP_ALL_AFTER_MS) {
         // What those that were stopped wrote to the last must not be held against the others.
-        if (at - marked < SETTLING_MS) short.mark = { at: marked, status: now };
+        if (settles && at - marked < SETTLING_MS) short.mark = { ...short.mark, status: now };
         return;
       }
       if (found.length === 0 && hasFallen(short.mark.status, now)) stopAll();
-      short.mark = { at, status: now };
+      short.mark = { at, status: now, settles: found.length > 0 };
     } catch (cause) {
       log.warn("nobody can tell who fills the disk: every command is stopped", { cause });
       stopAll();
@@ -96,7 +96,7 @@ export function createRelief({ table, floor, writers, log }: ReliefParts, runnin
         return;
       }
       const at = performance.now();
-      shortage ??= { since: at, first: now, mark: { at, status: now }, searched: new Set() };
+      shortage ??= { since: at, first: now, mark: { at, status: now, settles: false }, searched: new Set() };
       if (!relieving) void relieve(shortage, now);
     },
   };

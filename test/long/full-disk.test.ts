@@ -6,10 +6,10 @@ import { detail, startOnSmallDisk } from "../fixtures/small-appliance.ts";
  * they do without a floor is in test/e2e/quota.test.ts.
  */
 const MIB = 1024 * 1024;
-const FLOOR = 64 * MIB;
-/** What can be written between two looks, and until all that runs is dead: docs/storage.md. */
-const OVERSHOOT = 48 * MIB;
-const small = await startOnSmallDisk(400, 20_000);
+const FLOOR = 192 * MIB;
+/** What can be written between two looks, and until all that runs is dead: docs/quotas.md. */
+const OVERSHOOT = 128 * MIB;
+const small = await startOnSmallDisk(500, 20_000, FLOOR / MIB);
 afterAll(async () => small.stop());
 
 const many = (body: string) => `for p in {1..8}; do (cd workspace; ${body}) & done; wait`;
