@@ -105,7 +105,8 @@ api_pid() {
 # A role's process below the supervisor's.
 child_of() { # PID ROLE
   local child
-  for child in $(cat "/proc/$1/task/$1/children"); do
+  # Not from /proc/PID/task/PID/children, which misses some while another ends.
+  for child in $(grep -slx "PPid:[[:space:]]*$1" /proc/[0-9]*/status | cut -d / -f 3); do
     ! grep -qz "$2" "/proc/$child/cmdline" || echo "$child"
   done
 }
