@@ -3,7 +3,7 @@ import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { publish } from "../instance/setup.ts";
 import { readPair, type Pair, type PairFiles } from "./pair.ts";
-import { readPublished, type Published } from "./published.ts";
+import { readPublishedPair, type Published } from "./published.ts";
 
 /** Publishes what `readPair` gave. As root; null takes away what there was. */
 export function publishPair(path: string, given: { files: PairFiles; pair: Pair } | null): void {
@@ -18,7 +18,7 @@ export async function refreshPair(path: string, files: PairFiles): Promise<strin
     return null;
   } catch (error) {
     if (!(error instanceof AppError)) throw error;
-    write(path, { files, pair: readPublished(path)?.pair ?? null, fault: error.message });
+    write(path, { files, pair: readPublishedPair(path)?.pair ?? null, fault: error.message });
     return error.message;
   }
 }
@@ -38,7 +38,7 @@ const EVERY_MS = 5_000;
 /** Publishes the files anew whenever they change, so that a renewal needs no command. Returns how to stop that. */
 export function followPair({ path, log, everyMs = EVERY_MS }: FollowParts): () => void {
   const look = async () => {
-    const before = readPublished(path);
+    const before = readPublishedPair(path);
     if (before === null || isCurrent(before)) return;
     const fault = await refreshPair(path, before.files);
     // api, which takes it from here, says that it did.

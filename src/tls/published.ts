@@ -1,5 +1,5 @@
-import { readFileSync } from "node:fs";
 import { z } from "zod";
+import { readPublished } from "../config/published.ts";
 
 /* api sees neither the operator's files nor /etc: root looks at them, judges, and publishes both together. */
 
@@ -15,11 +15,6 @@ const published = z.object({
 export type Published = z.infer<typeof published>;
 
 /** null when TLS is off, or nothing was published yet. */
-export function readPublished(path: string): Published | null {
-  try {
-    return published.parse(JSON.parse(readFileSync(path, "utf8")));
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
-    throw error;
-  }
+export function readPublishedPair(path: string): Published | null {
+  return readPublished(path, published);
 }

@@ -5,7 +5,7 @@ import { AppError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import type { Check } from "../../protocol/sandboxd.ts";
 import type { Pair } from "../../tls/pair.ts";
-import { readPublished } from "../../tls/published.ts";
+import { readPublishedPair } from "../../tls/published.ts";
 
 /** What certbot renews by is 30 days: with half of that left, renewing does not work. */
 const WARN_DAYS = 14;
@@ -14,7 +14,7 @@ const DAY_MS = 24 * 3600 * 1000;
 
 /** The certificate of the TCP listener, as root publishes it. Throws when there is none that is good. */
 export function createCertificate(path: string, log: Log) {
-  const first = readPublished(path);
+  const first = readPublishedPair(path);
   if (first === null || first.pair === null) {
     throw new AppError(
       "invalid",
@@ -30,7 +30,7 @@ export function createCertificate(path: string, log: Log) {
   };
 
   async function refresh(use: (pair: Pair) => Promise<void>): Promise<string | null> {
-    const { pair, fault } = readPublished(path) ?? state;
+    const { pair, fault } = readPublishedPair(path) ?? state;
     if (fault !== null && fault !== state.fault) log.error(NOT_TAKEN, { fault });
     state.fault = fault;
     if (pair !== null && (pair.cert !== state.pair.cert || pair.key !== state.pair.key)) {

@@ -1,5 +1,5 @@
-import { readFileSync } from "node:fs";
 import { z } from "zod";
+import { readPublished } from "../../config/published.ts";
 import { AppError } from "../../errors.ts";
 import { parseCredentials, type Credentials } from "./credentials.ts";
 
@@ -21,7 +21,7 @@ export interface CredentialPlaces {
 
 /** Throws a sentence when there are none, or when they are wrong. */
 export function findCredentials({ published: path, systemd }: CredentialPlaces): Credentials {
-  const found = readPublished(path);
+  const found = readPublished(path, published);
   if (found !== null && "fault" in found) throw new AppError("invalid", found.fault);
   if (found !== null) return parseCredentials(found.text, found.file);
   const given = systemd();
@@ -32,14 +32,4 @@ export function findCredentials({ published: path, systemd }: CredentialPlaces):
     "invalid",
     "A bucket takes credentials: set [storage] credentials_file, or give api's unit LoadCredential=s3:FILE.",
   );
-}
-
-/** null when nothing was published. */
-function readPublished(path: string): PublishedCredentials | null {
-  try {
-    return published.parse(JSON.parse(readFileSync(path, "utf8")));
-  } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return null;
-    throw error;
-  }
 }

@@ -1,5 +1,5 @@
-import { readFileSync } from "node:fs";
 import { z } from "zod";
+import { readPublished } from "../../config/published.ts";
 import { AppError } from "../../errors.ts";
 import type { ServerCredentials } from "./wire.ts";
 
@@ -15,12 +15,7 @@ export type PublishedServer = z.infer<typeof published>;
 
 /** null when nothing was published. */
 export function readPublishedServer(path: string): PublishedServer | null {
-  try {
-    return published.parse(JSON.parse(readFileSync(path, "utf8")));
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
-    throw error;
-  }
+  return readPublished(path, published);
 }
 
 /** Throws a sentence when they are wrong. */
