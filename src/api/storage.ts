@@ -52,7 +52,6 @@ export interface StorageParts {
  */
 export async function openStorage(parts: StorageParts) {
   const { instance, first, config, db, ledger, secrets, store, floor, sandboxd, log } = parts;
-  const isLocal = first.storage.kind === "local";
   const usageRows = createUsageRows(db, (workspace) => ledger.head(workspace)?.createdAt ?? 0);
   const keys = createNamespaceKeys({ db, secrets });
   const keyOf = async (id: NamespaceId) => keys.of(id);
@@ -82,7 +81,7 @@ export async function openStorage(parts: StorageParts) {
     inUse: isWarm,
     encryption: createEncryption({ sandboxd, keyOf }),
     log,
-    mirrorOf: isLocal ? undefined : remoteOf,
+    mirrorOf: first.storage.kind === "local" ? undefined : remoteOf,
   });
   const growth = createGrowth({
     table: volumes.table,

@@ -2,7 +2,7 @@ import { closeSync, fstatSync, fsyncSync } from "node:fs";
 import { basename, relative } from "node:path";
 import { AppError } from "../errors.ts";
 import type { Instance } from "./instance.ts";
-import { readDirectory } from "../kernel/directory.ts";
+import { isEmptyDirectory } from "../kernel/directory.ts";
 import { addKey, identifierOf, KEY_BYTES, policyOf, removeKey, setPolicy } from "../kernel/fscrypt.ts";
 import { KernelError } from "../kernel/libc.ts";
 import { constants, fchmodFd, fchownFd, mkdirAt, openBeneath } from "../kernel/openat2.ts";
@@ -77,7 +77,7 @@ function unlock(state: number, key: Uint8Array): boolean {
   const policy = policyOf(state);
   if (policy.kind === "unable") return false;
   // From before this file system could.
-  if (policy.kind === "none" && !isEmpty(state)) return false;
+  if (policy.kind === "none" && !isEmptyDirectory(state)) return false;
   if (policy.kind === "foreign" || (policy.kind === "key" && policy.identifier !== identifierOf(key))) {
     throw new AppError(
       "unavailable",
@@ -86,11 +86,6 @@ function unlock(state: number, key: Uint8Array): boolean {
   }
   const identifier = addKey(state, key);
   if (policy.kind === "none") setPolicy(state, identifier);
-  return true;
-}
-
-function isEmpty(fd: number): boolean {
-  for (const batch of readDirectory(fd)) if (batch.length > 0) return false;
   return true;
 }
 

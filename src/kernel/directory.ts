@@ -29,6 +29,12 @@ export function readDirectory(fd: number): Generator<Entry[]> {
   return batches(fd, (name, type) => ({ name: Uint8Array.from(name), kind: KINDS.get(type) ?? "other" }));
 }
 
+/** Of an open directory, as for readDirectory. */
+export function isEmptyDirectory(fd: number): boolean {
+  for (const batch of readDirectory(fd)) if (batch.length > 0) return false;
+  return true;
+}
+
 /** The same, only the names, each byte a character (latin1): text like this sorts as its bytes do, and quickly. */
 export function readNames(fd: number): Generator<string[]> {
   return batches(fd, (name) => name.toString("latin1"));

@@ -9,7 +9,7 @@ import type { Standstill } from "../snapshots/create.ts";
 import { readHead, type ManifestRef } from "../snapshots/manifest.ts";
 import { OPEN_DIRECTORY } from "../volumes/beneath.ts";
 import { Descriptor } from "../volumes/descriptor.ts";
-import { isEmpty } from "../volumes/encryption.ts";
+import { isEmptyDirectory } from "../kernel/directory.ts";
 import type { Opener } from "../volumes/leases.ts";
 import { purge } from "../volumes/purge.ts";
 import type { Space } from "../volumes/space.ts";
@@ -156,7 +156,7 @@ export function createRemote(parts: RemoteParts): Mirror & Opener {
   function isEmptyHere(id: NamespaceId): boolean {
     using space = needed(disk.space(id));
     using live = new Descriptor(openBeneath(space.live.fd, ".", OPEN_DIRECTORY));
-    return isEmpty(live);
+    return isEmptyDirectory(live.fd);
   }
 
   /** What is here counts no more. Calls under way fail when they ask. */

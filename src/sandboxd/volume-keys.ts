@@ -11,7 +11,7 @@ import {
 import { join } from "node:path";
 import { namespaceId, type NamespaceId } from "../ids.ts";
 import type { Instance } from "../instance/instance.ts";
-import { readDirectory } from "../kernel/directory.ts";
+import { isEmptyDirectory } from "../kernel/directory.ts";
 import {
   addKey,
   identifierOf,
@@ -58,7 +58,7 @@ export function createVolumeKeys({ instance, isAttached }: VolumeKeysParts) {
       const identifier = identifierOf(key);
       const policy = policyOf(fd);
       if (policy.kind === "unable") return { state: "plain" };
-      if (policy.kind === "none" && !isEmpty(fd)) return { state: "plain" };
+      if (policy.kind === "none" && !isEmptyDirectory(fd)) return { state: "plain" };
       if (policy.kind === "foreign") return { state: "foreign" };
       if (policy.kind === "key" && policy.identifier !== identifier) return { state: "foreign" };
       remember(namespace, identifier);
@@ -138,9 +138,4 @@ export function createVolumeKeys({ instance, isAttached }: VolumeKeysParts) {
       if (failures.length > 0) throw new AggregateError(failures, "not every volume is locked");
     },
   };
-}
-
-function isEmpty(fd: number): boolean {
-  for (const batch of readDirectory(fd)) if (batch.length > 0) return false;
-  return true;
 }

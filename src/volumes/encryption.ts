@@ -1,6 +1,6 @@
 import { AppError } from "../errors.ts";
 import type { NamespaceId } from "../ids.ts";
-import { readDirectory } from "../kernel/directory.ts";
+import { isEmptyDirectory } from "../kernel/directory.ts";
 import { identifierOf, KEY_BYTES, keyState, policyOf } from "../kernel/fscrypt.ts";
 import type { NamespaceKey } from "../keys/namespace-keys.ts";
 import type { SandboxdClient } from "../sandbox/sandboxd-client.ts";
@@ -32,7 +32,7 @@ export function createEncryption({ sandboxd, keyOf }: EncryptionParts): Encrypti
       const policy = policyOf(volume.fd);
       if (policy.kind === "unable") return;
       // From before this file system could. Its new files are in the clear, as the old ones are.
-      if (policy.kind === "none" && !isEmpty(volume)) return;
+      if (policy.kind === "none" && !isEmptyDirectory(volume.fd)) return;
       const key = (await keyOf(id)).derive("files", KEY_BYTES);
       if (policy.kind === "key") {
         const { identifier } = policy;
@@ -52,9 +52,4 @@ export function createEncryption({ sandboxd, keyOf }: EncryptionParts): Encrypti
       if (state === "attached") throw new Error("a sandbox has it");
     },
   };
-}
-
-export function isEmpty(dir: Descriptor): boolean {
-  for (const batch of readDirectory(dir.fd)) if (batch.length > 0) return false;
-  return true;
 }

@@ -1,4 +1,11 @@
-import { readDirectory, statAt, statFd, type Entry, type FileStatus } from "../kernel/directory.ts";
+import {
+  isEmptyDirectory,
+  readDirectory,
+  statAt,
+  statFd,
+  type Entry,
+  type FileStatus,
+} from "../kernel/directory.ts";
 import { constants, openBeneath } from "../kernel/openat2.ts";
 import { AppError, codeOf } from "../errors.ts";
 import { lookups, OPEN_DIRECTORY, openInside } from "./beneath.ts";
@@ -85,7 +92,7 @@ async function listInto(walk: Walk, dir: Descriptor, inner: string, levels: numb
     using child = openChild(dir, row.raw);
     if (child === null) continue;
     if (levels > 1) await listInto(walk, child, rowInner, levels - 1, recursive);
-    else walk.truncated ||= !isEmpty(child);
+    else walk.truncated ||= !isEmptyDirectory(child.fd);
   }
 }
 
@@ -141,11 +148,6 @@ function pointedTo(space: Space, inner: string): FileStatus | null {
 
 function openChild(dir: Descriptor, name: Uint8Array): Descriptor | null {
   return absentAsNull(() => new Descriptor(openBeneath(dir.fd, name, OPEN_DIRECTORY | O_NOFOLLOW)));
-}
-
-function isEmpty(dir: Descriptor): boolean {
-  for (const batch of readDirectory(dir.fd)) if (batch.length > 0) return false;
-  return true;
 }
 
 /** For what may have been removed or replaced since its directory was read. */

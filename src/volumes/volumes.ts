@@ -3,7 +3,7 @@ import { rename } from "node:fs/promises";
 import { AppError, codeOf } from "../errors.ts";
 import type { Config } from "../config/schema.ts";
 import { namespaceId, type NamespaceId } from "../ids.ts";
-import { readDirectory, statAt, statFd } from "../kernel/directory.ts";
+import { isEmptyDirectory, readDirectory, statAt, statFd } from "../kernel/directory.ts";
 import type { Log } from "../log.ts";
 import { constants, fchmodFd, fchownFd, mkdirAt, openBeneath, renameAt } from "../kernel/openat2.ts";
 import { syncFileSystem } from "../kernel/syncfs.ts";
@@ -14,7 +14,7 @@ import { Descriptor } from "./descriptor.ts";
 import { syncFile } from "./disk.ts";
 import { createLeases, type Opener } from "./leases.ts";
 import { TENANT } from "./parents.ts";
-import { isEmpty, type Encryption } from "./encryption.ts";
+import type { Encryption } from "./encryption.ts";
 import { unfilled, type Filling } from "./filling.ts";
 import { purge } from "./purge.ts";
 import { fileJudges } from "./fate.ts";
@@ -321,7 +321,7 @@ function mayBeUnfinished(volumes: Descriptor, id: NamespaceId): boolean {
     for (const { name, kind } of batch) {
       if (kind !== "directory" || statAt(volume.fd, name).uid === TENANT) continue;
       using tmp = new Descriptor(openBeneath(volume.fd, name, OPEN_DIRECTORY | constants.O_NOFOLLOW));
-      if (!isEmpty(tmp)) return true;
+      if (!isEmptyDirectory(tmp.fd)) return true;
     }
   }
   return false;
