@@ -30,6 +30,10 @@ export const loginId = idKind("login", 16);
 export const webhookId = idKind("wh", 16);
 /** A namespace's files as they were at one moment. */
 export const snapshotId = idKind("snap", 16);
+/** One supervised process with a worktree, a network and gateways of its own. */
+export const runId = idKind("run", 10);
+/** A secret that the gateway uses on behalf of runs. */
+export const credentialId = idKind("cred", 16);
 /** One HTTP request, in the log and in X-Request-Id. */
 export const requestId = idKind("req", 16);
 /** One gVisor instance. Short, because runsc's control socket path holds it and sun_path is 108 bytes. */
@@ -54,6 +58,8 @@ export type EventId = z.infer<typeof eventId.schema>;
 export type LoginId = z.infer<typeof loginId.schema>;
 export type WebhookId = z.infer<typeof webhookId.schema>;
 export type SnapshotId = z.infer<typeof snapshotId.schema>;
+export type RunId = z.infer<typeof runId.schema>;
+export type CredentialId = z.infer<typeof credentialId.schema>;
 export type RequestId = z.infer<typeof requestId.schema>;
 export type SandboxId = z.infer<typeof sandboxId.schema>;
 export type BackupId = z.infer<typeof backupId.schema>;

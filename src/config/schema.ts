@@ -122,6 +122,53 @@ export const configSchema = z.strictObject({
       directfs: z.boolean().default(false),
     })
     .prefault({}),
+  runs: z
+    .strictObject({
+      /** Each run gets a network of its own out of it: one address is the host's end, one the run's. */
+      subnet: z
+        .string()
+        .regex(/^\d{1,3}(\.\d{1,3}){3}\/\d{1,2}$/, 'expected an IPv4 CIDR such as "10.42.0.0/16"')
+        .default("10.42.0.0/16"),
+      /** How long a run's own network's prefix is: /24 leaves room for 256 of them in a /16, /30 for thousands. */
+      prefix: z.int().min(16).max(30).default(24),
+      /** Of the gateway on each run's host address, for models and git; the port after it is the web proxy's. */
+      gateway_port: z.int().min(1024).max(65_534).default(4180),
+      /** Runs at once; more wait. */
+      live: positive.max(1024).default(32),
+      /** Of one workspace. */
+      per_workspace: positive.max(1024).default(16),
+      /** Runs that wait at most. */
+      queue: z.int().min(0).max(10_000).default(256),
+      /** Booted sandboxes that wait for a run. */
+      pool: z.int().min(0).max(64).default(0),
+      /** How long a worktree is kept that was neither merged nor discarded. */
+      keep_h: positive.max(8760).default(168),
+      /** What is kept of one run's output; of more, the oldest goes. */
+      log_mb: positive.max(1024).default(32),
+      /** What a run may ask for at most, and gets when it does not ask. */
+      timeout_s: positive.max(86_400).default(3600),
+      memory_mb: positive.min(128).default(2048),
+      cpus: z.number().min(0.1).default(2),
+      pids: positive.min(16).default(512),
+      disk_mb: positive.default(4096),
+      /** Whether the walls are tried once a day, or so; 0: only at a start. */
+      prove_every_h: z.int().min(0).max(8760).default(24),
+    })
+    .prefault({}),
+  egress: z
+    .strictObject({
+      /** CIDRs of private networks that runs may be let into; never this host's addresses. */
+      allow_private: z.array(privateNetwork).default([]),
+    })
+    .prefault({}),
+  providers: z
+    .strictObject({
+      /** CIDRs that credentials' base_url may lie in; loopback too, for a model server on this host. */
+      allow_private: z.array(network).default([]),
+      /** JSON with prices of models, over the built-in ones. */
+      prices_file: fileOrNone,
+    })
+    .prefault({}),
   quota: z
     .strictObject({
       /** Namespaces a workspace may have; 0 = no limit, as for all of these. */

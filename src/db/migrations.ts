@@ -192,4 +192,61 @@ export const migrations: readonly (readonly string[])[] = [
     // In S3 mode: what the head in the bucket said when the namespace was last claimed, and says at least.
     `ALTER TABLE namespaces ADD COLUMN claimed_epoch INTEGER NOT NULL DEFAULT 0`,
   ],
+  [
+    // Secrets that runs use by way of the gateway. `sealed` opens with the gateway's key alone.
+    `CREATE TABLE credentials (
+       id TEXT PRIMARY KEY NOT NULL,
+       workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+       name TEXT NOT NULL,
+       kind TEXT NOT NULL CHECK (kind IN ('anthropic', 'openai', 'github-app', 'git-token')),
+       settings TEXT NOT NULL,
+       namespaces TEXT,
+       sealed BLOB NOT NULL,
+       created_at INTEGER NOT NULL,
+       last_used_at INTEGER,
+       UNIQUE (workspace_id, name)
+     ) STRICT`,
+    // What a workspace's runs may be at most.
+    `CREATE TABLE policies (
+       workspace_id TEXT PRIMARY KEY NOT NULL REFERENCES workspaces (id),
+       policy TEXT NOT NULL,
+       changed_at INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID`,
+    // Dollars are billionths. `token` is sealed, and gone with the run's end. `base` is the manifest that its worktree was
+    // made from; `gateway_seq` is how far the gateway's journal of it has been read.
+    `CREATE TABLE runs (
+       id TEXT PRIMARY KEY NOT NULL,
+       workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+       namespace_id TEXT NOT NULL REFERENCES namespaces (id) ON DELETE CASCADE,
+       key_id TEXT,
+       status TEXT NOT NULL CHECK (status IN ('queued', 'preparing', 'running', 'succeeded', 'failed', 'cancelled',
+         'timed_out', 'budget_exhausted', 'error')),
+       label TEXT,
+       request TEXT NOT NULL,
+       grants TEXT NOT NULL,
+       limits TEXT NOT NULL,
+       created_at INTEGER NOT NULL,
+       started_at INTEGER,
+       finished_at INTEGER,
+       deadline INTEGER,
+       exit_code INTEGER,
+       error TEXT,
+       cancel_requested INTEGER NOT NULL DEFAULT 0,
+       network TEXT,
+       token BLOB,
+       timings TEXT NOT NULL DEFAULT '{}',
+       usage TEXT NOT NULL DEFAULT '{}',
+       denials TEXT NOT NULL DEFAULT '[]',
+       usd_nano INTEGER NOT NULL DEFAULT 0,
+       gateway_seq INTEGER NOT NULL DEFAULT 0,
+       worktree TEXT NOT NULL CHECK (worktree IN ('none', 'making', 'ready', 'merging', 'merged', 'discarded')),
+       base TEXT,
+       result TEXT,
+       receipt TEXT
+     ) STRICT`,
+    `CREATE INDEX runs_workspace ON runs (workspace_id, created_at, id)`,
+    `CREATE INDEX runs_namespace ON runs (namespace_id, created_at, id)`,
+    `CREATE INDEX runs_live ON runs (status) WHERE status IN ('queued', 'preparing', 'running')`,
+    `CREATE INDEX runs_worktrees ON runs (finished_at) WHERE worktree IN ('making', 'ready', 'merging')`,
+  ],
 ];

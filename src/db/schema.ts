@@ -1,5 +1,15 @@
 import { blob, integer, sqliteTable, text } from "drizzle-orm/sqlite-core";
-import type { EventId, KeyId, LoginId, NamespaceId, SnapshotId, WebhookId, WorkspaceId } from "../ids.ts";
+import type {
+  CredentialId,
+  EventId,
+  KeyId,
+  LoginId,
+  NamespaceId,
+  RunId,
+  SnapshotId,
+  WebhookId,
+  WorkspaceId,
+} from "../ids.ts";
 
 /** The tables as drizzle sees them; src/db/migrations.ts makes them. Times are milliseconds since 1970, UTC. */
 
@@ -159,4 +169,78 @@ export const snapshots = sqliteTable("snapshots", {
 export const restores = sqliteTable("restores", {
   namespaceId: text("namespace_id").$type<NamespaceId>().primaryKey(),
   snapshotId: text("snapshot_id").$type<SnapshotId>().notNull(),
+});
+
+/** Secrets that runs use by way of the gateway; src/credentials. */
+export const credentials = sqliteTable("credentials", {
+  id: text("id").$type<CredentialId>().primaryKey(),
+  workspaceId: text("workspace_id").$type<WorkspaceId>().notNull(),
+  name: text("name").notNull(),
+  kind: text("kind").$type<"anthropic" | "openai" | "github-app" | "git-token">().notNull(),
+  /** All of it but the secret. */
+  settings: text("settings", { mode: "json" }).$type<Readonly<Record<string, string>>>().notNull(),
+  /** The names of those whose runs may use it; null: all. */
+  namespaces: text("namespaces", { mode: "json" }).$type<readonly string[]>(),
+  /** To the gateway's key: api can't open it. */
+  sealed: blob("sealed", { mode: "buffer" }).notNull(),
+  createdAt: integer("created_at").notNull(),
+  lastUsedAt: integer("last_used_at"),
+});
+
+/** What a workspace's runs may be at most; src/runs/policy.ts. */
+export const policies = sqliteTable("policies", {
+  workspaceId: text("workspace_id").$type<WorkspaceId>().primaryKey(),
+  policy: text("policy", { mode: "json" }).$type<unknown>().notNull(),
+  changedAt: integer("changed_at").notNull(),
+});
+
+/** src/runs. What is JSON here is read by the schemas there. */
+export const runs = sqliteTable("runs", {
+  id: text("id").$type<RunId>().primaryKey(),
+  workspaceId: text("workspace_id").$type<WorkspaceId>().notNull(),
+  namespaceId: text("namespace_id").$type<NamespaceId>().notNull(),
+  keyId: text("key_id").$type<KeyId>(),
+  status: text("status")
+    .$type<
+      | "queued"
+      | "preparing"
+      | "running"
+      | "succeeded"
+      | "failed"
+      | "cancelled"
+      | "timed_out"
+      | "budget_exhausted"
+      | "error"
+    >()
+    .notNull(),
+  label: text("label"),
+  request: text("request", { mode: "json" }).$type<unknown>().notNull(),
+  /** What it may reach, narrowed by the workspace's policy: what the gateway is told, without secrets. */
+  grants: text("grants", { mode: "json" }).$type<unknown>().notNull(),
+  limits: text("limits", { mode: "json" }).$type<unknown>().notNull(),
+  createdAt: integer("created_at").notNull(),
+  startedAt: integer("started_at"),
+  finishedAt: integer("finished_at"),
+  deadline: integer("deadline"),
+  exitCode: integer("exit_code"),
+  error: text("error"),
+  cancelRequested: integer("cancel_requested", { mode: "boolean" }).notNull().default(false),
+  /** Its addresses, once sandboxd has given them. */
+  network: text("network", { mode: "json" }).$type<unknown>(),
+  /** What it shows to the gateway, sealed; null once it is over. */
+  token: blob("token", { mode: "buffer" }),
+  timings: text("timings", { mode: "json" }).$type<unknown>().notNull().default({}),
+  usage: text("usage", { mode: "json" }).$type<unknown>().notNull().default({}),
+  denials: text("denials", { mode: "json" }).$type<unknown>().notNull().default([]),
+  /** Billionths of a dollar. */
+  usdNano: integer("usd_nano").notNull().default(0),
+  /** How far the gateway's journal of it has been read. */
+  gatewaySeq: integer("gateway_seq").notNull().default(0),
+  worktree: text("worktree")
+    .$type<"none" | "making" | "ready" | "merging" | "merged" | "discarded">()
+    .notNull(),
+  /** The manifest that its worktree was made from, and the one of what it left. */
+  base: text("base", { mode: "json" }).$type<unknown>(),
+  result: text("result", { mode: "json" }).$type<unknown>(),
+  receipt: text("receipt", { mode: "json" }).$type<unknown>(),
 });

@@ -27,15 +27,25 @@ export interface Instance {
     /** Of the blob store on the local disk. */
     readonly blobs: string;
     readonly tmp: string;
+    /** A directory a run: its worktree and its output. Below `state`, so encrypted with it. */
+    readonly runs: string;
   };
   /** uid cofferdam-gw, 0700. */
-  readonly gateway: { readonly dir: string };
+  readonly gateway: {
+    readonly dir: string;
+    /** A journal a run. */
+    readonly journals: string;
+    /** Its private key, sealed under the appliance's secret; root puts it, opened, at `publishedGatewayKey`. */
+    readonly keyFile: string;
+  };
   /** root, 0700. Under /run, since nothing of a sandbox outlives a boot, and short, since runsc makes sockets there. */
   readonly sandboxd: {
     readonly dir: string;
     readonly slots: string;
     readonly bundles: string;
     readonly runsc: string;
+    /** What sandboxd knows of each run, and leaves when it is over. */
+    readonly runs: string;
     /** Which volumes' keys the kernel has. */
     readonly unlocked: string;
   };
@@ -47,6 +57,8 @@ export interface Instance {
   readonly publishedCredentials: string;
   /** The token for the database's server, likewise. */
   readonly publishedServer: string;
+  /** The gateway's private key, for a start of it, which takes it away again; 0400, its user's. */
+  readonly publishedGatewayKey: string;
   /** root, 0600; whoever starts sandboxes of this instance holds it. */
   readonly lockFile: string;
   readonly sockets: {
@@ -58,6 +70,8 @@ export interface Instance {
     /** sandboxd's operations; it takes a connection only from uid cofferdam or root. */
     readonly sandboxd: string;
     readonly gateway: string;
+    /** api's: a directory a run with the FIFOs `in`, `out` and `err`, which sandboxd gives to its sandbox. */
+    readonly runs: string;
   };
 }
 
@@ -81,19 +95,22 @@ export function instanceLayout(data: string, inst: string): Instance {
       volumes: join(api, "volumes"),
       blobs: join(api, "blobs"),
       tmp: join(api, "tmp"),
+      runs: join(api, "state", "runs"),
     },
-    gateway: { dir: gateway },
+    gateway: { dir: gateway, journals: join(gateway, "runs"), keyFile: join(gateway, "key") },
     sandboxd: {
       dir: sandboxd,
       slots: join(sandboxd, "slots"),
       bundles: join(sandboxd, "bundles"),
       runsc: join(sandboxd, "runsc"),
       unlocked: join(sandboxd, "unlocked"),
+      runs: join(sandboxd, "runs"),
     },
     publishedConfig: join(run, "config", "config.toml"),
     publishedPair: join(run, "config", "tls.json"),
     publishedCredentials: join(run, "config", "s3.json"),
     publishedServer: join(run, "config", "database.json"),
+    publishedGatewayKey: join(run, "gateway", "key"),
     lockFile: join(run, "lock"),
     sockets: {
       dir: run,
@@ -101,6 +118,7 @@ export function instanceLayout(data: string, inst: string): Instance {
       sandboxes: join(run, "api", "sandboxes.sock"),
       sandboxd: join(run, "sandboxd", "sandboxd.sock"),
       gateway: join(run, "gateway", "gateway.sock"),
+      runs: join(run, "api", "runs"),
     },
   };
 }

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { namespaceId, sandboxId } from "../ids.ts";
+import { namespaceId, runId, sandboxId } from "../ids.ts";
 
 /**
  * api → sandboxd, newline-framed JSON over sandboxd's unix socket. A request names an intent by ids; sandboxd
@@ -30,7 +30,78 @@ export const check = z.strictObject({
 });
 export type Check = z.infer<typeof check>;
 
+/** A run's two addresses; nothing else is on its network. */
+export const runNetwork = z.strictObject({
+  index: z.int().min(0),
+  /** The host's end, where the gateway answers. */
+  host: z.ipv4(),
+  /** The sandbox's. */
+  run: z.ipv4(),
+});
+export type RunNetwork = z.infer<typeof runNetwork>;
+
+/** What became of a run's sandbox, kept until it is forgotten. */
+const runFate = z.strictObject({
+  /** null when it was not seen to exit: it was killed, or lost. */
+  exit_code: z.int().nullable(),
+  /** "exit": its first process ended. "stopped": by stopRun. "timeout": its wall clock. "oom": its memory. "lost": why. */
+  cause: z.enum(["exit", "stopped", "timeout", "oom", "lost"]),
+  /** What was lost, for a person; null unless that is the cause. */
+  fault: z.string().nullable(),
+  /** Milliseconds since 1970. */
+  ended_at: z.int(),
+  peak_memory_bytes: z.int().nullable(),
+  cpu_ms: z.int().nullable(),
+});
+export type RunFate = z.infer<typeof runFate>;
+
+const runState = z.discriminatedUnion("state", [
+  z.strictObject({ state: z.enum(["starting", "running"]), network: runNetwork }),
+  z.strictObject({ state: z.literal("ended"), fate: runFate }),
+  z.strictObject({ state: z.literal("unknown") }),
+]);
+export type RunState = z.infer<typeof runState>;
+
 export const operations = {
+  /**
+   * Boots a run's sandbox with its own network: its first process waits for the launch frame on the FIFO `in`
+   * (src/protocol/launch.ts), so nothing of the tenant's runs yet. api has made the worktree and the FIFOs before.
+   * Undone wholly when a step fails.
+   */
+  startRun: {
+    args: z.strictObject({ run: runId.schema }),
+    result: z.strictObject({ network: runNetwork, spec_sha256: z.string(), seccomp_sha256: z.string() }),
+  },
+  /** Right before the launch: its limits, its wall clock from now on, and the addresses that it reaches by NAT. */
+  admitRun: {
+    args: z.strictObject({
+      run: runId.schema,
+      memory_mb: z.int().min(1),
+      cpus: z.number().min(0.01),
+      pids: z.int().min(1),
+      timeout_s: z.int().min(1),
+      direct: z.array(z.strictObject({ address: z.ipv4(), port: z.int().min(1).max(65_535) })).max(64),
+    }),
+    result: empty,
+  },
+  /** Ends a run's sandbox and removes all of it but its fate; one that is over already is a success. */
+  stopRun: { args: z.strictObject({ run: runId.schema }), result: empty },
+  inspectRun: { args: z.strictObject({ run: runId.schema }), result: runState },
+  /** Every run that sandboxd has something of. */
+  listRuns: {
+    args: empty,
+    result: z.strictObject({
+      runs: z.array(z.strictObject({ run: runId.schema, state: z.enum(["starting", "running", "ended"]) })),
+    }),
+  },
+  /** Those that are over and not forgotten; waits for the first one so long. */
+  awaitEnds: {
+    args: z.strictObject({ timeout_ms: z.int().min(0).max(60_000) }),
+    result: z.strictObject({ ended: z.array(runId.schema) }),
+  },
+  /** Its fate is known to api for good. */
+  forgetRun: { args: z.strictObject({ run: runId.schema }), result: empty },
+
   /**
    * A sandbox with the namespace's volume attached: the one it has, else one of the pool, else a new one.
    * `nonce` proves that the connection which arrived at api's sandbox socket is this sandbox's.

@@ -28,6 +28,14 @@ const DEADLINE_MS: Readonly<Record<OperationName, number>> = {
   lockVolume: 60_000,
   unlockedVolumes: 5_000,
   writers: 1_000,
+  startRun: 30_000,
+  admitRun: 10_000,
+  stopRun: 20_000,
+  inspectRun: 5_000,
+  listRuns: 5_000,
+  // Longer than it is ever asked to wait.
+  awaitEnds: 70_000,
+  forgetRun: 5_000,
   status: 5_000,
   doctor: 60_000,
 };

@@ -12,7 +12,7 @@ import { adoptOrRemove, removeStrays } from "./adopt.ts";
 import { bootSandbox, teardown, type BootStep, type Sandbox } from "./boot.ts";
 import { openCgroups } from "./cgroup.ts";
 import { examine } from "./doctor.ts";
-import { explain } from "./failure.ts";
+import { explain, OperationError } from "./failure.ts";
 import { createLanes } from "./lanes.ts";
 import { makeOf, openLibrary } from "./library.ts";
 import { cgroupParent } from "./names.ts";
@@ -165,6 +165,13 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
           sandboxes: sandboxes.list(),
           memory_available_bytes: memoryAvailable(),
         }),
+        startRun: noRuns,
+        admitRun: noRuns,
+        stopRun: noRuns,
+        inspectRun: noRuns,
+        listRuns: noRuns,
+        awaitEnds: noRuns,
+        forgetRun: noRuns,
         doctor: () => lanes.run("doctor", async () => ({ checks: await examine(doctorDeps) })),
       },
       log,
@@ -210,6 +217,11 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
       },
     };
   }
+}
+
+/** Until src/sandboxd/runs is there. */
+async function noRuns(): Promise<never> {
+  throw new OperationError("unavailable", "this sandboxd starts no runs");
 }
 
 function makeDirectories(instance: Instance): void {

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { namespaceId, sandboxId } from "../../../src/ids.ts";
+import { operations } from "../../../src/protocol/sandboxd.ts";
 import { OperationError, StepError, explain } from "../../../src/sandboxd/failure.ts";
 import { createAnswerer, type Handlers } from "../../../src/sandboxd/operations.ts";
 
@@ -7,20 +8,8 @@ const silent = { info() {}, warn() {}, error() {} };
 const sandbox = sandboxId.make();
 const answerOf = async (line: string, handlers: Partial<Handlers> = {}, busy = false) => {
   const unasked = () => Promise.reject(new Error("not asked for"));
-  const table: Handlers = {
-    ensureSandbox: unasked,
-    stopSandbox: unasked,
-    inspectSandbox: unasked,
-    freezeSandbox: unasked,
-    thawSandbox: unasked,
-    unlockVolume: unasked,
-    lockVolume: unasked,
-    unlockedVolumes: unasked,
-    writers: unasked,
-    status: unasked,
-    doctor: unasked,
-    ...handlers,
-  };
+  const none = Object.fromEntries(Object.keys(operations).map((op) => [op, unasked]));
+  const table = { ...(none as unknown as Handlers), ...handlers };
   return JSON.parse(await createAnswerer(table, silent)(line, busy)) as unknown;
 };
 const throws = (error: Error) => async (): Promise<never> => {

@@ -1,0 +1,94 @@
+import { z } from "zod";
+import { snapshotId } from "../ids.ts";
+
+/** The body of POST /v1/runs. Unknown fields are refused by name: a misspelt limit must not be no limit. */
+const positive = z.int().min(1);
+
+/** NAME, as POSIX has it. */
+const VARIABLE = /^[A-Za-z_][A-Za-z0-9_]*$/;
+const MAX_TEXT = 128 * 1024;
+
+const text = z
+  .string()
+  .max(MAX_TEXT)
+  .refine((value) => !value.includes("\0"), "must not hold a NUL");
+
+const llm = z.strictObject({
+  /** A credential's name. */
+  credential: z.string().min(1).max(100),
+  models: z.array(z.string().min(1).max(200)).min(1).max(100).optional(),
+  max_usd: z.number().min(0).max(1_000_000).optional(),
+  max_output_tokens: positive.optional(),
+  max_requests: positive.optional(),
+  provider_tools: z.boolean().optional(),
+});
+
+const git = z.strictObject({
+  credential: z.string().min(1).max(100),
+  repositories: z
+    .array(
+      z.strictObject({
+        name: z
+          .string()
+          .regex(/^[A-Za-z0-9._-]+\/[A-Za-z0-9._-]+$/, "expected owner/repo")
+          .refine((name) => !name.split("/").some((part) => /^\.+$/.test(part)), "expected owner/repo"),
+        access: z.enum(["read", "write"]).default("read"),
+        branches: z.array(z.string().min(1).max(200)).max(100).default([]),
+        update: z.boolean().default(false),
+      }),
+    )
+    .min(1)
+    .max(100),
+});
+
+const egress = z.strictObject({
+  /** "pypi.example", "*.example.org", "example.org:8443". */
+  allow: z.array(z.string().min(1).max(300)).max(200).default([]),
+  /** "203.0.113.7:5432". */
+  direct: z.array(z.string().min(1).max(300)).max(64).default([]),
+});
+
+export const runRequest = z
+  .strictObject({
+    command: text.min(1).optional(),
+    agent: z
+      .strictObject({ kind: z.enum(["claude-code", "codex", "opencode"]), prompt: text.min(1) })
+      .optional(),
+    stdin: z
+      .string()
+      .max(1024 * 1024)
+      .optional(),
+    stdin_open: z.boolean().optional(),
+    env: z.record(z.string().regex(VARIABLE, "expected a variable's name"), text).optional(),
+    label: z.string().max(200).optional(),
+    worktree: z
+      .discriminatedUnion("from", [
+        z.strictObject({ from: z.literal("namespace") }),
+        z.strictObject({ from: z.literal("snapshot"), snapshot_id: snapshotId.schema }),
+        z.strictObject({ from: z.literal("empty") }),
+      ])
+      .default({ from: "namespace" }),
+    llm: z.union([llm.transform((one) => [one]), z.array(llm).min(1).max(8)]).optional(),
+    git: git.optional(),
+    egress: egress.optional(),
+    limits: z
+      .strictObject({
+        timeout_s: positive.optional(),
+        memory_mb: positive.min(64).optional(),
+        cpus: z.number().min(0.1).optional(),
+        pids: positive.optional(),
+        disk_mb: positive.optional(),
+      })
+      .prefault({}),
+    on_success: z.enum(["keep", "merge", "discard"]).default("keep"),
+  })
+  .refine(({ command, agent }) => (command === undefined) !== (agent === undefined), {
+    message: "give either command or agent",
+    path: ["command"],
+  })
+  .refine(({ stdin, stdin_open }) => stdin === undefined || stdin_open !== true, {
+    message: "give either stdin or stdin_open",
+    path: ["stdin"],
+  });
+
+export type RunRequest = z.infer<typeof runRequest>;
