@@ -224,7 +224,14 @@ export const runs = sqliteTable("runs", {
   deadline: integer("deadline"),
   exitCode: integer("exit_code"),
   error: text("error"),
-  cancelRequested: integer("cancel_requested", { mode: "boolean" }).notNull().default(false),
+  /** Why it is being stopped, and the status that makes of it. */
+  stop: text("stop", { mode: "json" }).$type<unknown>(),
+  /** Of the host's boot that it runs under. */
+  bootId: text("boot_id"),
+  /** What sandboxd has told of its end. */
+  fate: text("fate", { mode: "json" }).$type<unknown>(),
+  /** Nothing is left to be done for it: it is over, and sandboxd and gateway have forgotten it. */
+  settled: integer("settled", { mode: "boolean" }).notNull().default(false),
   /** Its addresses, once sandboxd has given them. */
   network: text("network", { mode: "json" }).$type<unknown>(),
   /** What it shows to the gateway, sealed; null once it is over. */

@@ -15,7 +15,10 @@ export const FrameType = {
   launch: 0x4c,
   /** The block is whole: start. A second one, after a restart of api, is passed over. */
   go: 0x47,
-  /** For the command's stdin, and its end. */
+  /**
+   * For the command's stdin: eight bytes (little endian) that say where in it the rest belongs, so that what is sent
+   * again after a restart of api is passed over; all ones: after what came so far. Then its end.
+   */
   data: 0x44,
   eof: 0x45,
   /** One byte: the number of a signal for the command's process group. */
@@ -54,6 +57,16 @@ export function encodeLaunch({ argv, env, cwd, stdin, processes, fileBytes }: La
   const block = Buffer.from(strings.map((text) => `${text}\0`).join(""));
   if (block.length > MAX_LAUNCH_BYTES) throw new RangeError("a launch is too long");
   return block;
+}
+
+/** Of one data frame. */
+export const MAX_DATA_BYTES = MAX_PAYLOAD_BYTES - 8;
+
+/** `at`: the offset in the command's stdin; null to append. */
+export function encodeData(at: number | null, bytes: Uint8Array): Uint8Array {
+  const offset = Buffer.alloc(8, 0xff);
+  if (at !== null) offset.writeBigUInt64LE(BigInt(at));
+  return encodeFrame(FrameType.data, Buffer.concat([offset, bytes]));
 }
 
 export function encodeFrame(type: number, payload: Uint8Array = new Uint8Array()): Uint8Array {
