@@ -14,6 +14,7 @@ const EVENT_TYPES: readonly string[] = [
   "login.approved",
   "login.denied",
   "namespace.deleted",
+  "policy.changed",
   "request.refused",
   "run.created",
   "run.discarded",

@@ -17,7 +17,7 @@ const sealedCredential = z.strictObject({ credential: credentialId.schema, seale
 export const dialect = z.enum(["anthropic", "openai"]);
 export type Dialect = z.infer<typeof dialect>;
 
-const llmGrant = sealedCredential.extend({
+export const llmGrant = sealedCredential.extend({
   dialect,
   base_url: z.string(),
   /** Exact names; null: whatever the provider has. */
@@ -33,7 +33,7 @@ const llmGrant = sealedCredential.extend({
 });
 export type LlmGrant = z.infer<typeof llmGrant>;
 
-const gitGrant = sealedCredential.extend({
+export const gitGrant = sealedCredential.extend({
   kind: z.enum(["github-app", "git-token"]),
   /** https://github.com: what a run writes, and what is rewritten to the gateway. */
   git_url: z.string(),
@@ -51,7 +51,7 @@ const gitGrant = sealedCredential.extend({
 });
 export type GitGrant = z.infer<typeof gitGrant>;
 
-const egressGrant = z.strictObject({
+export const egressGrant = z.strictObject({
   /** A host, or `*.host` for those below it. */
   allow: z.array(z.strictObject({ host: z.string(), port: z.int().min(1).max(65_535) })),
   max_bytes: z.int().min(0).nullable(),
