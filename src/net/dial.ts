@@ -21,12 +21,26 @@ export interface Answer {
   readonly cut: boolean;
 }
 
+export interface RequestOptions {
+  readonly method: "GET" | "HEAD" | "POST" | "DELETE";
+  readonly headers: Readonly<Record<string, string>>;
+  /** A stream is sent as it comes, no faster than it is taken; with a content-length among the headers not in chunks. */
+  readonly body?: string | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array>;
+  /** Its reason is thrown when it ends a call that has no answer yet. */
+  readonly signal: AbortSignal;
+}
+
 export interface Dialer {
   /**
    * POSTs to a target at one of its vetted addresses: nothing is looked up, no proxy is asked, and the certificate has
    * to be the target's host's. Throws an AppError that says how far it came when there was no answer.
    */
   post(target: Target, address: VettedAddress, options: PostOptions): Promise<Answer>;
+  /**
+   * As `post`, but the answer is given as soon as it begins, to be read as it comes: encoded as the server has it, for as
+   * long as `signal` lets it.
+   */
+  request(target: Target, address: VettedAddress, options: RequestOptions): Promise<Response>;
   /** Closes the connections that are kept for the next call. */
   close(): void;
 }
@@ -47,7 +61,30 @@ export function createDialer({ ca }: DialerOptions = {}): Dialer {
     keepAlive: { idleTimeout: IDLE_S, maxIdleSockets: MAX_IDLE },
   });
 
+  const send = (target: Target, address: VettedAddress, { headers, ...options }: RequestOptions) => {
+    const shown = address.includes(":") ? `[${address}]` : address;
+    const scheme = target.secure ? "https" : "http";
+    return session.fetch(`${scheme}://${shown}:${target.port}${target.pathAndQuery}`, {
+      ...options,
+      headers: { "accept-encoding": "identity", ...headers, host: target.authority },
+      redirect: "manual",
+      decompress: false,
+      // Bun's own: a signal says when.
+      timeout: false,
+      ...(target.secure ? { protocol: "http1.1", tls: tlsFor(target.host, ca) } : {}),
+    });
+  };
+
   return {
+    async request(target, address, options) {
+      try {
+        return await send(target, address, options);
+      } catch (error) {
+        options.signal.throwIfAborted();
+        throw failure(target, error);
+      }
+    },
+
     async post(target, address, { headers, body, timeoutMs, maxAnswerBytes, signal }) {
       const abort = new AbortController();
       const timer = setTimeout(() => abort.abort(TIMED_OUT), timeoutMs);
@@ -55,17 +92,7 @@ export function createDialer({ ca }: DialerOptions = {}): Dialer {
       signal?.addEventListener("abort", cancel);
       if (signal?.aborted === true) cancel();
       try {
-        const shown = address.includes(":") ? `[${address}]` : address;
-        const scheme = target.secure ? "https" : "http";
-        const response = await session.fetch(`${scheme}://${shown}:${target.port}${target.pathAndQuery}`, {
-          method: "POST",
-          headers: { ...headers, host: target.authority, "accept-encoding": "identity" },
-          body,
-          signal: abort.signal,
-          redirect: "manual",
-          decompress: false,
-          ...(target.secure ? { protocol: "http1.1", tls: tlsFor(target.host, ca) } : {}),
-        });
+        const response = await send(target, address, { method: "POST", headers, body, signal: abort.signal });
         const retryAfter = response.headers.get("retry-after");
         return { status: response.status, retryAfter, ...(await readPrefix(response, maxAnswerBytes)) };
       } catch (error) {
@@ -109,7 +136,7 @@ async function readPrefix(response: Response, limit: number): Promise<{ body: Ui
   return { body: Buffer.concat(chunks).subarray(0, limit), cut: length > limit };
 }
 
-function failure(target: Target, error: unknown, timeoutMs: number): AppError {
+function failure(target: Target, error: unknown, timeoutMs = 0): AppError {
   return new AppError("unavailable", `${target.host} ${reason(target, error, timeoutMs)}.`, { cause: error });
 }
 

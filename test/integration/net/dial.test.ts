@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import net from "node:net";
 import { join } from "node:path";
 import tls from "node:tls";
-import { createDialer, type Answer, type PostOptions } from "../../../src/net/dial.ts";
+import { createDialer, type Answer, type PostOptions, type RequestOptions } from "../../../src/net/dial.ts";
 import { parseTarget } from "../../../src/net/target.ts";
 import { createAuthority } from "../../fixtures/authority.ts";
 import { failureOf } from "../../fixtures/failure.ts";
@@ -235,5 +235,58 @@ describe("what comes back", () => {
     server[Symbol.dispose]();
     const call = post(`http://a.test:${server.port}/`);
     expect(await failureOf(call)).toContain(`a.test refused the connection at port ${server.port}.`);
+  });
+});
+
+describe("a call whose answer is read as it comes", () => {
+  const request = (url: string, options: Partial<RequestOptions> = {}) =>
+    dialer.request(parseTarget(url, { allowHttp: true }), HERE, {
+      method: "GET",
+      headers: {},
+      signal: AbortSignal.timeout(10_000),
+      ...options,
+    });
+
+  test("has a redirect's answer and an encoded one as they are", async () => {
+    using server = await serve((socket, head) =>
+      socket.write(
+        head.startsWith("GET /moved")
+          ? "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"
+          : "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nzip",
+      ),
+    );
+    const moved = await request(`http://a.test:${server.port}/moved`);
+    expect([moved.status, moved.headers.get("location")]).toEqual([302, "http://127.0.0.1:1/"]);
+    const encoded = await request(`http://a.test:${server.port}/`);
+    expect([encoded.headers.get("content-encoding"), await encoded.text()]).toEqual(["gzip", "zip"]);
+  });
+
+  test("takes no more of a stream than the server does", async () => {
+    const held: net.Socket[] = [];
+    await using server = net.createServer((socket) => held.push(socket.pause()));
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as net.AddressInfo;
+    const [chunk, stopped] = [new Uint8Array(1024 * 1024), new AbortController()];
+    const source = { taken: 0 };
+    const body = new ReadableStream<Uint8Array>({
+      pull(controller) {
+        source.taken += 1;
+        controller.enqueue(chunk);
+      },
+    });
+    const answer = request(`http://a.test:${port}/`, { method: "POST", body, signal: stopped.signal });
+    const settled = answer.then(
+      () => "answered",
+      (error: unknown) => error,
+    );
+    // Until the sockets' buffers are full.
+    for (let before = -1; before !== source.taken || before === 0;) {
+      before = source.taken;
+      await Bun.sleep(200);
+    }
+    expect(source.taken).toBeLessThan(32);
+    stopped.abort("the run is over");
+    expect(await settled).toBe("the run is over");
+    for (const socket of held) socket.destroy();
   });
 });
