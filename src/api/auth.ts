@@ -52,6 +52,23 @@ export interface WorkspaceCall {
   readonly run: <T>(use: (lease: Lease<null>) => Promise<T>) => Promise<T>;
 }
 
+/** A call for something that names itself by an id: whose it is shows only once it is found. */
+export interface ByIdCall {
+  readonly caller: Caller;
+  readonly origin: Origin;
+  /** The namespace that it has to be of; null when the call says none and its caller may use any. */
+  readonly namespace: string | null;
+  /** To be called once it has been found and is the caller's to use. */
+  readonly hold: <T>(
+    where: {
+      readonly workspaceId: WorkspaceId;
+      readonly namespaceId: NamespaceId;
+      readonly namespace: string;
+    },
+    use: (lease: Lease) => Promise<T>,
+  ) => Promise<T>;
+}
+
 export type Access = ReturnType<typeof createAccess>;
 
 const BEARER = /^Bearer +([!-~]+) *$/i;
@@ -173,6 +190,36 @@ export function createAccess({
     });
   }
 
+  async function byId(request: Request): Promise<ByIdCall> {
+    const who = await caller(request);
+    const header = request.headers.get("x-namespace");
+    const anywhere = who.scope !== "workspace" || (who.lockedNamespace === null && header === null);
+    return {
+      caller: who,
+      origin: origin(request),
+      namespace: anywhere ? null : namespaceOf(who, header),
+      hold: async ({ workspaceId: workspace, namespaceId, namespace: name }, use) => {
+        Object.assign(contexts.of(request), { workspaceId: workspace, namespace: name });
+        return leasedIn(request, who, { id: namespaceId, name }, use);
+      },
+    };
+  }
+
+  /** Ends with the namespace, too. */
+  async function leasedIn<Id extends NamespaceId | null, T>(
+    request: Request,
+    who: Caller,
+    { id, name }: { readonly id: Id; readonly name: string },
+    use: (lease: Lease<Id>) => Promise<T>,
+  ): Promise<T> {
+    const keyId = who.scope === "operator" ? null : who.keyId;
+    return leased(request, keyId, id, (lease) => {
+      // This too may have ended meanwhile.
+      if (id !== null && namespaces.isEnding(id)) throw namespaceEnding(name);
+      return use(lease);
+    });
+  }
+
   async function namespace(request: Request): Promise<NamespaceCall> {
     const who = await caller(request);
     const name = request.headers.get("x-namespace");
@@ -195,18 +242,7 @@ export function createAccess({
   }
 
   function allowed(request: Request, who: Caller, workspace: WorkspaceId, name: string): NamespaceCall {
-    const keyId = who.scope === "operator" ? null : who.keyId;
     const from = origin(request);
-    async function run<Id extends NamespaceId | null, T>(
-      namespaceId: Id,
-      use: (lease: Lease<Id>) => Promise<T>,
-    ): Promise<T> {
-      return leased(request, keyId, namespaceId, (lease) => {
-        // This too may have ended meanwhile.
-        if (namespaceId !== null && namespaces.isEnding(namespaceId)) throw namespaceEnding(name);
-        return use(lease);
-      });
-    }
     return {
       name,
       workspaceId: workspace,
@@ -215,12 +251,18 @@ export function createAccess({
       caller: who,
       origin: from,
       event: (type, data) => ({ chain: workspace, type, namespace: name, data, origin: from }),
-      read: async (use) => run(await namespaces.find(workspace, name), use),
-      write: async (use) => run(await namespaces.ensure(workspace, name), use),
+      read: async (use) => {
+        const id = await namespaces.find(workspace, name);
+        return leasedIn(request, who, { id, name }, use);
+      },
+      write: async (use) => {
+        const id = await namespaces.ensure(workspace, name);
+        return leasedIn(request, who, { id, name }, use);
+      },
     };
   }
 
-  return { keyHolder, operatorOnly, admin, adminOfForm, namespace, origin, operatorCall, member };
+  return { keyHolder, operatorOnly, admin, adminOfForm, namespace, byId, origin, operatorCall, member };
 }
 
 /** A plugin for the routes of a namespace: their handlers get `namespace`. */

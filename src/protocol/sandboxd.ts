@@ -41,7 +41,7 @@ export const runNetwork = z.strictObject({
 export type RunNetwork = z.infer<typeof runNetwork>;
 
 /** What became of a run's sandbox, kept until it is forgotten. */
-const runFate = z.strictObject({
+export const runFate = z.strictObject({
   /** null when it was not seen to exit: it was killed, or lost. */
   exit_code: z.int().nullable(),
   /** "exit": its first process ended. "stopped": by stopRun. "timeout": its wall clock. "oom": its memory. "lost": why. */
