@@ -121,6 +121,8 @@ export const gatewayRecord = z.discriminatedUnion("kind", [
     /** Few and fixed, so that they can be counted: "budget", "model", "token", "branch", "host", "address"… */
     reason: z.string(),
     detail: z.string(),
+    /** How many times within some seconds. */
+    count: z.int().min(1),
   }),
 ]);
 export type GatewayRecord = z.infer<typeof gatewayRecord>;
