@@ -48,7 +48,9 @@ export function createCredentials({ db, ledger, seal, checkUrl, now = Date.now }
       const parts = partsOf(kind, wanted.fields);
       const settings = await checked(parts.settings);
       const id = credentialId.make();
-      const sealed = Buffer.from(await seal(Buffer.from(JSON.stringify(parts.secrets)), id));
+      // With where it may be sent, so that not even api could have the gateway send it elsewhere.
+      const plain = JSON.stringify({ ...settings, ...parts.secrets });
+      const sealed = Buffer.from(await seal(Buffer.from(plain), id));
       const row = { id, workspaceId, name, kind, settings, namespaces, createdAt: now(), lastUsedAt: null };
       return ledger.change(async () => {
         const [found] = await db.select({ n: count() }).from(table).where(eq(table.workspaceId, workspaceId));

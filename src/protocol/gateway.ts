@@ -101,8 +101,15 @@ export const gatewayRecord = z.discriminatedUnion("kind", [
     credential: credentialId.schema,
     repository: z.string(),
     action: z.enum(["fetch", "push"]),
+    /** Of a push, those that it may have changed; one that the gateway refuses is a denial. */
     refs: z.array(
-      z.strictObject({ ref: z.string(), old: z.string(), new: z.string(), accepted: z.boolean() }),
+      z.strictObject({
+        ref: z.string(),
+        old: z.string(),
+        new: z.string(),
+        /** The server's word; null when it was not heard, since a connection or the gateway broke. */
+        accepted: z.boolean().nullable(),
+      }),
     ),
     bytes: z.int(),
     duration_ms: z.int(),
