@@ -186,20 +186,5 @@ export type OperationName = keyof Operations;
 export type OperationArgs<N extends OperationName> = z.infer<Operations[N]["args"]>;
 export type OperationResult<N extends OperationName> = z.infer<Operations[N]["result"]>;
 
-const operationNames = Object.keys(operations) as [OperationName, ...OperationName[]];
-
-export const request = z.strictObject({ id: z.int().min(0), op: z.enum(operationNames), args: z.unknown() });
-
-export const response = z.discriminatedUnion("ok", [
-  z.strictObject({ id: z.int(), ok: z.literal(true), result: z.unknown() }),
-  z.strictObject({
-    id: z.int(),
-    ok: z.literal(false),
-    /** bad_request: the caller's fault; unavailable: try again later; failed: a step on the host failed. */
-    code: z.enum(["bad_request", "unavailable", "failed"]),
-    detail: z.string(),
-  }),
-]);
-
 /** The line that sandboxd writes first on each sandbox's connection to api's sandbox socket. */
 export const sandboxHello = z.strictObject({ sandbox: sandboxId.schema, nonce: z.string().length(64) });

@@ -6,7 +6,7 @@ import type { SandboxId } from "../ids.ts";
 import { clearSocketPath } from "../kernel/socket-path.ts";
 import type { Log } from "../log.ts";
 import { sandboxHello } from "../protocol/sandboxd.ts";
-import { Outbox } from "./outbox.ts";
+import { Outbox } from "../protocol/lines/outbox.ts";
 
 /** One sandbox's stdio, as its session uses it. */
 export interface SandboxConnection {

@@ -3,7 +3,7 @@ import type { Instance } from "../instance/instance.ts";
 import type { Log } from "../log.ts";
 import { teardown, type Sandbox } from "./boot.ts";
 import type { Cgroups } from "./cgroup.ts";
-import { explain } from "./failure.ts";
+import { explain } from "../protocol/lines/failure.ts";
 import { sandboxNames, type SandboxNames } from "./names.ts";
 import { isAlive, signalPid, whenGone } from "./process.ts";
 import { readRecord, type SandboxRecord } from "./record.ts";

@@ -6,7 +6,7 @@ import type { Instance } from "../instance/instance.ts";
 import { closeFd } from "../kernel/openat2.ts";
 import type { Cgroups } from "./cgroup.ts";
 import { connectToApi } from "./connection.ts";
-import { OperationError, StepError } from "./failure.ts";
+import { OperationError, StepError } from "../protocol/lines/failure.ts";
 import { sandboxNames, type SandboxNames } from "./names.ts";
 import { isAlive, killProcess, whenGone, type ProcessIdentity } from "./process.ts";
 import { writeRecord } from "./record.ts";

@@ -5,7 +5,7 @@ import { peerCredentials } from "../kernel/peer.ts";
 import { connectUnix } from "../kernel/unixsocket.ts";
 import type { z } from "zod";
 import type { sandboxHello } from "../protocol/sandboxd.ts";
-import { OperationError } from "./failure.ts";
+import { OperationError } from "../protocol/lines/failure.ts";
 
 const NOT_LISTENING = new Set(["ENOENT", "ECONNREFUSED", "EAGAIN"]);
 

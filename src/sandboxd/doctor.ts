@@ -6,7 +6,7 @@ import type { Instance } from "../instance/instance.ts";
 import { isBelowFloor, statfs } from "../kernel/statfs.ts";
 import type { Check } from "../protocol/sandboxd.ts";
 import type { Cgroups } from "./cgroup.ts";
-import { explain } from "./failure.ts";
+import { explain } from "../protocol/lines/failure.ts";
 import type { Library } from "./library.ts";
 import { cgroupParent } from "./names.ts";
 import { HOST_ENV, type Runner } from "./runner.ts";

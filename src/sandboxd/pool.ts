@@ -1,6 +1,6 @@
 import type { Log } from "../log.ts";
 import { ApiAway } from "./connection.ts";
-import { explain, OperationError } from "./failure.ts";
+import { explain, OperationError } from "../protocol/lines/failure.ts";
 
 export interface Taken<S> {
   readonly spare: S;

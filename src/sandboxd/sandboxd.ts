@@ -8,20 +8,21 @@ import { lockInstance, type InstanceLock } from "../instance/lock.ts";
 import type { Log } from "../log.ts";
 import { withoutApi } from "../instance/presence.ts";
 import { ensureRunDirectories } from "../instance/setup.ts";
+import { MAX_ANSWER_BYTES, MAX_LINE_BYTES, operations } from "../protocol/sandboxd.ts";
 import { adoptOrRemove, removeStrays } from "./adopt.ts";
 import { bootSandbox, teardown, type BootStep, type Sandbox } from "./boot.ts";
 import { openCgroups } from "./cgroup.ts";
 import { examine } from "./doctor.ts";
-import { explain, OperationError } from "./failure.ts";
+import { explain, OperationError } from "../protocol/lines/failure.ts";
 import { createLanes } from "./lanes.ts";
 import { makeOf, openLibrary } from "./library.ts";
 import { cgroupParent } from "./names.ts";
-import { createAnswerer } from "./operations.ts";
+import { createAnswerer } from "../protocol/lines/operations.ts";
 import { createPool } from "./pool.ts";
 import { isAlive } from "./process.ts";
 import { runCommand } from "./runner.ts";
 import { createSandboxes } from "./sandboxes.ts";
-import { listenForLines } from "./server.ts";
+import { listenForLines } from "../protocol/lines/server.ts";
 import { letGo, makeStand } from "./standstill.ts";
 import { attachTenant } from "./tenant.ts";
 import { createVolumeKeys } from "./volume-keys.ts";
@@ -144,6 +145,7 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
     const doctorDeps = { instance, config, cgroups, library, run: runCommand, probeBoot, memoryAvailable };
     const lanes = createLanes();
     const answer = createAnswerer(
+      operations,
       {
         ensureSandbox: ({ namespace }) => sandboxes.ensure(namespace),
         stopSandbox: async ({ sandbox }) => {
@@ -179,6 +181,8 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
     const server = listenForLines({
       path: instance.sockets.sandboxd,
       gid: api.gid,
+      maxLineBytes: MAX_LINE_BYTES,
+      maxAnswerBytes: MAX_ANSWER_BYTES,
       allowedUids: new Set([0, api.uid]),
       answer,
       // An api that connects is one that listens, so spares can be booted again.

@@ -1,7 +1,7 @@
 import type { NamespaceId, SandboxId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import type { Sandbox } from "./boot.ts";
-import { explain, OperationError } from "./failure.ts";
+import { explain, OperationError } from "../protocol/lines/failure.ts";
 import { createLanes } from "./lanes.ts";
 import type { Pool } from "./pool.ts";
 

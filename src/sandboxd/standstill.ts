@@ -1,6 +1,6 @@
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { z } from "zod";
-import { OperationError } from "./failure.ts";
+import { OperationError } from "../protocol/lines/failure.ts";
 import type { SandboxNames } from "./names.ts";
 
 /*

@@ -3,7 +3,7 @@ import type { NamespaceId } from "../ids.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Sandbox } from "./boot.ts";
 import type { Cgroups } from "./cgroup.ts";
-import { StepError } from "./failure.ts";
+import { StepError } from "../protocol/lines/failure.ts";
 import { writeRecord } from "./record.ts";
 import { attachVolume } from "./slot.ts";
 import { openVolume } from "./volume.ts";

@@ -1,18 +1,21 @@
 import { chmodSync, chownSync, rmSync } from "node:fs";
-import type { Log } from "../log.ts";
-import { peerCredentials } from "../kernel/peer.ts";
-import { MAX_ANSWER_BYTES, MAX_LINE_BYTES } from "../protocol/sandboxd.ts";
+import type { Log } from "../../log.ts";
+import { peerCredentials } from "../../kernel/peer.ts";
 
 /** Requests being worked on at once, of all clients: past it, a client is told to come back. */
 const MAX_IN_FLIGHT = 512;
-/** Answers that a client has not read yet; one that lets more pile up is cut off. */
-const MAX_UNSENT_BYTES = 2 * MAX_ANSWER_BYTES;
 const MAX_CLIENTS = 32;
 
 export interface LineServerOptions {
   readonly path: string;
-  /** The socket's group, 0660; its owner is root. */
-  readonly gid: number;
+  /**
+   * The socket's group, 0660, where this is root; null where it can't give files away: then only its directory and the
+   * uids keep others out.
+   */
+  readonly gid: number | null;
+  /** Of a request, and of an answer. A client that leaves two answers' worth unread is cut off. */
+  readonly maxLineBytes: number;
+  readonly maxAnswerBytes: number;
   readonly allowedUids: ReadonlySet<number>;
   /** The answer to one line; must not reject. `busy`: too much is in flight, so it must refuse. */
   readonly answer: (line: string, busy: boolean) => Promise<string>;
@@ -31,7 +34,7 @@ type Socket = Bun.Socket<Client>;
 
 /** A unix socket for newline-framed requests from peers whose uid is allowed. */
 export function listenForLines(options: LineServerOptions) {
-  const { path, gid, allowedUids, answer, onClient, log } = options;
+  const { path, gid, maxLineBytes, maxAnswerBytes, allowedUids, answer, onClient, log } = options;
   const clients = new Set<Socket>();
   let inFlight = 0;
 
@@ -42,7 +45,7 @@ export function listenForLines(options: LineServerOptions) {
     data.unsentBytes += answer.length;
     // With others before it, it waits for the drain like them.
     if (data.unsent.length === 1) flush(socket);
-    if (data.unsentBytes > MAX_UNSENT_BYTES) {
+    if (data.unsentBytes > 2 * maxAnswerBytes) {
       log.warn("a client does not read its answers; it is cut off");
       socket.terminate();
     }
@@ -73,8 +76,8 @@ export function listenForLines(options: LineServerOptions) {
     data.received = data.received.length === 0 ? Buffer.from(chunk) : Buffer.concat([data.received, chunk]);
     for (;;) {
       const end = data.received.indexOf(NEWLINE);
-      if (end > MAX_LINE_BYTES || (end === -1 && data.received.length > MAX_LINE_BYTES)) {
-        log.warn("a client sent a line that is too long; it is cut off", { limit: MAX_LINE_BYTES });
+      if (end > maxLineBytes || (end === -1 && data.received.length > maxLineBytes)) {
+        log.warn("a client sent a line that is too long; it is cut off", { limit: maxLineBytes });
         socket.terminate();
         return;
       }
@@ -86,7 +89,7 @@ export function listenForLines(options: LineServerOptions) {
   }
 
   rmSync(path, { force: true });
-  // Only root can connect until the owner and the mode are set.
+  // Only its maker can connect until the owner and the mode are set.
   const umask = process.umask(0o177);
   const listener = (() => {
     try {
@@ -124,8 +127,8 @@ export function listenForLines(options: LineServerOptions) {
       process.umask(umask);
     }
   })();
-  chownSync(path, 0, gid);
-  chmodSync(path, 0o660);
+  if (gid !== null) chownSync(path, 0, gid);
+  chmodSync(path, gid === null ? 0o666 : 0o660);
 
   return {
     clients: () => clients.size,

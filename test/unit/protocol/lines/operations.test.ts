@@ -1,8 +1,10 @@
 import { expect, test } from "bun:test";
-import { namespaceId, sandboxId } from "../../../src/ids.ts";
-import { operations } from "../../../src/protocol/sandboxd.ts";
-import { OperationError, StepError, explain } from "../../../src/sandboxd/failure.ts";
-import { createAnswerer, type Handlers } from "../../../src/sandboxd/operations.ts";
+import { namespaceId, sandboxId } from "../../../../src/ids.ts";
+import { OperationError, StepError, explain } from "../../../../src/protocol/lines/failure.ts";
+import { createAnswerer, type Handlers as HandlersOf } from "../../../../src/protocol/lines/operations.ts";
+import { operations } from "../../../../src/protocol/sandboxd.ts";
+
+type Handlers = HandlersOf<typeof operations>;
 
 const silent = { info() {}, warn() {}, error() {} };
 const sandbox = sandboxId.make();
@@ -10,7 +12,7 @@ const answerOf = async (line: string, handlers: Partial<Handlers> = {}, busy = f
   const unasked = () => Promise.reject(new Error("not asked for"));
   const none = Object.fromEntries(Object.keys(operations).map((op) => [op, unasked]));
   const table = { ...(none as unknown as Handlers), ...handlers };
-  return JSON.parse(await createAnswerer(table, silent)(line, busy)) as unknown;
+  return JSON.parse(await createAnswerer(operations, table, silent)(line, busy)) as unknown;
 };
 const throws = (error: Error) => async (): Promise<never> => {
   throw error;
@@ -74,7 +76,11 @@ test("a volume's key is in no answer and in no line of the log, however its requ
   const namespace = namespaceId.make();
   const ask = async (args: unknown, unlockVolume: Handlers["unlockVolume"]) => {
     const handlers = { unlockVolume } as unknown as Handlers;
-    return createAnswerer(handlers, log)(JSON.stringify({ id: 1, op: "unlockVolume", args }), false);
+    return createAnswerer(
+      operations,
+      handlers,
+      log,
+    )(JSON.stringify({ id: 1, op: "unlockVolume", args }), false);
   };
   const seen = Promise.withResolvers<string>();
   const answers = [

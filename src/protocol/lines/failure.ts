@@ -1,4 +1,4 @@
-/** What sandboxd tells its client of a request that it did not do; the socket's schema has the same codes. */
+/** What a client is told of a request that was not done; the schema of answers has the same codes. */
 export type FailureCode = "bad_request" | "unavailable" | "failed";
 
 export class OperationError extends Error {

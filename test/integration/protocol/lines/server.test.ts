@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
-import { listenForLines } from "../../../src/sandboxd/server.ts";
-import { scratchDirectory } from "../../fixtures/scratch.ts";
+import { listenForLines } from "../../../../src/protocol/lines/server.ts";
+import { scratchDirectory } from "../../../fixtures/scratch.ts";
 
 const quiet = { info() {}, warn() {}, error() {} };
 
@@ -11,6 +11,8 @@ test("a client that asks and never reads is cut off, and keeps nobody waiting un
   const server = listenForLines({
     path,
     gid: 0,
+    maxLineBytes: 64 * 1024,
+    maxAnswerBytes: 4 * 1024 * 1024,
     allowedUids: new Set([0]),
     answer: async (line) => (line === "" ? "x".repeat(100) : `answer to ${line}`),
     onClient() {},
