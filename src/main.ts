@@ -25,6 +25,7 @@ const main = defineCommand({
     file: () => import("./cli/file.ts").then(({ file }) => file),
     snapshot: () => import("./cli/snapshot.ts").then(({ snapshot }) => snapshot),
     gc: () => import("./cli/gc.ts").then(({ gc }) => gc),
+    credential: () => import("./cli/credential.ts").then(({ credential }) => credential),
     event: () => import("./cli/event.ts").then(({ event }) => event),
     webhook: () => import("./cli/webhook.ts").then(({ webhook }) => webhook),
     backup: () => import("./cli/backup.ts").then(({ backup }) => backup),

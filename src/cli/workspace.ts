@@ -5,6 +5,7 @@ import { dataArgument } from "./arguments.ts";
 import { jsonArgument, print, shortTime, table } from "./output.ts";
 import { strict } from "./strict.ts";
 import { usageOfWorkspace } from "./usage.ts";
+import { policyOfWorkspace } from "./workspace-policy.ts";
 import { workspaceList } from "./workspace-option.ts";
 
 const create = defineCommand({
@@ -49,5 +50,5 @@ const list = defineCommand({
 
 export const workspace = defineCommand({
   meta: { name: "workspace", description: "Accounts: each has its own keys and namespaces" },
-  subCommands: { create, list, usage: usageOfWorkspace },
+  subCommands: { create, list, usage: usageOfWorkspace, policy: policyOfWorkspace },
 });
