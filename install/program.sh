@@ -25,7 +25,7 @@ stage_build() {
   new_stage
   long "$here/build/all" "$stage" ${runsc:+--runsc "$runsc"} ||
     fail "$(tail -n 1 "$work/output")" 'The lines above say more. What was built is kept: running it again goes on from there.'
-  name_version "$stage" bin/cofferdam lib/cofferdam/{runsc,rootfs.erofs,manifest.json}
+  name_version "$stage" bin/cofferdam lib/cofferdam/{runsc,rootfs.erofs,run.erofs,manifest.json}
 }
 
 # A directory beside the final place, where the new version is put together.

@@ -10,6 +10,8 @@ const manifestSchema = z.object({
   bun: z.string(),
   runsc: z.string(),
   rootfs: z.string().startsWith("sha256:"),
+  /** Of run.erofs: the same, with agents. */
+  run_rootfs: z.string().startsWith("sha256:"),
 });
 
 export type Manifest = z.infer<typeof manifestSchema>;

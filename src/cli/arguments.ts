@@ -15,7 +15,7 @@ export const dataArgument = {
 export const libraryArgument = {
   lib: {
     type: "string",
-    description: "Where runsc, rootfs.erofs and manifest.json are, when not beside the executable",
+    description: "Where runsc, the images and manifest.json are, when not beside the executable",
     valueHint: "DIR",
   },
 } as const;

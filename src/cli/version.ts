@@ -10,7 +10,8 @@ export const version = defineCommand({
   args: { json: { type: "boolean", description: "As JSON" }, ...libraryArgument },
   run({ args }) {
     const manifest = readManifest(libraryOf(args));
-    const all = { ...buildInfo, runsc: manifest?.runsc ?? null, rootfs: manifest?.rootfs ?? null };
+    const { runsc = null, rootfs = null, run_rootfs = null } = manifest ?? {};
+    const all = { ...buildInfo, runsc, rootfs, run_rootfs };
     if (args.json) {
       process.stdout.write(`${JSON.stringify(all)}\n`);
       return;
@@ -19,7 +20,8 @@ export const version = defineCommand({
       `cofferdam ${all.version} (${all.commit ?? "commit unknown"})\n` +
         `bun       ${all.bun}\n` +
         `runsc     ${all.runsc ?? "none beside this executable"}\n` +
-        `rootfs    ${all.rootfs ?? "none beside this executable"}\n`,
+        `rootfs    ${all.rootfs ?? "none beside this executable"}\n` +
+        `run image ${all.run_rootfs ?? "none beside this executable"}\n`,
     );
   },
 });

@@ -13,6 +13,8 @@ export interface Library {
   readonly manifest: Manifest;
   readonly runsc: string;
   readonly rootImage: string;
+  /** The same with agents, for runs. */
+  readonly runImage: string;
 }
 
 /** Throws a sentence that names the file when one is missing, or when somebody other than root could change it. */
@@ -24,6 +26,7 @@ export function openLibrary(lib: string): Library {
     manifest,
     runsc: owned(join(lib, "runsc")),
     rootImage: owned(join(lib, "rootfs.erofs")),
+    runImage: owned(join(lib, "run.erofs")),
   };
 }
 

@@ -60,6 +60,7 @@ test("tells its version, and that nothing lies beside it", async () => {
     bun: Bun.version,
     runsc: null,
     rootfs: null,
+    run_rootfs: null,
   });
   expect(await process.exited).toBe(0);
 });

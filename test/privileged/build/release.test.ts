@@ -35,6 +35,7 @@ test.if(long)(
       "bin/cofferdam",
       "lib/cofferdam/runsc",
       "lib/cofferdam/rootfs.erofs",
+      "lib/cofferdam/run.erofs",
       "lib/cofferdam/manifest.json",
       "install.sh",
       "systemd/cofferdam.target",

@@ -38,7 +38,8 @@ export function realLibrary(): string {
   mkdirSync(lib, { recursive: true });
   copyFileSync(printed([join(REPO, "build/runsc")]), join(lib, "runsc"));
   chmodSync(join(lib, "runsc"), 0o755);
-  symlinkSync(join(printed([join(REPO, "rootfs/build")]), "rootfs.erofs"), join(lib, "rootfs.erofs"));
+  const image = join(printed([join(REPO, "rootfs/build")]), "rootfs.erofs");
+  for (const name of ["rootfs.erofs", "run.erofs"]) symlinkSync(image, join(lib, name));
   writeFileSync(
     join(lib, "manifest.json"),
     JSON.stringify({
@@ -47,6 +48,7 @@ export function realLibrary(): string {
       bun: Bun.version,
       runsc: "test",
       rootfs: "sha256:test",
+      run_rootfs: "sha256:test",
     }),
   );
   return lib;

@@ -68,12 +68,14 @@ export function prepareLibrary(): string {
   copyFileSync(runsc(), join(lib, "runsc"));
   chmodSync(join(lib, "runsc"), 0o755);
   buildImage(join(lib, "rootfs.erofs"));
+  symlinkSync("rootfs.erofs", join(lib, "run.erofs"));
   const manifest = {
     version: "0.0.0-test",
     commit: "0".repeat(40),
     bun: Bun.version,
     runsc: "test",
     rootfs: "sha256:test",
+    run_rootfs: "sha256:test",
   };
   writeFileSync(join(lib, "manifest.json"), JSON.stringify(manifest));
   return lib;
