@@ -47,7 +47,26 @@ export interface Tree {
   readonly signal?: AbortSignal | undefined;
   /** Asked before each file and each piece of one. */
   readonly checkRoom?: CheckRoom | undefined;
+  readonly source?: ContentSource | undefined;
 }
+
+/**
+ * Where the contents of files may be taken from besides the blobs. Told of each directory as it is entered and left, and of
+ * each file in it.
+ */
+export interface ContentSource {
+  enter(entry: DirectoryEntry): void;
+  leave(): void;
+  /** null when it does not have what the entry says. */
+  open(entry: FileEntry): Content | null;
+}
+
+export interface Content extends Disposable {
+  /** Fills the empty file. False when its content is not what the entry says after all; what is in `fd` then counts not. */
+  copy(fd: number): Promise<boolean>;
+}
+
+const NO_SOURCE: ContentSource = { enter() {}, leave() {}, open: () => null };
 
 export interface Built {
   readonly files: number;
@@ -58,6 +77,9 @@ export interface Built {
 interface Unfinished {
   readonly entry: FileEntry;
   readonly fd: number;
+  /** null once its content comes from the blobs, or is there. */
+  content: Content | null;
+  copied: boolean;
   extents: readonly Extent[];
 }
 
@@ -66,10 +88,13 @@ interface Unfinished {
  * with all that the manifest says of it. Throws when a blob is damaged, or the manifest does not add up. It is not on
  * the disk before the file system is flushed.
  */
-export async function buildTree({ blobs, ref, signal, checkRoom }: Tree, root: Descriptor): Promise<Built> {
+export async function buildTree(
+  { blobs, ref, signal, checkRoom, source }: Tree,
+  root: Descriptor,
+): Promise<Built> {
   const head = await readHead(blobs, ref);
   const built = await buildEntries(
-    { blobs, entries: decodeManifest(blobs, ref), root: head.root, signal, checkRoom },
+    { blobs, entries: decodeManifest(blobs, ref), root: head.root, signal, checkRoom, source },
     root,
   );
   if (built.files !== head.files || built.bytes !== head.bytes) {
@@ -78,7 +103,7 @@ export async function buildTree({ blobs, ref, signal, checkRoom }: Tree, root: D
   return built;
 }
 
-export interface Entries extends Pick<Tree, "blobs" | "signal" | "checkRoom"> {
+export interface Entries extends Pick<Tree, "blobs" | "signal" | "checkRoom" | "source"> {
   /** In a manifest's order. */
   readonly entries: AsyncIterable<readonly Entry[]>;
   /** What is to be said of the root. */
@@ -87,11 +112,11 @@ export interface Entries extends Pick<Tree, "blobs" | "signal" | "checkRoom"> {
 
 /** The same, from the entries themselves. */
 export async function buildEntries(
-  { blobs, entries, root: about, signal, checkRoom = () => {} }: Entries,
+  { blobs, entries, root: about, signal, checkRoom = () => {}, source = NO_SOURCE }: Entries,
   root: Descriptor,
 ): Promise<Built> {
   const pause = createPause(signal);
-  const builder = createBuilder({ blobs, root, pause, checkRoom });
+  const builder = createBuilder({ blobs, root, pause, checkRoom, source });
   let built: Built;
   try {
     for await (const batch of entries) {
@@ -117,9 +142,10 @@ interface BuilderParts {
   readonly root: Descriptor;
   readonly pause: Pause;
   readonly checkRoom: CheckRoom;
+  readonly source: ContentSource;
 }
 
-function createBuilder({ blobs, root, pause, checkRoom }: BuilderParts) {
+function createBuilder({ blobs, root, pause, checkRoom, source }: BuilderParts) {
   const reader = createBlobReader(blobs);
   const flow = createFlow(AT_ONCE);
   const counted = { files: 0, bytes: 0 };
@@ -137,6 +163,7 @@ function createBuilder({ blobs, root, pause, checkRoom }: BuilderParts) {
     current = child;
     fchownFd(child.fd, TENANT, TENANT);
     above.push(entry);
+    source.enter(entry);
   }
 
   function leave({ mode, mtime }: DirectoryEntry): void {
@@ -145,6 +172,7 @@ function createBuilder({ blobs, root, pause, checkRoom }: BuilderParts) {
     setModified(current.fd, mtime);
     current[Symbol.dispose]();
     current = parent;
+    source.leave();
   }
 
   async function leaveTo(depth: number): Promise<void> {
@@ -157,7 +185,7 @@ function createBuilder({ blobs, root, pause, checkRoom }: BuilderParts) {
   function begin(entry: FileEntry): void {
     checkRoom(0);
     const fd = openBeneath(current.fd, entry.name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
-    unfinished = { entry, fd, extents: entry.data };
+    unfinished = { entry, fd, content: source.open(entry), copied: false, extents: entry.data };
     counted.files += 1;
     counted.bytes += entry.size;
     if (entry.link === undefined) return;
@@ -165,7 +193,20 @@ function createBuilder({ blobs, root, pause, checkRoom }: BuilderParts) {
     links.keep(entry.link, current, entry.name);
   }
 
+  /** From its source if that has it; else what its extents say. */
   async function write(file: Unfinished): Promise<void> {
+    const { content, entry, fd } = file;
+    if (content !== null) {
+      checkRoom(entry.size);
+      try {
+        file.copied = await content.copy(fd);
+        if (!file.copied) ftruncateSync(fd, 0);
+      } finally {
+        file.content = null;
+        content[Symbol.dispose]();
+      }
+    }
+    if (file.copied) return;
     for await (const { position, bytes } of reader.data(file.extents)) {
       if (position < 0 || position + bytes.length > file.entry.size) {
         throw damagedManifest("data behind the end of its file");
@@ -179,7 +220,7 @@ function createBuilder({ blobs, root, pause, checkRoom }: BuilderParts) {
     const { fd, entry } = file;
     try {
       await write(file);
-      if (endOf(file.extents) < entry.size) ftruncateSync(fd, entry.size);
+      if (!file.copied && endOf(file.extents) < entry.size) ftruncateSync(fd, entry.size);
       fchownFd(fd, TENANT, TENANT);
       // After the chown, which takes setuid and setgid away.
       fchmodFd(fd, entry.mode);
@@ -235,6 +276,7 @@ function createBuilder({ blobs, root, pause, checkRoom }: BuilderParts) {
     async close(): Promise<void> {
       await flow.end().catch(() => {});
       if (unfinished !== null) closeFd(unfinished.fd);
+      unfinished?.content?.[Symbol.dispose]();
       await links?.remove();
       current[Symbol.dispose]();
     },

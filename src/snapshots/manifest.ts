@@ -34,6 +34,13 @@ export const manifestRef = z.strictObject({
   blobs: z.array(z.custom<BlobId>((id) => typeof id === "string" && BLOB_ID.test(id))).min(1),
 }) satisfies z.ZodType<ManifestRef>;
 
+/** What a run's worktree was made from, as its row has it. */
+export const runBase = z.strictObject({
+  from: z.enum(["namespace", "snapshot", "empty"]),
+  /** null when it began empty. */
+  manifest: manifestRef.nullable(),
+});
+
 export type Extent = readonly [position: number, blob: BlobId, offset: number, length: number];
 
 interface Named {

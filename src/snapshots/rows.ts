@@ -1,9 +1,9 @@
-import { and, desc, eq, inArray, isNull, lt, sql } from "drizzle-orm";
+import { and, desc, eq, inArray, isNotNull, isNull, lt, sql } from "drizzle-orm";
 import type { Database } from "../db/open.ts";
-import { namespaces, snapshots as table } from "../db/schema.ts";
+import { namespaces, runs, snapshots as table } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
 import { snapshotId, type NamespaceId, type SnapshotId, type WorkspaceId } from "../ids.ts";
-import { manifestRef, type ManifestRef } from "./manifest.ts";
+import { manifestRef, runBase, type ManifestRef } from "./manifest.ts";
 
 export interface Snapshot {
   readonly id: SnapshotId;
@@ -57,14 +57,23 @@ export function createSnapshotRows(db: Database) {
       return fromRow(row);
     },
 
-    /** Of any kind: what blobs have to stay for. */
-    async manifests(namespaceId: NamespaceId): Promise<Snapshot[]> {
+    /** Of any kind: what blobs have to stay for. The newest first. */
+    async manifests(namespaceId: NamespaceId): Promise<ManifestRef[]> {
       const rows = await db
-        .select()
+        .select({ manifest: table.manifest, createdAt: table.createdAt })
         .from(table)
-        .where(eq(table.namespaceId, namespaceId))
-        .orderBy(...newestFirst);
-      return rows.map(fromRow);
+        .where(eq(table.namespaceId, namespaceId));
+      const bases = await db
+        .select({ base: runs.base, createdAt: runs.createdAt })
+        .from(runs)
+        .where(and(eq(runs.namespaceId, namespaceId), isNotNull(runs.base)));
+      const all = [
+        ...rows.map(({ manifest, createdAt }) => ({ createdAt, manifest: manifestRef.parse(manifest) })),
+        ...bases.map(({ base, createdAt }) => ({ createdAt, manifest: runBase.parse(base).manifest })),
+      ];
+      return all
+        .sort((a, b) => b.createdAt - a.createdAt)
+        .flatMap(({ manifest }) => (manifest === null ? [] : [manifest]));
     },
 
     /** One of any kind, if it is still there. */

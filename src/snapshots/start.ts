@@ -49,6 +49,7 @@ export function startSnapshots(start: SnapshotsStart) {
   return {
     ...snapshots,
     maker,
+    blobsOf,
 
     /** Begins to sweep. */
     resume(): void {

@@ -41,8 +41,7 @@ export function createTidy({ rows, store, blobsOf, holds, mirror = unmirrored, l
         failed.delete(id);
         const collected = await mirror.collecting(id, async ({ roots, until }) => {
           const named = await rows.manifests(id);
-          const snapshots = [...named.map(({ manifest }) => manifest), ...holds.pins(id)];
-          return await collect({ store, blobs, until }, id, [...snapshots, ...roots]);
+          return await collect({ store, blobs, until }, id, [...named, ...holds.pins(id), ...roots]);
         });
         return collected ?? { blobs: 0, bytes: 0 };
       });

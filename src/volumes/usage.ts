@@ -56,7 +56,7 @@ interface Walk {
 const ALL: Amount = { bytes: Infinity, entries: Infinity };
 
 /** Counts what is in a workspace, in slices that leave the event loop to others, until there is more than `most`. */
-export async function usageOf(space: Space, most: Amount = ALL): Promise<Count> {
+export async function usageOf(space: Pick<Space, "live">, most: Amount = ALL): Promise<Count> {
   const walk: Walk = { bytes: 0, files: 0, directories: 0, linked: new Set(), most, pause: createPause() };
   using root = new Descriptor(openBeneath(space.live.fd, ".", OPEN_DIRECTORY));
   const whole = await countInto(walk, root, MAX_LEVELS);

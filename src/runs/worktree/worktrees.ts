@@ -1,0 +1,168 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { and, inArray, isNotNull } from "drizzle-orm";
+import type { EventData, EventDraft } from "../../audit/event.ts";
+import type { Ledger } from "../../audit/ledger.ts";
+import { unchanged } from "../../audit/ledger.ts";
+import { runs as table } from "../../db/schema.ts";
+import { AppError, codeOf } from "../../errors.ts";
+import { runId, type NamespaceId, type RunId } from "../../ids.ts";
+import { syncFileSystem } from "../../kernel/syncfs.ts";
+import type { Log } from "../../log.ts";
+import { usageOf } from "../../volumes/usage.ts";
+import { isOver } from "../run.ts";
+import type { RunRows } from "../rows.ts";
+import { createMaking, type MakeCall, type Made, type MakeParts } from "./make.ts";
+import { openPlaces } from "./place.ts";
+
+/** Beside a worktree: in which boot of the machine it was made, and that it is on the disk since. */
+const BOOT = "boot";
+const KEPT = "kept";
+
+export interface WorktreesParts extends Omit<MakeParts, "rows"> {
+  /** Of all runs. */
+  readonly dir: string;
+  readonly rows: Pick<RunRows, "find" | "update" | "updating">;
+  readonly ledger: Pick<Ledger, "change">;
+  /** Blobs of this namespace may be needed no more. */
+  readonly tidy: (id: NamespaceId) => void;
+  readonly bootId: string;
+  readonly log: Pick<Log, "info" | "warn">;
+}
+
+/** Who asks. */
+export interface WorktreeCall {
+  readonly event: (type: string, data: EventData) => EventDraft;
+}
+
+export type Worktrees = ReturnType<typeof createWorktrees>;
+
+/**
+ * What runs work in: a directory each, made from the namespace's files, a snapshot or nothing, and kept until it is merged,
+ * discarded or old. A row's `worktree` and `base` are changed here alone.
+ */
+export function createWorktrees(parts: WorktreesParts) {
+  const { db, rows, ledger, bootId, log } = parts;
+  const places = openPlaces(parts.dir);
+  const making = createMaking(parts);
+
+  /** So that a power cut does not leave a worktree with less in it than the run was given, which would look like its work. */
+  async function keep(run: RunId): Promise<void> {
+    using work = places.work(run);
+    if (work === null) return;
+    await syncFileSystem(work.fd);
+    using own = places.run(run);
+    await writeFile(own.entry(KEPT), "", { mode: 0o600 });
+  }
+
+  async function drop(run: RunId): Promise<void> {
+    await places.remove(run);
+    log.info("a run's worktree was removed", { run });
+  }
+
+  /** Whether what is on the disk is what the run was given, or left. */
+  async function isKept(run: RunId): Promise<boolean> {
+    using work = places.work(run);
+    if (work === null) return false;
+    using own = places.run(run);
+    if (await isThere(own.entry(KEPT))) return true;
+    return (await readFile(own.entry(BOOT), "utf8").catch(() => "")) === bootId;
+  }
+
+  return {
+    /** An empty worktree, for a sandbox that boots before anybody knows what is to be in it. */
+    prepare(run: RunId): void {
+      places.prepare(run)[Symbol.dispose]();
+    },
+
+    /**
+     * Fills a run's worktree, in place: a sandbox may have it mounted. The namespace goes on meanwhile. What a try before
+     * has left goes; when it fails, the worktree is empty.
+     */
+    async make(call: MakeCall): Promise<Made> {
+      const { id } = call.run;
+      using work = places.prepare(id);
+      using own = places.run(id);
+      await places.empty(work);
+      await rows.update(id, { worktree: "making" });
+      await writeFile(own.entry(BOOT), bootId, { mode: 0o600 });
+      let made: Made;
+      try {
+        made = await making.make(call, { own, work });
+      } catch (error) {
+        await places.empty(work);
+        throw error;
+      }
+      await rows.update(id, { worktree: "ready" });
+      void keep(id).catch((cause: unknown) =>
+        log.warn("a worktree did not reach the disk; a power cut may cost it", { run: id, cause }),
+      );
+      return made;
+    },
+
+    /** What is in it now; a file with several names counts once. */
+    async measure(run: RunId): Promise<{ readonly bytes: number; readonly entries: number }> {
+      using work = places.work(run);
+      if (work === null) return { bytes: 0, entries: 0 };
+      const { bytes, files, directories } = await usageOf({ live: work });
+      return { bytes, entries: files + directories };
+    },
+
+    /** Throws it away. Of one that is gone already nothing is said. */
+    async discard(run: RunId, call: WorktreeCall, reason = "asked"): Promise<void> {
+      const namespace = await ledger.change(async () => {
+        const found = await rows.find(run);
+        if (found === null || found.worktree === "discarded" || found.worktree === "none") {
+          return unchanged(found?.namespaceId ?? null);
+        }
+        if (!isOver(found)) {
+          throw new AppError("conflict", `${run} has not ended; cancel it first.`);
+        }
+        if (found.worktree === "merged") return unchanged(found.namespaceId);
+        return {
+          statements: [rows.updating(run, { worktree: "discarded", base: null })],
+          events: [call.event("run.discarded", { run_id: run, reason })],
+          result: found.namespaceId,
+        };
+      });
+      await drop(run);
+      if (namespace !== null) parts.tidy(namespace);
+    },
+
+    /** For a namespace that goes, with its runs' rows. */
+    remove: drop,
+
+    /** At a start: what a crash has left. `spares` are runs that have a worktree and no row yet. */
+    async resume(spares: ReadonlySet<string> = new Set()): Promise<void> {
+      await places.sweep();
+      const found = await db
+        .select({ id: table.id })
+        .from(table)
+        .where(and(inArray(table.worktree, ["making", "ready", "merging"]), isNotNull(table.base)));
+      const wanted = new Set<string>(found.map(({ id }) => id));
+      for (const name of places.runs()) {
+        const id = runId.schema.safeParse(name);
+        if (id.success && !wanted.has(name) && !spares.has(name)) await places.remove(id.data);
+      }
+      for (const { id } of found) {
+        if (await isKept(id)) continue;
+        log.warn("a run's worktree is not what it was: the machine stopped before it was on the disk", {
+          run: id,
+        });
+        await rows.update(id, { worktree: "discarded", base: null });
+        await places.remove(id);
+      }
+    },
+
+    close: () => places.close(),
+  };
+}
+
+async function isThere(path: string | Buffer): Promise<boolean> {
+  try {
+    await readFile(path);
+    return true;
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return false;
+    throw error;
+  }
+}
