@@ -32,7 +32,7 @@ const RIGHTS: Record<LandlockAccess, number> = {
   read: Right.readFile | Right.readDir,
   execute: Right.readFile | Right.execute,
   device: Right.readFile | Right.writeFile,
-  // No device nodes, no FIFOs, nothing to execute.
+  // No device nodes, nothing to execute.
   own:
     Right.readFile |
     Right.readDir |
@@ -43,6 +43,7 @@ const RIGHTS: Record<LandlockAccess, number> = {
     Right.makeDir |
     Right.makeReg |
     Right.makeSock |
+    Right.makeFifo |
     Right.makeSym |
     Right.refer,
 };

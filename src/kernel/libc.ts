@@ -92,6 +92,7 @@ const encoder = new TextEncoder();
 
 /** The numbers of x86-64, the one architecture there is a build for. */
 export const NR = {
+  write: 1,
   close: 3,
   poll: 7,
   lseek: 8,
@@ -107,6 +108,7 @@ export const NR = {
   setsockopt: 54,
   getsockopt: 55,
   execve: 59,
+  fcntl: 72,
   flock: 73,
   fsync: 74,
   chdir: 80,
@@ -126,6 +128,9 @@ export const NR = {
   mount: 165,
   umount2: 166,
   getdents64: 217,
+  epoll_wait: 232,
+  epoll_ctl: 233,
+  openat: 257,
   mkdirat: 258,
   newfstatat: 262,
   mknodat: 259,
@@ -135,7 +140,9 @@ export const NR = {
   symlinkat: 266,
   readlinkat: 267,
   unshare: 272,
+  splice: 275,
   utimensat: 280,
+  epoll_create1: 291,
   setns: 308,
   renameat2: 316,
   seccomp: 317,

@@ -111,7 +111,11 @@ const GATEWAY: Row[] = [
   ["connect to the sandboxes' socket", "ENOENT", "bare"],
 ];
 
-const MAY = ["write, rename and remove in its own directory", "read who it is"];
+const MAY = [
+  "write, rename and remove in its own directory",
+  "make a FIFO in its own directory",
+  "read who it is",
+];
 
 describe.each([
   [
