@@ -1,3 +1,4 @@
+import { wholeCharacters } from "../utf8.ts";
 import type { OpenFile } from "./read.ts";
 import { isoTime } from "./time.ts";
 
@@ -17,6 +18,7 @@ export async function previewOf(file: OpenFile): Promise<Content> {
   const { size, modifiedNs } = file.status;
   const truncated = size > PREVIEW_BYTES;
   const head = await file.bytes(0, Math.min(size, PREVIEW_BYTES));
+  // What no character begins with stays, so that the file shows as binary.
   const content = textOf(truncated ? head.subarray(0, wholeCharacters(head)) : head);
   return {
     path: file.path,
@@ -36,17 +38,4 @@ function textOf(bytes: Uint8Array): string | null {
   } catch {
     return null;
   }
-}
-
-/** The length of `bytes` without a character that is cut off at the end. */
-function wholeCharacters(bytes: Uint8Array): number {
-  for (let back = 1; back <= Math.min(3, bytes.length); back++) {
-    const byte = bytes[bytes.length - back] ?? 0;
-    // A continuation byte: the character began before it.
-    if ((byte & 0xc0) === 0x80) continue;
-    // What no character begins with stays, so that the file shows as binary.
-    const length = byte > 0xf4 || byte < 0xc2 ? 1 : byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
-    return length > back ? bytes.length - back : bytes.length;
-  }
-  return bytes.length;
 }

@@ -1,0 +1,173 @@
+import type { RunId } from "../ids.ts";
+import { AppError } from "../errors.ts";
+import type { Instance } from "../instance/instance.ts";
+import { openFifo, writeWhole } from "../kernel/fifo.ts";
+import { closeFd } from "../kernel/openat2.ts";
+import {
+  encodeData,
+  encodeFrame,
+  encodeLaunch,
+  FrameType,
+  MAX_DATA_BYTES,
+  MAX_PAYLOAD_BYTES,
+  type Launch,
+} from "../protocol/launch.ts";
+import { createPlaces } from "./output/place.ts";
+
+/** Between looks at a FIFO that was full. */
+const FIRST_PAUSE_MS = 1;
+const LONGEST_PAUSE_MS = 20;
+/** The init reads its launch at once. */
+const LAUNCH_PATIENCE_MS = 20_000;
+/** How long one call waits for a command that does not read. */
+const PATIENCE_MS = 10_000;
+/** Calls that wait for one run's stdin, behind the one that is being written. */
+const MAX_WAITING = 16;
+
+interface Open {
+  readonly fd: number;
+  /** The last of the calls, each of which waits for the one before. */
+  last: Promise<unknown>;
+  waiting: number;
+}
+
+/** Thrown with what was written before the command had read too little for too long. */
+export class StdinFull extends AppError {
+  /** Of the bytes given, those that will reach the command. */
+  readonly written: number;
+
+  constructor(written: number) {
+    super(
+      "unavailable",
+      `The run does not read its stdin: the first ${written} bytes of this call are on their way, the rest was not taken. Send the rest later.`,
+      { retryAfterS: 5 },
+    );
+    this.written = written;
+  }
+}
+
+export interface RunInputParts {
+  readonly instance: Pick<Instance, "api" | "sockets">;
+  /** For tests. */
+  readonly patienceMs?: number;
+}
+
+export type RunInput = ReturnType<typeof createRunInput>;
+
+/**
+ * What is said to the first process of a run's sandbox, by its FIFO `in`: frames that the kernel keeps whole. When
+ * there is no room whoever writes waits; the calls of one run have their turns in order, so that their bytes don't mix.
+ */
+export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputParts) {
+  const places = createPlaces(instance);
+  const opened = new Map<RunId, Open>();
+
+  function open(run: RunId): Open {
+    const known = opened.get(run);
+    if (known !== undefined) return known;
+    const fd = openFifo(places.fifo(run, "in"));
+    if (fd === null) throw new AppError("conflict", "The run is over: nobody reads its stdin any more.");
+    const made = { fd, last: Promise.resolve(), waiting: 0 };
+    opened.set(run, made);
+    return made;
+  }
+
+  /** One after the other, each with all of its frames. */
+  async function inTurn<T>(run: RunId, work: (its: Open) => Promise<T>): Promise<T> {
+    const its = open(run);
+    if (its.waiting >= MAX_WAITING) {
+      throw new AppError("unavailable", "Too many calls write to this run's stdin; try again soon.", {
+        retryAfterS: 5,
+      });
+    }
+    its.waiting += 1;
+    const turn = its.last.then(
+      () => work(its),
+      () => work(its),
+    );
+    its.last = turn.catch(() => {});
+    try {
+      return await turn;
+    } finally {
+      its.waiting -= 1;
+    }
+  }
+
+  /** false when there was no room for it in all that time. */
+  async function put(run: RunId, its: Open, frame: Uint8Array, waitMs: number): Promise<boolean> {
+    const deadline = performance.now() + waitMs;
+    for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(LONGEST_PAUSE_MS, 2 * pause)) {
+      // It may be over by now, and its descriptor's number somebody else's.
+      if (opened.get(run) !== its) throw new AppError("conflict", "The run is over.");
+      if (writeWhole(its.fd, frame)) return true;
+      if (performance.now() > deadline) return false;
+      await Bun.sleep(pause);
+    }
+  }
+
+  return {
+    /**
+     * Starts the command. May be said again after a crash in the middle: what was begun is begun anew, and of two
+     * starts the second is passed over.
+     */
+    async launch(run: RunId, launch: Launch): Promise<void> {
+      const block = encodeLaunch(launch);
+      const frames = [encodeFrame(FrameType.reset)];
+      for (const part of parts(block, MAX_PAYLOAD_BYTES)) frames.push(encodeFrame(FrameType.launch, part));
+      frames.push(encodeFrame(FrameType.go));
+      await inTurn(run, async (its) => {
+        for (const frame of frames) {
+          if (await put(run, its, frame, LAUNCH_PATIENCE_MS)) continue;
+          throw new AppError("unavailable", "The sandbox does not take its command.");
+        }
+      });
+    },
+
+    /**
+     * For the command's stdin; resolves when the FIFO has all of it. `at`: where in its stdin that belongs, for what may
+     * be sent again after a crash; null for what comes next. Throws StdinFull when it reads nothing for too long.
+     */
+    async write(run: RunId, bytes: Uint8Array, at: number | null = null): Promise<void> {
+      await inTurn(run, async (its) => {
+        let written = 0;
+        for (const part of parts(bytes, MAX_DATA_BYTES)) {
+          const frame = encodeData(at === null ? null : at + written, part);
+          if (!(await put(run, its, frame, patienceMs))) throw new StdinFull(written);
+          written += part.length;
+        }
+      });
+    },
+
+    /** Its end, behind what was written. */
+    async eof(run: RunId): Promise<void> {
+      await inTurn(run, async (its) => {
+        if (!(await put(run, its, encodeFrame(FrameType.eof), patienceMs))) throw new StdinFull(0);
+      });
+    },
+
+    /** For the command's process group; behind what was written before, so it is no means to end a run. */
+    async signal(run: RunId, number: number): Promise<void> {
+      await inTurn(run, async (its) => {
+        const frame = encodeFrame(FrameType.signal, Uint8Array.of(number));
+        if (!(await put(run, its, frame, patienceMs))) throw new StdinFull(0);
+      });
+    },
+
+    /** The run is over: calls that wait are answered with that. */
+    finish(run: RunId): void {
+      const its = opened.get(run);
+      if (its === undefined) return;
+      opened.delete(run);
+      closeFd(its.fd);
+    },
+
+    close(): void {
+      for (const { fd } of opened.values()) closeFd(fd);
+      opened.clear();
+    },
+  };
+}
+
+function* parts(bytes: Uint8Array, most: number): Generator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += most) yield bytes.subarray(at, at + most);
+}
