@@ -9,6 +9,8 @@ const MAX_OUTPUT_BYTES = 256 * 1024;
 export interface RunOptions {
   readonly timeoutMs: number;
   readonly stdin?: string;
+  /** Of each stream; what is beyond it is cut. */
+  readonly maxOutputBytes?: number;
 }
 
 export type Runner = (argv: readonly string[], options: RunOptions) => Promise<string>;
@@ -55,7 +57,7 @@ export function readCapped(stream: ReadableStream<Uint8Array>, limit: number) {
 }
 
 /** Runs `argv` and gives back its standard output; throws CommandError on anything but exit status 0. */
-export const runCommand: Runner = async (argv, { timeoutMs, stdin }) => {
+export const runCommand: Runner = async (argv, { timeoutMs, stdin, maxOutputBytes = MAX_OUTPUT_BYTES }) => {
   const child = spawnOrThrow(argv, stdin);
   let timedOut = false;
   const timer = setTimeout(() => {
@@ -63,8 +65,8 @@ export const runCommand: Runner = async (argv, { timeoutMs, stdin }) => {
     killGroup(child.pid);
   }, timeoutMs);
   try {
-    const out = readCapped(child.stdout, MAX_OUTPUT_BYTES);
-    const err = readCapped(child.stderr, MAX_OUTPUT_BYTES);
+    const out = readCapped(child.stdout, maxOutputBytes);
+    const err = readCapped(child.stderr, maxOutputBytes);
     await Promise.all([out.done, err.done, child.exited]);
     const stderr = err.text();
     if (timedOut) throw new CommandError(argv, { kind: "timeout", ms: timeoutMs }, stderr);

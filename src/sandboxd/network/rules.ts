@@ -1,0 +1,162 @@
+import type { InstanceTag } from "../../ids.ts";
+import type { RunNetwork } from "../../protocol/sandboxd.ts";
+import { chainPrefix, vethPrefix, type NetworkNames } from "./names.ts";
+
+/** An address and port that a run reaches by NAT, over TCP and UDP. */
+export interface Lane {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** A run as the filter knows it. */
+export interface FilteredRun {
+  readonly names: NetworkNames;
+  readonly network: RunNetwork;
+  readonly lanes: readonly Lane[];
+}
+
+export interface FilterOptions {
+  readonly inst: InstanceTag;
+  /** What all runs' networks are part of. */
+  readonly subnet: string;
+  /** The gateway has this port and the next one. */
+  readonly gatewayPort: number;
+}
+
+export const TABLES = ["raw", "filter", "nat"] as const;
+export type Table = (typeof TABLES)[number];
+
+/** Why a packet of a run was dropped. The rule that drops it says so in its comment. */
+export const DROP_REASONS = ["forged", "metadata", "dns", "neighbour", "other"] as const;
+export type DropReason = (typeof DROP_REASONS)[number];
+
+/** A chain of ours, and what is in it: arguments as after "-A CHAIN". */
+export interface Chain {
+  readonly name: string;
+  readonly rules: readonly string[];
+}
+
+/** From one of the kernel's chains into one of ours. */
+export interface Jump {
+  readonly from: string;
+  readonly to: string;
+}
+
+/** What is there as long as there is any run. */
+export interface Base {
+  readonly chains: readonly Chain[];
+  readonly jumps: readonly Jump[];
+}
+
+/** What is added for one run: a chain of its own, and the rules by which it is come to, before all else in theirs. */
+export interface RunPart {
+  readonly chain: Chain;
+  readonly entries: readonly { readonly chain: string; readonly rule: string }[];
+}
+
+/**
+ * The walls between a run and all else, on the host's end of its pair, where gVisor's own network stack can't go round
+ * them. The first is in `raw`, before the host tracks, routes or translates a packet, and so before all rules of others:
+ * a run's packets come with its own address, to the gateway's ports on its own host's end, or they go no further; and
+ * nobody else's go to any run's network. The second, in `filter`, knows less and holds without the first; it is also
+ * what lets the gateway's port through where others drop by default.
+ */
+export function createRules({ inst, subnet, gatewayPort }: FilterOptions) {
+  const ours = `${vethPrefix(inst)}+`;
+  const name = (suffix: string) => `${chainPrefix(inst)}${suffix}`;
+  const gateway = `-p tcp -m tcp --dport ${gatewayPort}:${gatewayPort + 1}`;
+
+  return {
+    base(table: Table): Base {
+      if (table === "raw") {
+        const rules = [`-i ${ours} -j DROP`, `-d ${subnet} -j DROP`, `-s ${subnet} -j DROP`];
+        return {
+          chains: [{ name: name("PRE"), rules }],
+          jumps: [{ from: "PREROUTING", to: name("PRE") }],
+        };
+      }
+      if (table === "filter") {
+        return {
+          chains: [
+            {
+              name: name("IN"),
+              rules: [`-i ${ours} -d ${subnet} ${gateway} -j ACCEPT`, `-i ${ours} -j DROP`],
+            },
+            { name: name("FWD"), rules: [`-i ${ours} -j DROP`, `-o ${ours} -j DROP`] },
+          ],
+          jumps: [
+            { from: "INPUT", to: name("IN") },
+            { from: "FORWARD", to: name("FWD") },
+          ],
+        };
+      }
+      return {
+        chains: [{ name: name("NAT"), rules: [] }],
+        jumps: [{ from: "POSTROUTING", to: name("NAT") }],
+      };
+    },
+
+    /** Whether a run needs the base of that table. A host that has `nat` tracks every connection: only for lanes, then. */
+    needs(table: Table, { lanes }: FilteredRun): boolean {
+      return table !== "nat" || lanes.length > 0;
+    },
+
+    /** Null where a run has nothing of its own in that table. */
+    part(table: Table, { names, network, lanes }: FilteredRun): RunPart | null {
+      const { veth, chain } = names;
+      if (table === "raw") {
+        return {
+          chain: {
+            name: chain,
+            rules: [
+              `-s ${network.run} -d ${network.host} ${gateway} -j RETURN`,
+              `! -s ${network.run} ${drop("forged")}`,
+              ...lanes.flatMap((lane) => toLane(lane).map((match) => `${match} -j RETURN`)),
+              `-d 169.254.0.0/16 ${drop("metadata")}`,
+              `-p udp -m udp --dport 53 ${drop("dns")}`,
+              `-p tcp -m tcp --dport 53 ${drop("dns")}`,
+              `-d ${subnet} ${drop("neighbour")}`,
+              drop("other"),
+            ],
+          },
+          // Not a jump: its RETURN leaves the chain that it came from, whose next rules would drop it.
+          entries: [{ chain: name("PRE"), rule: `-i ${veth} -g ${chain}` }],
+        };
+      }
+      if (lanes.length === 0) return null;
+      if (table === "filter") {
+        return {
+          chain: {
+            name: chain,
+            rules: [
+              ...lanes.flatMap((lane) =>
+                toLane(lane).map((match) => `-s ${network.run} ${match} -i ${veth} -j ACCEPT`),
+              ),
+              // Whatever comes back: only these lanes' connections, and those of nobody to the run.
+              `-d ${network.run} -o ${veth} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`,
+            ],
+          },
+          entries: [
+            { chain: name("FWD"), rule: `-i ${veth} ! -o ${ours} -j ${chain}` },
+            { chain: name("FWD"), rule: `! -i ${ours} -o ${veth} -j ${chain}` },
+          ],
+        };
+      }
+      return {
+        chain: {
+          name: chain,
+          rules: lanes.flatMap((lane) => toLane(lane).map((match) => `${match} -j MASQUERADE`)),
+        },
+        entries: [{ chain: name("NAT"), rule: `-s ${network.run} ! -o ${ours} -j ${chain}` }],
+      };
+    },
+  };
+}
+
+function drop(reason: DropReason): string {
+  return `-m comment --comment ${reason} -j DROP`;
+}
+
+function toLane({ address, port }: Lane): string[] {
+  return ["tcp", "udp"].map((protocol) => `-d ${address} -p ${protocol} -m ${protocol} --dport ${port}`);
+}

@@ -1,0 +1,72 @@
+import type { InstanceTag, RunId } from "../../ids.ts";
+import { chainPrefix, runOfChain } from "./names.ts";
+import { DROP_REASONS, TABLES, type DropReason, type Lane, type Table } from "./rules.ts";
+
+/** What `iptables-save -c` shows of this instance in one table. */
+export interface ShownTable {
+  readonly chains: ReadonlyMap<string, readonly ShownRule[]>;
+  /** From the kernel's chains, or anybody's, into ours; as often as they are there. */
+  readonly jumps: readonly { readonly from: string; readonly rule: string; readonly to: string }[];
+}
+
+export interface ShownRule {
+  /** As after "-A CHAIN". */
+  readonly text: string;
+  readonly target: string;
+  readonly packets: number;
+}
+
+export type Shown = Readonly<Record<Table, ShownTable>>;
+
+export function readShown(text: string, inst: InstanceTag): Shown {
+  const prefix = chainPrefix(inst);
+  const shown = {
+    raw: { chains: new Map<string, ShownRule[]>(), jumps: [] as ShownTable["jumps"][number][] },
+    filter: { chains: new Map<string, ShownRule[]>(), jumps: [] as ShownTable["jumps"][number][] },
+    nat: { chains: new Map<string, ShownRule[]>(), jumps: [] as ShownTable["jumps"][number][] },
+  };
+  let table: Table | undefined;
+  for (const line of text.split("\n")) {
+    if (line.startsWith("*")) table = TABLES.find((name) => name === line.slice(1).trim());
+    if (table === undefined) continue;
+    const { chains, jumps } = shown[table];
+    const declared = /^:(\S+) /.exec(line)?.[1];
+    if (declared?.startsWith(prefix) === true) chains.set(declared, []);
+    const rule = /^(?:\[(\d+):\d+\] )?-A (\S+) (.*)$/.exec(line);
+    if (rule === null) continue;
+    const [, packets = "0", chain = "", spec = ""] = rule;
+    const target = /(?:^| )-[jg] (\S+)/.exec(spec)?.[1] ?? "";
+    if (chain.startsWith(prefix)) {
+      chains.get(chain)?.push({ text: spec, target, packets: Number(packets) });
+    } else if (target.startsWith(prefix)) jumps.push({ from: chain, rule: spec, to: target });
+  }
+  return shown;
+}
+
+/** Whose chains there are, in any table. */
+export function runsIn(shown: Shown, inst: InstanceTag): Set<RunId> {
+  const names = TABLES.flatMap((table) => [...shown[table].chains.keys()]);
+  return new Set(names.map((name) => runOfChain(inst, name)).filter((run) => run !== null));
+}
+
+/** The lanes that a run's chain in `raw` lets out. */
+export function lanesIn(shown: Shown, chain: string): Lane[] {
+  return (shown.raw.chains.get(chain) ?? []).flatMap(({ text, target }) => {
+    if (target !== "RETURN" || !text.includes("-p tcp") || text.startsWith("-s ")) return [];
+    const found = /^-d ([\d.]+)(?:\/32)? .*--dport (\d+)(?= |$)/.exec(text);
+    return found === null ? [] : [{ address: found[1] ?? "", port: Number(found[2]) }];
+  });
+}
+
+export type Drops = Readonly<Record<DropReason, number>>;
+
+/** How many packets of a run were dropped, by what they were; all nought without its chain. */
+export function dropsIn(shown: Shown, chain: string): Drops {
+  const drops = Object.fromEntries(DROP_REASONS.map((reason) => [reason, 0])) as Record<DropReason, number>;
+  for (const { text, target, packets } of shown.raw.chains.get(chain) ?? []) {
+    const comment = /--comment "?([a-z]+)"?/.exec(text)?.[1];
+    const reason = DROP_REASONS.find((name) => name === comment);
+    if (target === "DROP" && reason !== undefined) drops[reason] += packets;
+  }
+  return drops;
+}

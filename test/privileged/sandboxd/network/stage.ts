@@ -1,0 +1,44 @@
+import { configSchema } from "../../../../src/config/schema.ts";
+import { runId, type RunId } from "../../../../src/ids.ts";
+import { instanceLayout } from "../../../../src/instance/instance.ts";
+import { createLog } from "../../../../src/log.ts";
+import { createNetworks } from "../../../../src/sandboxd/network/networks.ts";
+import { runCommand } from "../../../../src/sandboxd/runner.ts";
+
+export const PORT = 4180;
+
+/** Networks of one instance, as sandboxd has them; what it says in its log is kept. */
+export function stage({ inst = "0a0b", runs = {} }: { inst?: string; runs?: object } = {}) {
+  const instance = instanceLayout("/nonexistent", inst);
+  const config = configSchema.parse({ runs: { gateway_port: PORT, ...runs } });
+  const log: string[] = [];
+  const open = () =>
+    createNetworks({ instance, config, run: runCommand, log: createLog("test", (line) => log.push(line)) });
+  return { instance, config, log, open, networks: open() };
+}
+
+export function sh(script: string): string {
+  const { stdout, stderr, exitCode } = Bun.spawnSync(["bash", "-ec", script]);
+  if (exitCode !== 0) throw new Error(`${script}: ${exitCode}: ${stderr.toString()}`);
+  return stdout.toString().trim();
+}
+
+/** Every rule and chain there is, without the counters; what others have, too. */
+export function rulesOnHost(): string {
+  return sh("iptables-save")
+    .split("\n")
+    .filter((line) => /^(-A|:(?!PREROUTING|INPUT|FORWARD|OUTPUT|POSTROUTING))/.test(line))
+    .join("\n");
+}
+
+export function hostState() {
+  return {
+    rules: rulesOnHost(),
+    links: sh("ip -o link show | sed 's/^[0-9]*: //; s/:.*//'"),
+    namespaces: sh("ls /run/netns 2>/dev/null || true"),
+  };
+}
+
+export function newRun(): RunId {
+  return runId.make();
+}
