@@ -5,8 +5,9 @@ import { createRefusals } from "../audit/refusals.ts";
 import { createEventReader } from "../audit/reader.ts";
 import type { Config } from "../config/schema.ts";
 import type { Setting } from "../config/settings.ts";
+import type { Credentials } from "../credentials/credentials.ts";
 import type { Database } from "../db/open.ts";
-import type { NamespaceId } from "../ids.ts";
+import type { CredentialId, NamespaceId } from "../ids.ts";
 import { createCalls } from "../keys/calls.ts";
 import { createKeys } from "../keys/keys.ts";
 import { createNamespaces } from "../keys/namespaces.ts";
@@ -14,6 +15,7 @@ import { createSetup } from "../keys/setup.ts";
 import { createWorkspaces } from "../keys/workspaces.ts";
 import type { Log } from "../log.ts";
 import type { Check } from "../protocol/sandboxd.ts";
+import type { Policies } from "../runs/policy.ts";
 import type { Secrets } from "../secrets.ts";
 import { createConfirmations } from "../signin/confirmation.ts";
 import { createLogins } from "../signin/logins.ts";
@@ -23,6 +25,7 @@ import { adminRoutes } from "./appliance/admin.ts";
 import { createApp } from "./http/app.ts";
 import { auditRoutes } from "./appliance/audit.ts";
 import { createAccess, type Access } from "./auth.ts";
+import { credentialRoutes } from "./credentials.ts";
 import type { Contexts } from "./http/context.ts";
 import { devicePage } from "./device/page.ts";
 import { deviceRoutes } from "./device/device.ts";
@@ -35,6 +38,7 @@ import { loginRoutes, pendingLoginRoutes } from "./device/logins.ts";
 import { metricsRoutes } from "./appliance/metrics.ts";
 import { meRoutes } from "./me.ts";
 import { namespaceRoutes } from "./namespaces.ts";
+import { policyRoutes } from "./policy.ts";
 import { recordRefusals } from "./http/refused.ts";
 import type { Status } from "./appliance/status.ts";
 import type { Watch } from "./appliance/watch.ts";
@@ -64,6 +68,10 @@ export interface ComposeParts {
   /** Sentences on what works, but not as it should. */
   readonly notices: () => readonly string[];
   readonly settings: () => Setting[];
+  readonly credentials: Credentials;
+  readonly policies: Policies;
+  /** Runs that use it lose it. */
+  readonly onCredentialRemoved: (id: CredentialId) => void;
   /** The routes of the namespaces: files and exec. */
   readonly namespaceRoutes: (access: Access) => readonly AnyElysia[];
   /** More for the operator alone. */
@@ -89,6 +97,7 @@ export function composeApi(parts: ComposeParts) {
   });
   const logins = createLogins({ db, ledger, secrets, keys, namespaces });
   const confirmations = createConfirmations({ secrets });
+  const { credentials, policies } = parts;
   const setup = createSetup({ db, ledger, keys, workspaces });
 
   const reader = createEventReader({ db, ledger });
@@ -100,6 +109,8 @@ export function composeApi(parts: ComposeParts) {
     usageRoutes({ access, db, namespaces, usage: parts.usage, quotas: parts.quotas }),
     loginRoutes({ access, logins }),
     webhookRoutes({ access, webhooks: parts.webhooks }),
+    credentialRoutes({ access, credentials, onRemoved: parts.onCredentialRemoved }),
+    policyRoutes({ access, policies }),
     eventRoutes({ access, namespaces, reader, streams }),
     ...parts.namespaceRoutes(access),
   ];
