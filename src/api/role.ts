@@ -5,6 +5,7 @@ import { openStore } from "../blobs/open.ts";
 import { baseUrl, hostAndPort, listeningOf } from "../config/listen.ts";
 import type { LoadedConfig } from "../config/load.ts";
 import { settingsInForce, waitingForRestart } from "../config/settings.ts";
+import { openCredentials } from "../credentials/open.ts";
 import { AppError } from "../errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { peerCredentials } from "../kernel/peer.ts";
@@ -17,6 +18,8 @@ import type { Check } from "../protocol/sandboxd.ts";
 import { refuseFilesElsewhere } from "../remote/host.ts";
 import { listenForSandboxes } from "../sandbox/connections.ts";
 import { createSandboxdClient } from "../sandbox/sandboxd-client.ts";
+import { createGatewayClient } from "../runs/gateway-client.ts";
+import { createPolicies } from "../runs/policy.ts";
 import { createSecrets } from "../secrets.ts";
 import { createFloor } from "../volumes/floor.ts";
 import { openPoster } from "../webhooks/post.ts";
@@ -180,6 +183,14 @@ export async function startApi(parts: ApiRoleParts) {
     confinement,
     certificate: () => (certificate === null ? [] : [certificate.check(listening.hostname)]),
   });
+  const gateway = createGatewayClient({ path: instance.sockets.gateway, log });
+  const credentials = openCredentials({
+    db,
+    ledger,
+    gateway,
+    settings: () => settings.current.config.providers,
+  });
+  const policies = createPolicies({ db, ledger });
   const composed = composeApi({
     db,
     ledger,
@@ -188,6 +199,9 @@ export async function startApi(parts: ApiRoleParts) {
     contexts,
     encrypted: certificate !== null,
     webhooks,
+    credentials,
+    policies,
+    onCredentialRemoved: () => {},
     watch,
     namespaceLimit: () => settings.current.config.quota.namespaces,
     rates: () => settings.current.config.rate,
@@ -290,6 +304,7 @@ export async function startApi(parts: ApiRoleParts) {
       await snapshots.stop();
       connections.close();
       sandboxd.close();
+      gateway.close();
       chores.stop();
       for (const timer of timers) timer.stop();
       // What is lost with a database that is away, a minute's worth, is no reason not to end in order.

@@ -3,7 +3,8 @@ import { z } from "zod";
 import { APPLIANCE } from "../../../src/audit/event.ts";
 import { credentials as table, events } from "../../../src/db/schema.ts";
 import { openWith } from "../../../src/protocol/seal.ts";
-import { GATEWAY_KEY, startApi, type TestApi } from "../../fixtures/api.ts";
+import { startApi, type TestApi } from "../../fixtures/api.ts";
+import { GATEWAY_KEY } from "../../fixtures/credentials.ts";
 
 let api: TestApi;
 let path: string;
@@ -72,7 +73,7 @@ test("what a kind does not know, lacks or can't send is refused, naming the fiel
   expect(await refused({ secret: `${SECRET}\r\nx: y` })).toContain('422 The field "secret"');
   expect(await refused({ app_id: "1" })).toContain('has no field "app_id"');
   expect(await refused({ base_url: "ftp://x" })).toContain("422 base_url: The URL must start with");
-  expect(await refused({ base_url: "http://169.254.169.254/" })).toContain("metadata");
+  expect(await refused({ base_url: "http://169.254.169.254/" })).toContain("link-local");
   expect(await refused({ base_url: "https://10.0.0.1/v1" })).toContain("[providers] allow_private");
   expect(await refused({ base_url: "http://8.8.8.8/v1" })).toContain("https://");
   expect(await refused({ kind: "git-token" })).toContain('"git_url": is missing');

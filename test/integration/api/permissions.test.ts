@@ -129,6 +129,25 @@ const rows: Row[] = [
     path: () => `/v1/workspaces/${ws}/keys/key-aaaaaaaaaaaaaaaa`,
     expected: { admin: 404, unlocked: 403, locked: 403, "foreign admin": 403, ...strangers },
   },
+  ...["credentials", "policy"].map((call): Row => ({
+    what: `look at ${call}`,
+    path: () => `/v1/workspaces/${ws}/${call}`,
+    expected: { admin: 200, unlocked: 403, locked: 403, "foreign admin": 403, ...strangers },
+  })),
+  {
+    what: "make a credential",
+    method: "POST",
+    path: () => `/v1/workspaces/${ws}/credentials`,
+    json: { name: "c", kind: "openai", secret: "s" },
+    expected: { unlocked: 403, locked: 403, "foreign admin": 403, ...strangers, admin: 201 },
+  },
+  {
+    what: "set the policy",
+    method: "PUT",
+    path: () => `/v1/workspaces/${ws}/policy`,
+    json: {},
+    expected: { admin: 200, unlocked: 403, locked: 403, "foreign admin": 403, ...strangers },
+  },
   ...["events", "webhooks/stream"].flatMap((call): Row[] => [
     {
       what: `${call}, no namespace`,
