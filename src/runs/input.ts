@@ -26,7 +26,7 @@ const MAX_WAITING = 16;
 
 interface Open {
   readonly fd: number;
-  /** The last of the calls, each of which waits for the one before. */
+  /** The last of the calls that write, each of which waits for the one before. */
   last: Promise<unknown>;
   waiting: number;
 }
@@ -105,12 +105,35 @@ export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputP
     }
   }
 
+  async function write(
+    run: RunId,
+    its: Open,
+    bytes: Uint8Array,
+    { at, waitMs }: { readonly at: number | null; readonly waitMs: number },
+  ): Promise<void> {
+    let written = 0;
+    for (const part of parts(bytes, MAX_DATA_BYTES)) {
+      const frame = encodeData(at === null ? null : at + written, part);
+      if (!(await put(run, its, frame, waitMs))) throw new StdinFull(written);
+      written += part.length;
+    }
+  }
+
+  /** To its end, or the run's. */
+  async function feed(run: RunId, stdin: Uint8Array): Promise<void> {
+    await inTurn(run, async (its) => {
+      await write(run, its, stdin, { at: 0, waitMs: Infinity });
+      await put(run, its, encodeFrame(FrameType.eof), Infinity);
+    });
+  }
+
   return {
     /**
-     * Starts the command. May be said again after a crash in the middle: what was begun is begun anew, and of two
-     * starts the second is passed over.
+     * Starts the command, and feeds it all of its stdin when that is known: the start is awaited, the feeding is not, since
+     * it lasts as long as the command takes to read. May be said again after a crash: what was begun is begun anew, of
+     * two starts the second is passed over, and so is stdin that it has.
      */
-    async launch(run: RunId, launch: Launch): Promise<void> {
+    async launch(run: RunId, launch: Launch, stdin: Uint8Array | null = null): Promise<void> {
       const block = encodeLaunch(launch);
       const frames = [encodeFrame(FrameType.reset)];
       for (const part of parts(block, MAX_PAYLOAD_BYTES)) frames.push(encodeFrame(FrameType.launch, part));
@@ -121,22 +144,15 @@ export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputP
           throw new AppError("unavailable", "The sandbox does not take its command.");
         }
       });
+      if (stdin !== null) void feed(run, stdin).catch(() => {});
     },
 
     /**
      * For the command's stdin; resolves when the FIFO has all of it. `at`: where in its stdin that belongs, for what may
      * be sent again after a crash; null for what comes next. Throws StdinFull when it reads nothing for too long.
      */
-    async write(run: RunId, bytes: Uint8Array, at: number | null = null): Promise<void> {
-      await inTurn(run, async (its) => {
-        let written = 0;
-        for (const part of parts(bytes, MAX_DATA_BYTES)) {
-          const frame = encodeData(at === null ? null : at + written, part);
-          if (!(await put(run, its, frame, patienceMs))) throw new StdinFull(written);
-          written += part.length;
-        }
-      });
-    },
+    write: (run: RunId, bytes: Uint8Array, at: number | null = null): Promise<void> =>
+      inTurn(run, (its) => write(run, its, bytes, { at, waitMs: patienceMs })),
 
     /** Its end, behind what was written. */
     async eof(run: RunId): Promise<void> {
@@ -145,23 +161,24 @@ export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputP
       });
     },
 
-    /** For the command's process group; behind what was written before, so it is no means to end a run. */
+    /**
+     * For the command's process group. It does not wait for calls that write, but goes behind what the FIFO holds: a
+     * command that reads nothing may not get it, so it is no means to end a run.
+     */
     async signal(run: RunId, number: number): Promise<void> {
-      await inTurn(run, async (its) => {
-        const frame = encodeFrame(FrameType.signal, Uint8Array.of(number));
-        if (!(await put(run, its, frame, patienceMs))) throw new StdinFull(0);
-      });
+      const frame = encodeFrame(FrameType.signal, Uint8Array.of(number));
+      if (!(await put(run, open(run), frame, patienceMs))) throw new StdinFull(0);
     },
 
     /** The run is over: calls that wait are answered with that. */
-    finish(run: RunId): void {
+    close(run: RunId): void {
       const its = opened.get(run);
       if (its === undefined) return;
       opened.delete(run);
       closeFd(its.fd);
     },
 
-    close(): void {
+    closeAll(): void {
       for (const { fd } of opened.values()) closeFd(fd);
       opened.clear();
     },

@@ -8,6 +8,7 @@ import { createRunInput, StdinFull } from "../../../src/runs/input.ts";
 import { createPlaces } from "../../../src/runs/output/place.ts";
 import { instanceIn } from "../../fixtures/run-output.ts";
 import { scratchDirectory } from "../../fixtures/scratch.ts";
+import { until } from "../../fixtures/until.ts";
 
 const LAUNCH = {
   argv: ["bash", "-c", "x".repeat(20_000)],
@@ -34,7 +35,7 @@ function start(dir: string, patienceMs?: number) {
       throw error;
     }
   }
-  return { input, run, read, [Symbol.dispose]: () => (input.close(), closeSync(fd)) };
+  return { input, run, read, [Symbol.dispose]: () => (input.closeAll(), closeSync(fd)) };
 }
 
 /** The frames in a stream of them. */
@@ -88,6 +89,30 @@ test("more than the FIFO holds waits for the reader, and calls at once do not mi
   expect(Buffer.concat(data).equals(Buffer.concat(calls))).toBe(true);
 });
 
+test("a stdin that is known is fed from its beginning to its end, and a signal does not wait for it", async () => {
+  using scratch = scratchDirectory();
+  using started = start(scratch.path);
+  const { input, run, read } = started;
+  const stdin = Buffer.from(crypto.getRandomValues(new Uint8Array(60_000)));
+  const whole = Buffer.concat(Array.from({ length: 10 }, () => stdin));
+  await input.launch(run, LAUNCH, whole);
+  const signalled = input.signal(run, 2);
+  const parts: Buffer[] = [];
+  const frames = () => framesIn(Buffer.concat(parts));
+  await until(() => {
+    for (let part = read(); part !== null; part = read()) parts.push(part);
+    return frames().at(-1)?.type === FrameType.eof;
+  });
+  await signalled;
+  const fed = Buffer.alloc(whole.length);
+  for (const { type, payload } of frames()) {
+    if (type === FrameType.data) payload.copy(fed, Number(payload.readBigUInt64LE()), 8);
+  }
+  expect(fed.equals(whole)).toBe(true);
+  const types = frames().map(({ type }) => type);
+  expect(types.indexOf(FrameType.signal)).toBeLessThan(types.lastIndexOf(FrameType.data));
+});
+
 test("who writes to a command that does not read is told how much was taken", async () => {
   using scratch = scratchDirectory();
   using started = start(scratch.path, 50);
@@ -107,7 +132,7 @@ test("calls beyond those that may wait are refused, and the end of the run ends 
   const outcome = (call: Promise<unknown>) => call.then(() => "done", codeOf);
   const calls = Array.from({ length: 17 }, () => outcome(input.write(run, new Uint8Array(100_000))));
   expect(await calls[16]).toBe("unavailable");
-  input.finish(run);
+  input.close(run);
   expect(await Promise.all(calls.slice(0, 16))).toEqual(Array.from({ length: 16 }, () => "conflict"));
   expect(await outcome(input.write("run-aaaaaaaaaa" as RunId, new Uint8Array(1)))).toBe("conflict");
 });
