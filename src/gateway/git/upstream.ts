@@ -1,0 +1,125 @@
+import { AppError } from "../../errors.ts";
+import type { Call } from "../call.ts";
+import type { Grant } from "../grant.ts";
+import { headersOf } from "./answers.ts";
+import type { AppTokens } from "./app-tokens.ts";
+import { basic, type GitCredential } from "./credential.ts";
+import { nameOf, type Route } from "./route.ts";
+import type { Repository } from "./rules.ts";
+
+/** A server's answer that git can't use, in words for a person; `status` is what its client gets. */
+export interface Problem {
+  readonly status: number;
+  readonly text: string;
+  /** Whether a push may have been taken all the same. */
+  readonly uncertain: boolean;
+}
+
+export interface Sent {
+  readonly credential: GitCredential;
+  readonly route: Route;
+  readonly repository: Repository;
+  /** The client's. */
+  readonly headers: Headers;
+  readonly body?: Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array>;
+  readonly signal: AbortSignal;
+}
+
+export type Send = (grant: Grant, sent: Sent) => Promise<Response | Problem>;
+
+const APP_USER = "x-access-token";
+/** Servers that take a token alone want any name beside it. */
+const TOKEN_USER = "git";
+
+/** Sends git's request on under the credential that the run's grant names, and only such headers as git's protocol has. */
+export function createSend({ call, tokens }: { readonly call: Call; readonly tokens: AppTokens }): Send {
+  async function sendOnce(grant: Grant, sent: Sent): Promise<{ response: Response; retry: boolean }> {
+    const { route, headers, body, signal } = sent;
+    const { url, authorization, token } = await authorized(grant, sent);
+    const path = route.advertisement ? `info/refs?service=${route.service}` : route.service;
+    const response = await call(`${url}/${path}`, {
+      method: route.advertisement ? "GET" : "POST",
+      headers: { ...forwarded(headers, route), authorization },
+      ...(body === undefined ? {} : { body }),
+      signal,
+    });
+    if (response.status === 401 && token !== null) await tokens.forget(grant.run, token);
+    return { response, retry: response.status === 401 && token !== null && route.advertisement };
+  }
+
+  async function authorized(grant: Grant, { credential, route, repository: { access } }: Sent) {
+    const url = `${credential.git_url}/${route.repository}.git`;
+    if (!("app_id" in credential)) {
+      const { username = TOKEN_USER, secret } = credential;
+      return { url, authorization: basic(username, secret), token: null };
+    }
+    const [owner = ""] = route.repository.split("/");
+    const names = (grant.spec().git?.repositories ?? [])
+      .filter((one) => one.access === access)
+      .map((one) => nameOf(one.name)?.split("/") ?? []);
+    const repositories = names.flatMap(([of, name]) => (of === owner && name !== undefined ? [name] : []));
+    const token = await tokens.token(grant, credential, { owner, repositories, access });
+    return { url, authorization: basic(APP_USER, token), token };
+  }
+
+  return async (grant, sent) => {
+    const { route, signal } = sent;
+    try {
+      const first = await sendOnce(grant, sent);
+      // A token may have been revoked by hand; another one costs nobody anything, before any body is sent.
+      if (first.retry) await first.response.body?.cancel();
+      const { response } = first.retry ? await sendOnce(grant, sent) : first;
+      const problem = problemOf(response, route);
+      if (problem === null) return response;
+      await response.body?.cancel();
+      return problem;
+    } catch (error) {
+      if (error instanceof AppError)
+        return { status: 502, text: error.message.replace(/\.$/, ""), uncertain: true };
+      // A push whose client left in the middle of its pack, or a run that is over.
+      if (signal.aborted || (error as Error).name === "AbortError") {
+        return { status: 499, text: "the request was cut short", uncertain: true };
+      }
+      throw error;
+    }
+  };
+}
+
+/** Nothing else of what a client says: no cookie, no address, no credential. */
+function forwarded(headers: Headers, { service, advertisement }: Route): Record<string, string> {
+  const agent = headers.get("user-agent") ?? "";
+  const protocol = headers.get("git-protocol") ?? "";
+  const length = headers.get("content-length") ?? "";
+  const encoding = headers.get("content-encoding");
+  return {
+    // Servers look at it for what git knows.
+    "user-agent": /^git\/[!-~]{1,100}$/.test(agent) ? agent : "git/2.39",
+    accept: advertisement ? "*/*" : `application/x-${service}-result`,
+    ...(/^[a-z0-9=:._-]{1,100}$/.test(protocol) ? { "git-protocol": protocol } : {}),
+    ...(advertisement ? {} : { "content-type": `application/x-${service}-request` }),
+    ...(!advertisement && /^\d{1,15}$/.test(length) ? { "content-length": length } : {}),
+    ...(!advertisement && encoding === "gzip" ? { "content-encoding": encoding } : {}),
+  };
+}
+
+function problemOf(response: Response, route: Route): Problem | null {
+  const { host, repository: name, service, advertisement } = route;
+  const { status } = response;
+  const wanted = headersOf(service, advertisement ? "advertisement" : "result")["content-type"];
+  const [type = ""] = (response.headers.get("content-type") ?? "").split(";");
+  if (status === 200 && type.trim() === wanted) return null;
+  const problem = (as: number, text: string, uncertain = false) => ({ status: as, text, uncertain });
+  if (status === 200) return problem(502, `${host} answered with something that is not git's`, true);
+  if (status >= 300 && status < 400) {
+    return problem(
+      502,
+      `${host} has ${name} at another address (${status}), and no redirect is followed here`,
+    );
+  }
+  // Not as it is: git would ask for a password.
+  if (status === 401) return problem(502, `${host} does not take the credential of this run (401)`);
+  if (status === 403) return problem(403, `${host} refuses this run's credential for ${name} (403)`);
+  if (status === 404) return problem(404, `${host} has no ${name} that this run's credential opens (404)`);
+  if (status === 429) return problem(429, `${host} has too many requests; try again later (429)`);
+  return problem(502, `${host} failed to answer (${status})`, status >= 500);
+}
