@@ -1,0 +1,122 @@
+import { Refused } from "./refusal.ts";
+
+/** A request's body: as it came, and as it is read. */
+export interface Body {
+  readonly text: string;
+  readonly json: Readonly<Record<string, unknown>>;
+}
+
+const MAX_DEPTH = 100;
+/**
+ * What is judged at the top. Some servers (those in Go) take "Model" for "model", so these may stand there in no other
+ * spelling.
+ */
+const JUDGED = new Set([
+  "model",
+  "stream",
+  "stream_options",
+  "messages",
+  "input",
+  "system",
+  "tools",
+  "n",
+  "best_of",
+  "max_tokens",
+  "max_completion_tokens",
+  "max_output_tokens",
+  "service_tier",
+  "speed",
+  "inference_geo",
+  "mcp_servers",
+  "container",
+  "fallbacks",
+  "thread",
+  "background",
+  "conversation",
+  "prompt",
+  "previous_response_id",
+  "web_search_options",
+]);
+
+/** Throws a Refused for what two readers could take for two different things. */
+export function parseBody(bytes: Uint8Array): Body {
+  let text: string;
+  let json: unknown;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    json = JSON.parse(text);
+  } catch {
+    throw new Refused("request", "The request's body is not JSON.");
+  }
+  if (json === null || typeof json !== "object" || Array.isArray(json)) {
+    throw new Refused("request", "The request's body is not a JSON object.");
+  }
+  const problem = problemOfKeys(text);
+  if (problem !== null) throw new Refused("request", `The request's body ${problem}.`);
+  return { text, json: json as Record<string, unknown> };
+}
+
+/** The syntax of `text` is right: JSON.parse has taken it. */
+function problemOfKeys(text: string): string | null {
+  /** Of each object or array around: its keys, null for an array. */
+  const around: (Set<string> | null)[] = [];
+  for (let at = 0; at < text.length; at += 1) {
+    switch (text.charCodeAt(at)) {
+      case 0x7b: // {
+        around.push(new Set());
+        break;
+      case 0x5b: // [
+        around.push(null);
+        break;
+      case 0x7d: // }
+      case 0x5d: // ]
+        around.pop();
+        break;
+      case 0x22: {
+        const end = endOfString(text, at);
+        const keys = around.at(-1);
+        if (keys && isKey(text, end)) {
+          const key = keyOf(text.slice(at, end));
+          if (keys.has(key)) return `has the key ${JSON.stringify(key)} twice`;
+          keys.add(key);
+          const lower = key.toLowerCase();
+          if (around.length === 1 && key !== lower && JUDGED.has(lower)) {
+            return `has the key ${JSON.stringify(key)}, which is spelled ${JSON.stringify(lower)}`;
+          }
+        }
+        at = end - 1;
+      }
+    }
+    if (around.length > MAX_DEPTH) return `is nested more than ${MAX_DEPTH} deep`;
+  }
+  return null;
+}
+
+/** After its closing quote. */
+function endOfString(text: string, begin: number): number {
+  for (let at = text.indexOf('"', begin + 1); ; at = text.indexOf('"', at + 1)) {
+    let backslashes = 0;
+    while (text.charCodeAt(at - 1 - backslashes) === 0x5c) backslashes += 1;
+    if (backslashes % 2 === 0) return at + 1;
+  }
+}
+
+function isKey(text: string, end: number): boolean {
+  let at = end;
+  while (text.charCodeAt(at) <= 0x20) at += 1;
+  return text.charCodeAt(at) === 0x3a;
+}
+
+function keyOf(quoted: string): string {
+  return quoted.includes("\\") ? (JSON.parse(quoted) as string) : quoted.slice(1, -1);
+}
+
+/** The body with one more key at its top, which it does not have yet; all else stays byte for byte. */
+export function withKey({ text, json }: Body, key: string, value: unknown): Body {
+  const changed = { ...json, [key]: value };
+  if (key in json) return { text: JSON.stringify(changed), json: changed };
+  const begin = text.indexOf("{") + 1;
+  const comma = Object.keys(json).length === 0 ? "" : ",";
+  const added = `${JSON.stringify(key)}:${JSON.stringify(value)}${comma}`;
+  return { text: text.slice(0, begin) + added + text.slice(begin), json: changed };
+}

@@ -1,0 +1,21 @@
+import { Refused } from "./refusal.ts";
+
+/** So many requests a minute: a full minute's at once, then as they come back. */
+export function createPace(now: () => number = Date.now) {
+  const state = { tokens: Number.POSITIVE_INFINITY, at: now() };
+  return {
+    /** Throws a Refused that says when to come again. */
+    take(perMinute: number | null): void {
+      if (perMinute === null) return;
+      const at = now();
+      const back = (Math.max(0, at - state.at) * perMinute) / 60_000;
+      state.tokens = Math.min(perMinute, state.tokens + back);
+      state.at = at;
+      if (state.tokens < 1) {
+        const retryAfterS = Math.max(1, Math.ceil(((1 - state.tokens) * 60) / perMinute));
+        throw new Refused("rate", `The run may make ${perMinute} requests a minute.`, { retryAfterS });
+      }
+      state.tokens -= 1;
+    },
+  };
+}

@@ -1,0 +1,155 @@
+import { createEventSplitter, type ServerEvent } from "./events.ts";
+import type { Told, UsageReader } from "./usage.ts";
+
+export interface Relayed {
+  readonly answer: Response;
+  readonly usage: UsageReader;
+  /** The event that only we asked for. */
+  readonly isExtra: ((data: unknown) => boolean) | null;
+  readonly idleMs: number;
+  /** Ends the provider's side. */
+  readonly abort: AbortController;
+  /**
+   * Once, as soon as the answer's cost is known: before the caller has what tells it that the answer is over, so that its next
+   * request finds the budget settled.
+   */
+  readonly onCost: (told: Told | "unknown", answer: Uint8Array) => void;
+  /** Once, when nothing of it is left. */
+  readonly onEnd: () => void;
+  /** So much of the answer is kept for `onCost`. */
+  readonly keepBytes: number;
+}
+
+const IDLE = Symbol("nothing came in time");
+/** Of an answer in one piece, to find its cost in. */
+const MAX_WHOLE_BYTES = 32 * 1024 * 1024;
+
+/** The answer's body, passed on byte by byte as it comes and no faster than it is taken. */
+export function relay(parts: Relayed): ReadableStream<Uint8Array> {
+  const { answer, usage, abort, idleMs } = parts;
+  const isStream = (answer.headers.get("content-type") ?? "").includes("text/event-stream");
+  const source = answer.body?.getReader();
+  const kept: Uint8Array[] = [];
+  const state = { keptBytes: 0, isCostTold: false, isOver: false };
+  const count = isStream ? countEvents(usage, parts.isExtra) : countWhole(usage);
+
+  function keep(piece: Uint8Array): void {
+    const part = piece.subarray(0, parts.keepBytes - state.keptBytes);
+    if (part.length === 0) return;
+    kept.push(part);
+    state.keptBytes += part.length;
+  }
+
+  function tellCost(): void {
+    if (state.isCostTold) return;
+    state.isCostTold = true;
+    parts.onCost(usage.told() ?? "unknown", Buffer.concat(kept));
+  }
+
+  function end(): void {
+    if (state.isOver) return;
+    state.isOver = true;
+    tellCost();
+    parts.onEnd();
+  }
+
+  const onAbort = () => end();
+  abort.signal.addEventListener("abort", onAbort);
+
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        const idle = setTimeout(() => abort.abort(IDLE), idleMs);
+        try {
+          for (;;) {
+            const next = await source?.read();
+            if (next === undefined || next.done) {
+              const rest = count.end();
+              if (rest.length > 0) controller.enqueue(rest);
+              end();
+              controller.close();
+              return;
+            }
+            idle.refresh();
+            keep(next.value);
+            const passed = count.take(next.value);
+            if (usage.told()?.final === true) tellCost();
+            if (passed.length > 0) return controller.enqueue(passed);
+          }
+        } catch (error) {
+          end();
+          // The caller sees the connection break, as the provider's did.
+          controller.error(error instanceof Error ? error : new Error("the provider's answer was cut"));
+        } finally {
+          clearTimeout(idle);
+          if (state.isOver) abort.signal.removeEventListener("abort", onAbort);
+        }
+      },
+      cancel() {
+        abort.abort(GONE);
+        end();
+      },
+    },
+    { highWaterMark: 0 },
+  );
+}
+
+const GONE = Symbol("the caller has gone");
+const NOTHING = new Uint8Array();
+
+interface Count {
+  /** What of it is passed on now. */
+  take(piece: Uint8Array): Uint8Array;
+  end(): Uint8Array;
+}
+
+function countEvents(usage: UsageReader, isExtra: Relayed["isExtra"]): Count {
+  const splitter = createEventSplitter();
+  /** Whether it is one of those that nobody asked for. */
+  const look = (event: ServerEvent): boolean => {
+    if (!event.includes('"usage"')) return false;
+    const data = parse(event.data());
+    usage.event(data);
+    return isExtra?.(data) ?? false;
+  };
+  if (isExtra === null) {
+    return {
+      take(piece) {
+        for (const event of splitter.take(piece)) look(event);
+        return piece;
+      },
+      end() {
+        for (const event of splitter.end()) look(event);
+        return NOTHING;
+      },
+    };
+  }
+  const others = (events: Iterable<ServerEvent>) =>
+    Buffer.concat([...events].filter((event) => !look(event)).map(({ raw }) => raw));
+  return { take: (piece) => others(splitter.take(piece)), end: () => others(splitter.end()) };
+}
+
+function countWhole(usage: UsageReader): Count {
+  const pieces: Uint8Array[] = [];
+  let size = 0;
+  return {
+    take(piece) {
+      size += piece.length;
+      if (size <= MAX_WHOLE_BYTES) pieces.push(piece);
+      else pieces.length = 0;
+      return piece;
+    },
+    end() {
+      if (size <= MAX_WHOLE_BYTES) usage.whole(parse(Buffer.concat(pieces).toString("utf8")));
+      return NOTHING;
+    },
+  };
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
