@@ -49,7 +49,7 @@ void confine_self(const struct limits *limits)
 {
 	int length = snprintf(tmpfs_options, sizeof tmpfs_options, "mode=1777,size=%um", limits->tmp_mb);
 	must(length > 0 && (size_t)length < sizeof tmpfs_options, "name the size of /tmp");
-	filter_program();
+	command_filter();
 
 	limit(RLIMIT_NOFILE, OPEN_FILES, "limit open files");
 	limit(RLIMIT_NPROC, limits->processes, "limit processes");
@@ -175,7 +175,7 @@ int confine_and_exec(void *argument)
 	/* Init only blocks signals, it ignores none. */
 	MUST("unblock signals", RAW(SYS_rt_sigprocmask, SIG_SETMASK, &no_signals, NULL, SIGNAL_SET_BYTES));
 	/* Last: it refuses some of the above. */
-	MUST("load the filter", RAW(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, filter_program()));
+	MUST("load the filter", RAW(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, command_filter()));
 	MUST("start /bin/bash", RAW(SYS_execve, "/bin/bash", arguments, environment));
 	return 0;
 }

@@ -56,7 +56,8 @@ export const runFate = z.strictObject({
 export type RunFate = z.infer<typeof runFate>;
 
 const runState = z.discriminatedUnion("state", [
-  z.strictObject({ state: z.enum(["starting", "running"]), network: runNetwork }),
+  z.strictObject({ state: z.literal("starting") }),
+  z.strictObject({ state: z.literal("running"), network: runNetwork }),
   z.strictObject({ state: z.literal("ended"), fate: runFate }),
   z.strictObject({ state: z.literal("unknown") }),
 ]);

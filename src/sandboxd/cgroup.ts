@@ -7,9 +7,11 @@ export interface SandboxLimits {
   readonly memoryBytes: number;
   readonly pids: number;
   readonly cpus: number;
+  /** Of 1000, 100 being anybody's; where the kernel shares a disk by weight. */
+  readonly ioWeight?: number;
 }
 
-type Controller = "memory" | "pids" | "cpu";
+type Controller = "memory" | "pids" | "cpu" | "cpuacct" | "blkio";
 
 interface Setting {
   readonly controller: Controller;
@@ -24,23 +26,28 @@ const EXISTING = { flag: "r+" };
 const CPU_PERIOD_US = 100_000;
 const GONE = new Set(["ENOENT", "ENODEV"]);
 
-function v1Settings({ memoryBytes, pids, cpus }: SandboxLimits): Setting[] {
+function v1Settings({ memoryBytes, pids, cpus, ioWeight = 100 }: SandboxLimits): Setting[] {
   return [
+    // The two together may not be less than the first alone, whichever way they are moved.
+    { controller: "memory", file: "memory.memsw.limit_in_bytes", value: "-1", optional: true },
     { controller: "memory", file: "memory.limit_in_bytes", value: `${memoryBytes}` },
     { controller: "memory", file: "memory.memsw.limit_in_bytes", value: `${memoryBytes}`, optional: true },
     { controller: "pids", file: "pids.max", value: `${pids}` },
     { controller: "cpu", file: "cpu.cfs_period_us", value: `${CPU_PERIOD_US}` },
     { controller: "cpu", file: "cpu.cfs_quota_us", value: `${Math.round(cpus * CPU_PERIOD_US)}` },
+    { controller: "blkio", file: "blkio.bfq.weight", value: `${ioWeight}`, optional: true },
   ];
 }
 
-function v2Settings({ memoryBytes, pids, cpus }: SandboxLimits): Setting[] {
+function v2Settings({ memoryBytes, pids, cpus, ioWeight = 100 }: SandboxLimits): Setting[] {
   return [
     { controller: "memory", file: "memory.max", value: `${memoryBytes}` },
     { controller: "memory", file: "memory.swap.max", value: "0", optional: true },
     { controller: "memory", file: "memory.oom.group", value: "1", optional: true },
     { controller: "pids", file: "pids.max", value: `${pids}` },
     { controller: "cpu", file: "cpu.max", value: `${Math.round(cpus * CPU_PERIOD_US)} ${CPU_PERIOD_US}` },
+    { controller: "blkio", file: "io.weight", value: `default ${ioWeight}`, optional: true },
+    { controller: "blkio", file: "io.bfq.weight", value: `default ${ioWeight}`, optional: true },
   ];
 }
 
@@ -53,6 +60,8 @@ interface Layout {
   readonly weight: Record<Priority, Setting>;
   readonly oomEvents: string;
   readonly memoryUsage: string;
+  readonly memoryPeak: string;
+  readonly cpuUsage: Pick<Setting, "controller" | "file"> & { readonly ms: (text: string) => number };
   /** Lines of memory.stat: pages of files that the disk does not have yet. */
   readonly dirty: readonly string[];
 }
@@ -66,6 +75,8 @@ const V1: Layout = {
   },
   oomEvents: "memory.oom_control",
   memoryUsage: "memory.usage_in_bytes",
+  memoryPeak: "memory.max_usage_in_bytes",
+  cpuUsage: { controller: "cpuacct", file: "cpuacct.usage", ms: (text) => Number(text) / 1e6 },
   dirty: ["total_dirty", "total_writeback"],
 };
 
@@ -78,6 +89,12 @@ const V2: Layout = {
   },
   oomEvents: "memory.events",
   memoryUsage: "memory.current",
+  memoryPeak: "memory.peak",
+  cpuUsage: {
+    controller: "cpu",
+    file: "cpu.stat",
+    ms: (text) => Number(/^usage_usec (\d+)$/m.exec(text)?.[1]) / 1000,
+  },
   dirty: ["file_dirty", "file_writeback"],
 };
 
@@ -97,12 +114,16 @@ export function openCgroups(
   const layout = unified === undefined ? V1 : V2;
   const hierarchies = unified === undefined ? mounts.map(({ point }) => point) : [top];
 
-  function hierarchy(controller: Controller): string {
+  function find(controller: Controller): string | undefined {
     if (unified !== undefined) return top;
-    const found = mounts.find(({ type, options }) => type === "cgroup" && options.includes(controller));
-    if (found === undefined)
+    return mounts.find(({ type, options }) => type === "cgroup" && options.includes(controller))?.point;
+  }
+
+  function hierarchy(controller: Controller): string {
+    const point = find(controller);
+    if (point === undefined)
       throw new Error(`this host has no ${controller} cgroup, so no limit would be in force`);
-    return found.point;
+    return point;
   }
 
   function fileOf(path: string, { controller, file }: Pick<Setting, "controller" | "file">): string {
@@ -110,6 +131,7 @@ export function openCgroups(
   }
 
   function apply(path: string, setting: Setting): void {
+    if (setting.optional === true && find(setting.controller) === undefined) return;
     const file = fileOf(path, setting);
     try {
       writeFileSync(file, setting.value, EXISTING);
@@ -128,6 +150,7 @@ export function openCgroups(
     const control = join(directory, "cgroup.subtree_control");
     const on = new Set(readFileSync(control, "utf8").trim().split(" "));
     const missing = ["memory", "pids", "cpu"].filter((controller) => !on.has(controller));
+    if (!on.has("io")) tryToHandDownIo(control);
     if (missing.length === 0) return;
     try {
       writeFileSync(control, missing.map((controller) => `+${controller}`).join(" "), EXISTING);
@@ -135,6 +158,15 @@ export function openCgroups(
       throw new Error(`the cgroup controllers ${missing.join(", ")} can't be enabled in ${control}`, {
         cause: error,
       });
+    }
+  }
+
+  /** A kernel may lack it, and then nothing is shared by weight. */
+  function tryToHandDownIo(control: string): void {
+    try {
+      writeFileSync(control, "+io", EXISTING);
+    } catch {
+      // Not there, or not ours to give.
     }
   }
 
@@ -157,6 +189,14 @@ export function openCgroups(
       for (const controller of ["memory", "pids", "cpu"] as const) {
         mkdirSync(join(hierarchy(controller), path), { recursive: true });
       }
+      // runsc joins these too, and would take away those that it had to make before they can be read.
+      for (const point of ["cpuacct", "blkio"].map((controller) => find(controller as Controller)))
+        if (point !== undefined) mkdirSync(join(point, path), { recursive: true });
+      for (const setting of layout.settings(limits)) apply(path, setting);
+    },
+
+    /** Other limits for a group that is there, which may have processes. */
+    limit(path: string, limits: SandboxLimits): void {
       for (const setting of layout.settings(limits)) apply(path, setting);
     },
 
@@ -188,6 +228,18 @@ export function openCgroups(
     memoryBytes(path: string): number | null {
       const text = readIfThere(fileOf(path, { controller: "memory", file: layout.memoryUsage }));
       return text === undefined ? null : Number(text);
+    },
+
+    /** The most that it ever had at a time; null where the kernel does not tell. */
+    peakMemoryBytes(path: string): number | null {
+      const text = readIfThere(fileOf(path, { controller: "memory", file: layout.memoryPeak }));
+      return text === undefined ? null : Number(text);
+    },
+
+    cpuMs(path: string): number | null {
+      if (find(layout.cpuUsage.controller) === undefined) return null;
+      const text = readIfThere(fileOf(path, layout.cpuUsage));
+      return text === undefined ? null : Math.round(layout.cpuUsage.ms(text));
     },
 
     dirtyBytes(path: string): number {

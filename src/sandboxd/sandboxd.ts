@@ -1,7 +1,7 @@
 import { closeSync, mkdirSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import type { Config } from "../config/schema.ts";
-import { sandboxId, type SandboxId } from "../ids.ts";
+import { sandboxId, type RunId, type SandboxId } from "../ids.ts";
 import type { Instance } from "../instance/instance.ts";
 import { roleUser } from "../kernel/users.ts";
 import { lockInstance, type InstanceLock } from "../instance/lock.ts";
@@ -13,8 +13,11 @@ import { adoptOrRemove, removeStrays } from "./adopt.ts";
 import { bootSandbox, teardown, type BootStep, type Sandbox } from "./boot.ts";
 import { openCgroups } from "./cgroup.ts";
 import { examine } from "./doctor.ts";
-import { explain, OperationError } from "../protocol/lines/failure.ts";
+import { explain } from "../protocol/lines/failure.ts";
 import { createLanes } from "./lanes.ts";
+import type { RunStep } from "./run/boot.ts";
+import { createNetworks } from "./network/networks.ts";
+import { createRuns } from "./run/runs.ts";
 import { makeOf, openLibrary } from "./library.ts";
 import { cgroupParent } from "./names.ts";
 import { createAnswerer } from "../protocol/lines/operations.ts";
@@ -45,6 +48,7 @@ export interface SandboxdOptions {
   readonly lock?: InstanceLock;
   /** Called before each step of a boot. */
   readonly onStep?: (step: BootStep, id: SandboxId) => void;
+  readonly onRunStep?: (step: RunStep, id: RunId) => void;
 }
 
 export interface Sandboxd {
@@ -134,6 +138,18 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
       });
     }
 
+    const runs = await createRuns({
+      instance,
+      config,
+      runsc,
+      rootImage: library.runImage,
+      api,
+      cgroups,
+      networks: createNetworks({ instance, config, run: runCommand, log }),
+      log,
+      ...(options.onRunStep === undefined ? {} : { onStep: options.onRunStep }),
+    });
+
     const isClaimed = (id: SandboxId) => sandboxes.has(id) || booting.has(id);
     const cleanup = setInterval(() => {
       removeStrays(instance, cgroups, isClaimed, log).catch((error: unknown) =>
@@ -167,13 +183,22 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
           sandboxes: sandboxes.list(),
           memory_available_bytes: memoryAvailable(),
         }),
-        startRun: noRuns,
-        admitRun: noRuns,
-        stopRun: noRuns,
-        inspectRun: noRuns,
-        listRuns: noRuns,
-        awaitEnds: noRuns,
-        forgetRun: noRuns,
+        startRun: ({ run }) => runs.start(run),
+        admitRun: async (args) => {
+          await runs.admit(args);
+          return {};
+        },
+        stopRun: async ({ run }) => {
+          await runs.stop(run);
+          return {};
+        },
+        inspectRun: ({ run }) => runs.inspect(run),
+        listRuns: async () => ({ runs: runs.list() }),
+        awaitEnds: async ({ timeout_ms }) => ({ ended: await runs.awaitEnds(timeout_ms) }),
+        forgetRun: async ({ run }) => {
+          await runs.forget(run);
+          return {};
+        },
         doctor: () => lanes.run("doctor", async () => ({ checks: await examine(doctorDeps) })),
       },
       log,
@@ -206,6 +231,7 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
         clearInterval(cleanup);
         try {
           await pool.stop();
+          await runs.close(which);
           if (which === "end") await sandboxes.stopAll();
           else if (await clientsLeave())
             await Promise.race([sandboxes.emptied(), Bun.sleep(GONE_API_WAIT_MS)]);
@@ -221,11 +247,6 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
       },
     };
   }
-}
-
-/** Until src/sandboxd/runs is there. */
-async function noRuns(): Promise<never> {
-  throw new OperationError("unavailable", "this sandboxd starts no runs");
 }
 
 function makeDirectories(instance: Instance): void {

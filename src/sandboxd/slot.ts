@@ -57,7 +57,8 @@ export function removeSlot({ slot, workspace }: SandboxNames): void {
   }
 }
 
-function unmountAll(path: string): void {
+/** What is not mounted is a success. */
+export function unmountAll(path: string): void {
   for (;;) {
     try {
       umount(path, { detach: true });

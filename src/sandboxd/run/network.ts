@@ -1,0 +1,13 @@
+import type { RunId } from "../../ids.ts";
+import type { OperationArgs, RunNetwork } from "../../protocol/sandboxd.ts";
+
+/** What a run needs of src/sandboxd/network. */
+export interface RunNetworks {
+  /** The run's network, its filter in force. It serves one start of a sandbox. */
+  ensure(run: RunId): Promise<RunNetwork & { readonly netnsPath: string }>;
+  openLanes(run: RunId, direct: OperationArgs<"admitRun">["direct"]): Promise<void>;
+  /** Absence is a success. */
+  remove(run: RunId): Promise<void>;
+  /** Removes what nobody claims, and puts back rules that someone else has taken away. */
+  reconcile(isClaimed: (run: RunId) => boolean): Promise<void>;
+}

@@ -1,0 +1,288 @@
+import { mkdirSync, readFileSync, watch } from "node:fs";
+import type { RunId } from "../../ids.ts";
+import type { Log } from "../../log.ts";
+import type { OperationArgs, OperationResult, RunFate, RunState } from "../../protocol/sandboxd.ts";
+import { explain, OperationError, StepError } from "../../protocol/lines/failure.ts";
+import { createLanes } from "../lanes.ts";
+import { readState } from "../runsc.ts";
+import { bootRun, ceilings, type RunDeps, type RunSandbox } from "./boot.ts";
+import { fateOf, isOver, killSandbox } from "./fate.ts";
+import { exitDirectory, runNames } from "./names.ts";
+import { readFate, readRecord, writeFate, writeRecord } from "./record.ts";
+import { hostTasks } from "./spec.ts";
+import { runsOnHost } from "./survey.ts";
+import { removeRun, removeSandbox, removeShim, removeTraces } from "./teardown.ts";
+
+const LOOK_EVERY_MS = 1_000;
+const RECONCILE_EVERY_MS = 30_000;
+const MIB = 1024 * 1024;
+
+/** What a run is in. It ends once, and stays ended until it is forgotten. */
+type Life =
+  | { readonly kind: "starting" }
+  | { readonly kind: "running"; readonly sandbox: RunSandbox; readonly clock: Timer | null }
+  | { readonly kind: "ending"; readonly sandbox: RunSandbox; readonly gone: Promise<void> }
+  | { readonly kind: "ended"; readonly fate: RunFate; readonly clean: boolean };
+
+export interface RunsOptions extends RunDeps {
+  readonly log: Log;
+  readonly lookEveryMs?: number;
+}
+
+/** The table of runs. Resolves when what a sandboxd before this one left is settled. */
+export async function createRuns(options: RunsOptions) {
+  const { instance, config, cgroups, networks, log } = options;
+  const lives = new Map<RunId, Life>();
+  const lanes = createLanes();
+  const waiting = new Set<() => void>();
+  mkdirSync(exitDirectory(instance), { recursive: true, mode: 0o700 });
+
+  await adoptAll();
+  await reconcileNetworks();
+  const watcher = watch(exitDirectory(instance), look);
+  watcher.unref();
+  const looks = setInterval(look, options.lookEveryMs ?? LOOK_EVERY_MS);
+  looks.unref();
+  const reconciles = setInterval(() => {
+    reconcile().catch((error: unknown) => log.error("runs were not reconciled", { error: explain(error) }));
+  }, RECONCILE_EVERY_MS);
+  reconciles.unref();
+
+  // ---- one run ----
+
+  async function start(run: RunId): Promise<OperationResult<"startRun">> {
+    const life = lives.get(run);
+    if (life?.kind === "running") return answerOf(life.sandbox);
+    if (life !== undefined) throw new OperationError("bad_request", `run ${run} is over`);
+    lives.set(run, { kind: "starting" });
+    const started = performance.now();
+    try {
+      const sandbox = await bootRun(options, run);
+      lives.set(run, { kind: "running", sandbox, clock: null });
+      log.info("a run's sandbox is booted", { run, ms: Math.round(performance.now() - started) });
+      return answerOf(sandbox);
+    } catch (error) {
+      lives.delete(run);
+      throw error;
+    }
+  }
+
+  async function admit({ run, direct, ...asked }: OperationArgs<"admitRun">): Promise<void> {
+    const life = lives.get(run);
+    if (life?.kind !== "running") throw new OperationError("bad_request", `run ${run} does not run`);
+    const { names, record } = life.sandbox;
+    // Whatever api says, this host's own limits hold.
+    const most = ceilings(config.runs);
+    try {
+      cgroups.limit(names.cgroup, {
+        ...most,
+        memoryBytes: Math.min(most.memoryBytes, asked.memory_mb * MIB),
+        pids: Math.min(most.pids, hostTasks(asked.pids)),
+        cpus: Math.min(most.cpus, asked.cpus),
+      });
+      cgroups.setPriority(names.cgroup, "tenant");
+      await networks.openLanes(run, direct);
+    } catch (error) {
+      throw new StepError(`admitting ${run}`, error);
+    }
+    const seconds = Math.min(config.runs.timeout_s, asked.timeout_s);
+    // A second admission, after a restart of api, moves nothing.
+    const deadline = record.deadline ?? uptimeMs() + seconds * 1000;
+    const sandbox = { names, record: { ...record, deadline } };
+    writeRecord(names, sandbox.record);
+    enterRunning(run, sandbox);
+  }
+
+  /** With its wall clock, when it has one. */
+  function enterRunning(run: RunId, sandbox: RunSandbox): void {
+    const before = lives.get(run);
+    if (before?.kind === "running" && before.clock !== null) clearTimeout(before.clock);
+    const { deadline } = sandbox.record;
+    const clock =
+      deadline === null
+        ? null
+        : setTimeout(() => void end(run, "timeout"), Math.max(0, deadline - uptimeMs()));
+    clock?.unref();
+    lives.set(run, { kind: "running", sandbox, clock });
+  }
+
+  /** Ends a run that runs; null: it did so itself. Resolves when all of it is gone; never rejects. */
+  function end(run: RunId, why: "stopped" | "timeout" | null): Promise<void> {
+    const life = lives.get(run);
+    if (life?.kind === "ending") return life.gone;
+    if (life?.kind !== "running") return Promise.resolve();
+    if (life.clock !== null) clearTimeout(life.clock);
+    const gone = finish(run, life.sandbox, why);
+    lives.set(run, { kind: "ending", sandbox: life.sandbox, gone });
+    return gone;
+  }
+
+  async function finish(run: RunId, sandbox: RunSandbox, why: "stopped" | "timeout" | null): Promise<void> {
+    const { names } = sandbox;
+    const record = { ...sandbox.record, ending: why ?? sandbox.record.ending };
+    let fate: RunFate;
+    try {
+      if (why !== null) writeRecord(names, record);
+      await killSandbox(cgroups, sandbox);
+      fate = await fateOf(cgroups, { names, record });
+      // Before anything is removed: a sandboxd that is killed in between finds it, and removes the rest.
+      writeFate(names, fate);
+    } catch (error) {
+      log.error("what became of a run is not known", { run, error: explain(error) });
+      const fault = explain(error);
+      const ended_at = Date.now();
+      fate = { exit_code: null, cause: "lost", fault, ended_at, peak_memory_bytes: null, cpu_ms: null };
+    }
+    enterEnded(run, fate, await tryToRemove(run));
+  }
+
+  async function tryToRemove(run: RunId): Promise<boolean> {
+    try {
+      await removeSandbox(options, runNames(instance, run));
+      return true;
+    } catch (error) {
+      log.error("a run is not wholly removed", { run, error: explain(error) });
+      return false;
+    }
+  }
+
+  function enterEnded(run: RunId, fate: RunFate, clean: boolean): void {
+    lives.set(run, { kind: "ended", fate, clean });
+    log.info("a run is over", { run, cause: fate.cause, exit: fate.exit_code, fault: fate.fault });
+    for (const wake of waiting) wake();
+  }
+
+  async function forget(run: RunId): Promise<void> {
+    const life = lives.get(run);
+    if (life === undefined) return;
+    if (life.kind !== "ended") throw new OperationError("bad_request", `run ${run} is not over`);
+    const names = runNames(instance, run);
+    const shim = readRecord(names)?.process;
+    if (shim !== undefined) await removeShim(shim);
+    await (life.clean ? removeTraces(names) : removeRun(options, names));
+    lives.delete(run);
+  }
+
+  // ---- all of them ----
+
+  /** Notices ends. */
+  function look(): void {
+    for (const [run, life] of lives) if (life.kind === "running" && isOver(life.sandbox)) void end(run, null);
+  }
+
+  async function adoptAll(): Promise<void> {
+    for (const run of runsOnHost(instance, cgroups)) {
+      try {
+        await adopt(run);
+      } catch (error) {
+        log.error("remains of a run can't be settled", { run, error: explain(error) });
+      }
+    }
+  }
+
+  /** A run that lives and is whole goes on; one that has ended meanwhile is ended; all else is removed. */
+  async function adopt(run: RunId): Promise<void> {
+    const names = runNames(instance, run);
+    const fate = readFate(names);
+    if (fate !== undefined) return enterEnded(run, fate, await tryToRemove(run));
+    const record = readRecord(names);
+    const sandbox = record === undefined ? undefined : { names, record };
+    if (sandbox === undefined || (!isOver(sandbox) && readState(names.runscState)?.status !== "running")) {
+      log.info("a run that had not started is removed", { run });
+      return await removeRun(options, names);
+    }
+    lives.set(run, { kind: "running", sandbox, clock: null });
+    if (isOver(sandbox) || sandbox.record.ending !== null) return await end(run, sandbox.record.ending);
+    enterRunning(run, sandbox);
+    log.info("a run from before the start goes on", { run });
+  }
+
+  /** Removes what the host shows of runs that are not here, and what could not be removed before. */
+  async function reconcile(): Promise<void> {
+    for (const run of runsOnHost(instance, cgroups)) {
+      await lanes.run(run, async () => {
+        const life = lives.get(run);
+        if (life === undefined) {
+          log.warn("remains of a run are removed", { run });
+          await removeRun(options, runNames(instance, run));
+        }
+        if (life?.kind === "ended" && !life.clean && (await tryToRemove(run)))
+          lives.set(run, { ...life, clean: true });
+      });
+    }
+    if (lives.size > 0) await reconcileNetworks();
+  }
+
+  /** A host that lacks what a network needs may do without runs. */
+  async function reconcileNetworks(): Promise<void> {
+    try {
+      await networks.reconcile((run) => lives.has(run));
+    } catch (error) {
+      log.warn("runs' networks can't be looked after", { error: explain(error) });
+    }
+  }
+
+  function ended(): RunId[] {
+    return [...lives].filter(([, life]) => life.kind === "ended").map(([run]) => run);
+  }
+
+  async function awaitEnds(timeoutMs: number): Promise<RunId[]> {
+    if (ended().length > 0) return ended();
+    const first = Promise.withResolvers<void>();
+    const late = setTimeout(first.resolve, timeoutMs);
+    waiting.add(first.resolve);
+    try {
+      await first.promise;
+    } finally {
+      clearTimeout(late);
+      waiting.delete(first.resolve);
+    }
+    return ended();
+  }
+
+  async function inspect(run: RunId): Promise<RunState> {
+    const life = lives.get(run);
+    if (life === undefined) return { state: "unknown" };
+    if (life.kind === "ending") {
+      await life.gone;
+      return await inspect(run);
+    }
+    if (life.kind === "ended") return { state: "ended", fate: life.fate };
+    if (life.kind === "starting") return { state: "starting" };
+    return { state: "running", network: life.sandbox.record.network };
+  }
+
+  return {
+    start: (run: RunId) => lanes.run(run, () => start(run)),
+    admit: (args: OperationArgs<"admitRun">) => lanes.run(args.run, () => admit(args)),
+    stop: (run: RunId) => lanes.run(run, () => end(run, "stopped")),
+    forget: (run: RunId) => lanes.run(run, () => forget(run)),
+    inspect,
+    awaitEnds,
+    reconcile,
+    list: () =>
+      [...lives].map(([run, { kind }]) => ({ run, state: kind === "ending" ? ("running" as const) : kind })),
+
+    /** "end" ends every run; its fate is found by the sandboxd that comes next. */
+    async close(runs: "keep" | "end"): Promise<void> {
+      watcher.close();
+      clearInterval(looks);
+      clearInterval(reconciles);
+      if (runs === "end") await Promise.all([...lives.keys()].map((run) => end(run, "stopped")));
+      await Promise.all([...lives.values()].map(async (life) => life.kind === "ending" && (await life.gone)));
+      for (const life of lives.values())
+        if (life.kind === "running" && life.clock !== null) clearTimeout(life.clock);
+      for (const wake of waiting) wake();
+    },
+  };
+}
+
+function answerOf({ record }: RunSandbox): OperationResult<"startRun"> {
+  const { network, spec_sha256, seccomp_sha256 } = record;
+  return { network, spec_sha256, seccomp_sha256 };
+}
+
+/** Not the time of day, which may be set. */
+function uptimeMs(): number {
+  return Number(readFileSync("/proc/uptime", "utf8").split(" ")[0]) * 1000;
+}

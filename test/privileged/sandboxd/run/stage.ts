@@ -1,0 +1,83 @@
+import { configSchema, type Config } from "../../../../src/config/schema.ts";
+import { createInstance, ensureRunDirectories } from "../../../../src/instance/setup.ts";
+import { openStderr } from "../../../../src/kernel/stderr.ts";
+import { createLog } from "../../../../src/log.ts";
+import type { OperationArgs, RunFate } from "../../../../src/protocol/sandboxd.ts";
+import { createSandboxdClient } from "../../../../src/sandbox/sandboxd-client.ts";
+import { startSandboxd, type SandboxdOptions } from "../../../../src/sandboxd/sandboxd.ts";
+import { hostState } from "../../../fixtures/host-state.ts";
+import { runStage, type StagedRun } from "../../../fixtures/run-stage.ts";
+import { ensureUsers } from "../../../fixtures/users.ts";
+import { realLibrary } from "../../sandbox/stage.ts";
+
+export interface BoxOptions {
+  readonly runs?: Partial<Config["runs"]>;
+  readonly onRunStep?: SandboxdOptions["onRunStep"];
+}
+
+type Limits = Omit<OperationArgs<"admitRun">, "run">;
+const LIMITS: Limits = { memory_mb: 512, cpus: 2, pids: 512, timeout_s: 60, direct: [] };
+
+/** One instance with a sandboxd in this process, a client of it, and what api does for runs. */
+export async function box(options: BoxOptions = {}) {
+  ensureUsers();
+  const lib = realLibrary();
+  const instance = createInstance(`/scratch/data-${crypto.randomUUID().slice(0, 8)}`);
+  ensureRunDirectories(instance);
+  const config = configSchema.parse({ exec: { pool: 0 }, runs: { memory_mb: 512, ...options.runs } });
+  const log = createLog("sandboxd", process.env["VERBOSE"] === "1" ? openStderr().write : () => {});
+  const { onRunStep } = options;
+  const start = () =>
+    startSandboxd({ instance, config, lib, log, ...(onRunStep === undefined ? {} : { onRunStep }) });
+  const sandboxd = await start();
+  const client = createSandboxdClient({ path: instance.sockets.sandboxd, log });
+  const staged = runStage(instance);
+
+  return {
+    instance,
+    config,
+    client,
+    lib,
+    start,
+    sandboxd,
+    make: () => staged.make(),
+    /** Booted, waiting for its launch. */
+    async boot(): Promise<StagedRun> {
+      const run = staged.make();
+      await client.call("startRun", { run: run.id });
+      return run;
+    },
+    admit: (run: StagedRun, limits: Partial<Limits> = {}) =>
+      client.call("admitRun", { run: run.id, ...LIMITS, ...limits }),
+    async begin(script: string, limits: Partial<Limits> = {}): Promise<StagedRun> {
+      const run = await this.boot();
+      await this.admit(run, limits);
+      run.sh(script);
+      return run;
+    },
+    /** What became of it, once it is over. */
+    async fate(run: StagedRun): Promise<RunFate> {
+      for (;;) {
+        const state = await client.call("inspectRun", { run: run.id });
+        if (state.state === "ended") return state.fate;
+        if (state.state === "unknown") throw new Error("sandboxd knows nothing of it");
+        await Bun.sleep(10);
+      }
+    },
+    /** Runs a script to its end and gives back what it printed. */
+    async ran(script: string, limits: Partial<Limits> = {}) {
+      const run = await this.begin(script, limits);
+      const fate = await this.fate(run);
+      const { out, err } = run.output();
+      await client.call("forgetRun", { run: run.id });
+      run.close();
+      return { ...fate, out, err };
+    },
+    left: () => hostState(instance.inst),
+    async end(): Promise<string[]> {
+      client.close();
+      await sandboxd.stop("end");
+      return hostState(instance.inst);
+    },
+  };
+}
