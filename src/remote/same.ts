@@ -1,18 +1,16 @@
 import type { SealedBlobs } from "../blobs/sealed.ts";
 import { readLinkAt } from "../kernel/directory.ts";
-import { nextData } from "../kernel/file-data.ts";
 import { constants, openBeneath } from "../kernel/openat2.ts";
 import type { Time } from "../kernel/look.ts";
+import { compareContent, type Comparison } from "../snapshots/comparison.ts";
 import { createBlobReader } from "../snapshots/reader.ts";
-import type { Entry, Extent, FileEntry } from "../snapshots/manifest.ts";
+import type { Entry, FileEntry } from "../snapshots/manifest.ts";
 import type { Found } from "../snapshots/walk.ts";
 import { Descriptor } from "../volumes/descriptor.ts";
-import { readAt } from "../volumes/disk.ts";
 import { Differs, inStep } from "./step.ts";
 
 /** Later than this before a manifest was begun, a file's times may not show its last change: clocks tick. */
 const TICKS_S = 2;
-const HOLE_BUFFER_BYTES = 64 * 1024;
 
 export interface SameParts {
   readonly blobs: Pick<SealedBlobs, "get">;
@@ -80,47 +78,12 @@ function sameTime(a: Time, b: Time): boolean {
   return a[0] === b[0] && a[1] === b[1];
 }
 
-interface Compared extends Disposable {
-  has(extents: readonly Extent[]): Promise<boolean>;
-  /** Whether nothing is behind what was compared. */
-  ended(): Promise<boolean>;
-}
+interface Compared extends Disposable, Comparison {}
 
 function compared(reader: ReturnType<typeof createBlobReader>, entry: FileEntry, found: Found): Compared {
   const file = new Descriptor(
     openBeneath(found.dirFd, found.name, constants.O_RDONLY | constants.O_NOFOLLOW),
   );
-  let end = 0;
-  return {
-    async has(extents) {
-      for await (const { position, bytes } of reader.data(extents)) {
-        if (!(await isHole(file.fd, end, position))) return false;
-        const there = Buffer.alloc(bytes.length);
-        for (let have = 0; have < there.length;) {
-          const count = await readAt(file.fd, there, have, there.length - have, position + have);
-          if (count === 0) return false;
-          have += count;
-        }
-        if (!there.equals(bytes)) return false;
-        end = position + bytes.length;
-      }
-      return true;
-    },
-    ended: async () => isHole(file.fd, end, entry.size),
-    [Symbol.dispose]: () => file[Symbol.dispose](),
-  };
-}
-
-/** Whether it reads as zeros. */
-async function isHole(fd: number, from: number, to: number): Promise<boolean> {
-  const buffer = Buffer.alloc(Math.min(HOLE_BUFFER_BYTES, to - from));
-  for (let at = from; at < to;) {
-    const data = nextData(fd, at);
-    if (data === null || data.start >= to) return true;
-    at = data.start;
-    const count = await readAt(fd, buffer, 0, Math.min(buffer.length, Math.min(data.end, to) - at), at);
-    if (count === 0 || buffer.subarray(0, count).some((byte) => byte !== 0)) return false;
-    at += count;
-  }
-  return true;
+  const comparison = compareContent(reader, file.fd, entry.size);
+  return { ...comparison, [Symbol.dispose]: () => file[Symbol.dispose]() };
 }

@@ -9,10 +9,20 @@ import { runId, type NamespaceId, type RunId } from "../../ids.ts";
 import { syncFileSystem } from "../../kernel/syncfs.ts";
 import type { Log } from "../../log.ts";
 import { usageOf } from "../../volumes/usage.ts";
-import { isOver } from "../run.ts";
+import { createAdmission } from "../../sandbox/admission.ts";
+import type { SealedBlobs } from "../../blobs/sealed.ts";
+import { createBlobReader } from "../../snapshots/reader.ts";
+import { createPause } from "../../volumes/pause.ts";
+import { isOver, noRun, type Run } from "../run.ts";
 import type { RunRows } from "../rows.ts";
+import { baseOf, hashOf, type Base } from "./base.ts";
+import { entriesOf } from "./before.ts";
+import { changesOf } from "./compare.ts";
+import { diffOf, type Diff, type DiffParts } from "./diff.ts";
+import { noWorktree, openPlaces } from "./place.ts";
+import { resultOf, type Result } from "./result.ts";
+import { readStamps } from "./stamps.ts";
 import { createMaking, type MakeCall, type Made, type MakeParts } from "./make.ts";
-import { openPlaces } from "./place.ts";
 
 /** Beside a worktree: in which boot of the machine it was made, and that it is on the disk since. */
 const BOOT = "boot";
@@ -27,6 +37,20 @@ export interface WorktreesParts extends Omit<MakeParts, "rows"> {
   readonly tidy: (id: NamespaceId) => void;
   readonly bootId: string;
   readonly log: Pick<Log, "info" | "warn">;
+}
+
+/** Walks over worktrees at once: they share api's one thread with everybody's calls. */
+const LOOKS = { concurrency: 4, perNamespace: 2, queue: 1000, maxWaitMs: 30_000 };
+
+interface Compared extends DiffParts {
+  readonly row: Run;
+  readonly base: Base;
+  readonly blobs: SealedBlobs;
+}
+
+export interface Settled extends Result {
+  /** Of the manifest that the run began with; null for none. */
+  readonly base: string | null;
 }
 
 /** Who asks. */
@@ -44,6 +68,7 @@ export function createWorktrees(parts: WorktreesParts) {
   const { db, rows, ledger, bootId, log } = parts;
   const places = openPlaces(parts.dir);
   const making = createMaking(parts);
+  const looks = createAdmission(() => LOOKS);
 
   /** So that a power cut does not leave a worktree with less in it than the run was given, which would look like its work. */
   async function keep(run: RunId): Promise<void> {
@@ -66,6 +91,33 @@ export function createWorktrees(parts: WorktreesParts) {
     using own = places.run(run);
     if (await isThere(own.entry(KEPT))) return true;
     return (await readFile(own.entry(BOOT), "utf8").catch(() => "")) === bootId;
+  }
+
+  /** A worktree, its base and how it differs from that. */
+  async function comparing<T>(
+    run: RunId,
+    signal: AbortSignal | undefined,
+    use: (parts: Compared) => Promise<T>,
+  ): Promise<T> {
+    const row = await rows.find(run);
+    if (row === null) throw noRun(run);
+    const base = baseOf(row);
+    using work = places.work(run);
+    if (work === null || base === null) throw noWorktree(run);
+    using own = places.run(run);
+    const blobs = await parts.blobsOf(row.namespaceId);
+    const pause = createPause(signal);
+    const changes = changesOf({
+      work,
+      base: entriesOf(blobs, base, await readStamps(own)),
+      reader: createBlobReader(blobs),
+      pause,
+    });
+    try {
+      return await use({ row, base, work, blobs, changes, pause });
+    } finally {
+      await changes.return();
+    }
   }
 
   return {
@@ -105,6 +157,29 @@ export function createWorktrees(parts: WorktreesParts) {
       if (work === null) return { bytes: 0, entries: 0 };
       const { bytes, files, directories } = await usageOf({ live: work });
       return { bytes, entries: files + directories };
+    },
+
+    /** What has changed in it since it was made; while its run goes on, about now. */
+    async diff(run: RunId, signal?: AbortSignal): Promise<Diff & { readonly base: string | null }> {
+      const found = await rows.find(run);
+      const release = await looks.admit(found?.namespaceId ?? run, signal);
+      try {
+        return await comparing(run, signal, async (compared) => ({
+          base: hashOf(compared.base),
+          ...(await diffOf(compared)),
+        }));
+      } finally {
+        release();
+      }
+    },
+
+    /** Once its run is over: what it left, which the row and the receipt say. */
+    async settle(run: RunId, signal?: AbortSignal): Promise<Settled> {
+      return comparing(run, signal, async ({ base, changes, pause }) => {
+        const result = await resultOf(changes, pause);
+        await rows.update(run, { result });
+        return { base: hashOf(base), ...result };
+      });
     },
 
     /** Throws it away. Of one that is gone already nothing is said. */
