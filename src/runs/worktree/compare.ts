@@ -96,6 +96,8 @@ async function isSame(before: Before, after: Found, { reader }: CompareParts): P
     case "file":
       if (before.mode !== after.mode || before.size !== after.size) return false;
       return isUntouched(before, after) || (await hasContent(reader, before, after.dirFd, after.name));
+    default:
+      return before satisfies never;
   }
 }
 
