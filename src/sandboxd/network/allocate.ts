@@ -5,7 +5,6 @@ export interface Indexes {
   /** One that is in use already, by a run from before this process. */
   claim(index: number): void;
   release(index: number): void;
-  readonly taken: number;
 }
 
 /** What is kept over a restart. Of those in use the host itself tells. */
@@ -57,9 +56,6 @@ export function createIndexes({ count, restMs, now, store }: IndexesOptions): In
       if (!used.delete(index)) return;
       until.set(index, now() + restMs);
       save();
-    },
-    get taken() {
-      return used.size;
     },
   };
 }

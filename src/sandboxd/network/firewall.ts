@@ -21,13 +21,17 @@ const MAX_SAVED_BYTES = 32 * 1024 * 1024;
 
 export interface Firewall {
   /** At a start: whose rules are to be there, and nobody else's. */
-  settle(runs: readonly FilteredRun[]): Promise<void>;
+  settle(runs: readonly FilteredRun[], guarded: readonly string[]): Promise<void>;
+  /** Puts there what all runs have in common: before the first one. */
+  enter(): Promise<void>;
+  /** Takes that away, when there is no run. */
+  leave(): Promise<void>;
+  /** Which interfaces forward packets for us alone. */
+  guard(interfaces: readonly string[]): Promise<void>;
   /** In force when this resolves; a run that has its rules keeps them, but for its lanes. */
   ensure(run: FilteredRun): Promise<void>;
   /** Takes a run's rules away. Packets of its interface are dropped from then on, as those of any that nobody knows. */
   remove(run: RunId): Promise<void>;
-  /** Takes away what all runs have in common where there is none left that needs it. */
-  leave(): Promise<void>;
   /** Makes the host show just what it should; true when it did not. */
   mend(): Promise<boolean>;
   shown(): Promise<Shown>;
@@ -49,8 +53,7 @@ export function createFirewall(options: FirewallOptions): Firewall {
   const turns = createLanes();
   const inTurn = <T>(work: () => Promise<T>) => turns.run("rules", work);
   const runs = new Map<RunId, FilteredRun>();
-  /** Which tables have the base. Null: it is not known what is there. */
-  const state: { based: ReadonlySet<Table> | null } = { based: null };
+  const state: State = { isKnown: false, entered: false, guarded: [] };
 
   async function shown(): Promise<Shown> {
     const text = await command(["iptables-save", "-c"], {
@@ -70,14 +73,13 @@ export function createFirewall(options: FirewallOptions): Firewall {
   }
 
   /** Tries the difference alone, and all of it when what is there turns out to be something else. */
-  async function change(difference: (based: ReadonlySet<Table>) => Difference): Promise<void> {
-    const { based } = state;
-    state.based = null;
-    if (based !== null) {
+  async function change(difference: (table: Table) => readonly string[]): Promise<void> {
+    const { isKnown } = state;
+    state.isKnown = false;
+    if (isKnown) {
       try {
-        const { blocks, after } = difference(based);
-        await apply(blocks);
-        state.based = after;
+        await apply(TABLES.map((table) => ({ table, lines: difference(table) })));
+        state.isKnown = true;
         return;
       } catch (error) {
         log.warn("the packet filter is made anew", { why: explain(error) });
@@ -86,19 +88,14 @@ export function createFirewall(options: FirewallOptions): Firewall {
     await rebuild(await shown());
   }
 
-  /** The tables in which there is anything to be. */
-  function wanted(): Set<Table> {
-    return new Set(TABLES.filter((table) => [...runs.values()].some((run) => rules.needs(table, run))));
-  }
-
   function partsIn(table: Table): RunPart[] {
     return [...runs.values()].map((run) => rules.part(table, run)).filter((part) => part !== null);
   }
 
   async function rebuild(now: Shown): Promise<void> {
-    state.based = null;
+    state.isKnown = false;
     await apply(TABLES.map((table) => ({ table, lines: rebuilt(table, now) })));
-    state.based = wanted();
+    state.isKnown = true;
   }
 
   function rebuilt(table: Table, now: Shown): string[] {
@@ -117,19 +114,25 @@ export function createFirewall(options: FirewallOptions): Firewall {
     ];
   }
 
+  /** A host that has `nat` tracks every connection: it has it only as long as there are lanes. */
   function baseIn(table: Table): Base {
-    return wanted().has(table) ? rules.base(table) : { chains: [], jumps: [] };
+    const isNeeded =
+      state.entered && (table !== "nat" || [...runs.values()].some(({ lanes }) => lanes.length > 0));
+    return isNeeded ? rules.base(table, state.guarded) : { chains: [], jumps: [] };
   }
 
-  function added(table: Table, based: ReadonlySet<Table>, run: FilteredRun): string[] {
-    const part = rules.part(table, run);
-    const { chains, jumps } = based.has(table) ? { chains: [], jumps: [] } : baseIn(table);
+  function leaving(table: Table): string[] {
+    const { chains, jumps } = baseIn(table);
     return [
       ...chains.map(({ name }) => declare(name)),
-      ...chains.flatMap(fill),
-      ...(part === null ? [] : [declare(part.chain.name), ...fill(part.chain), ...enter(part)]),
-      ...jumps.map(jumpTo),
+      ...jumps.map(({ from, to }) => `-D ${from} -j ${to}`),
+      ...chains.map(({ name }) => `-X ${name}`),
     ];
+  }
+
+  function added(table: Table, run: FilteredRun): string[] {
+    const part = rules.part(table, run);
+    return part === null ? [] : [declare(part.chain.name), ...fill(part.chain), ...enter(part)];
   }
 
   function taken(table: Table, run: FilteredRun): string[] {
@@ -139,23 +142,55 @@ export function createFirewall(options: FirewallOptions): Firewall {
     return [declare(name), ...part.entries.map(({ chain, rule }) => `-D ${chain} ${rule}`), `-X ${name}`];
   }
 
-  function leaving(table: Table): string[] {
-    const { chains, jumps } = rules.base(table);
-    return [
-      ...chains.map(({ name }) => declare(name)),
-      ...jumps.map(({ from, to }) => `-D ${from} -j ${to}`),
-      ...chains.map(({ name }) => `-X ${name}`),
-    ];
-  }
-
   return {
-    settle: (live) =>
+    settle: (live, guarded) =>
       inTurn(async () => {
         runs.clear();
         for (const run of live) runs.set(run.names.run, run);
+        state.entered = runs.size > 0;
+        state.guarded = guarded;
         const now = await shown();
-        if (TABLES.every((table) => isWhole(table, now))) state.based = wanted();
+        if (TABLES.every((table) => isWhole(table, now))) state.isKnown = true;
         else await rebuild(now);
+      }),
+
+    enter: () =>
+      inTurn(async () => {
+        if (state.entered) return;
+        state.entered = true;
+        try {
+          await change((table) => {
+            const { chains, jumps } = baseIn(table);
+            return [
+              ...chains.map(({ name }) => declare(name)),
+              ...chains.flatMap(fill),
+              ...jumps.map(jumpTo),
+            ];
+          });
+        } catch (error) {
+          state.entered = false;
+          throw error;
+        }
+      }),
+
+    leave: () =>
+      inTurn(async () => {
+        if (!state.entered || runs.size > 0) return;
+        const lines = new Map(TABLES.map((table) => [table, leaving(table)]));
+        state.entered = false;
+        try {
+          await change((table) => lines.get(table) ?? []);
+        } catch (error) {
+          state.entered = true;
+          throw error;
+        }
+      }),
+
+    guard: (interfaces) =>
+      inTurn(async () => {
+        if (isSame(state.guarded, interfaces)) return;
+        state.guarded = interfaces;
+        await rebuild(await shown());
       }),
 
     ensure: (run) =>
@@ -165,14 +200,9 @@ export function createFirewall(options: FirewallOptions): Firewall {
         if (before !== undefined && sameLanes(before, run)) return;
         runs.set(id, run);
         try {
-          if (before !== undefined) {
-            await rebuild(await shown());
-            return;
-          }
-          await change((based) => ({
-            blocks: TABLES.map((table) => ({ table, lines: added(table, based, run) })),
-            after: based.union(wanted()),
-          }));
+          if (before === undefined) await change((table) => added(table, run));
+          // Its lanes change the tables that are needed, too.
+          else await rebuild(await shown());
         } catch (error) {
           if (before === undefined) runs.delete(id);
           else runs.set(id, before);
@@ -189,24 +219,12 @@ export function createFirewall(options: FirewallOptions): Firewall {
         if (run === undefined) return;
         runs.delete(id);
         try {
-          await change((based) => ({
-            blocks: TABLES.map((table) => ({ table, lines: taken(table, run) })),
-            after: based,
-          }));
+          if (run.lanes.length === 0) await change((table) => taken(table, run));
+          else await rebuild(await shown());
         } catch (error) {
           runs.set(id, run);
           throw error;
         }
-      }),
-
-    leave: () =>
-      inTurn(async () => {
-        const needed = wanted();
-        if (state.based !== null && state.based.isSubsetOf(needed)) return;
-        await change((based) => ({
-          blocks: [...based.difference(needed)].map((table) => ({ table, lines: leaving(table) })),
-          after: based.intersection(needed),
-        }));
       }),
 
     mend: () =>
@@ -247,10 +265,12 @@ export function createFirewall(options: FirewallOptions): Firewall {
   }
 }
 
-interface Difference {
-  readonly blocks: readonly TableBlock[];
-  /** Which tables have the base then. */
-  readonly after: ReadonlySet<Table>;
+interface State {
+  /** Whether the host shows what it should: false while it is changed, and when that failed. */
+  isKnown: boolean;
+  /** Whether what all runs have in common is to be there. */
+  entered: boolean;
+  guarded: readonly string[];
 }
 
 interface TableBlock {

@@ -121,7 +121,8 @@ const listing = z.array(
 /** Every interface of this instance on the host. */
 export async function shownLinks(run: Runner, inst: InstanceTag): Promise<ShownLink[]> {
   if (!interfaces().some((name) => name.startsWith(vethPrefix(inst)))) return [];
-  const text = await run(["ip", "-j", "addr", "show", "type", "veth"], {
+  // Without -d, addr tells no alias.
+  const text = await run(["ip", "-j", "-d", "addr", "show", "type", "veth"], {
     timeoutMs: TIMEOUT_MS,
     maxOutputBytes: MAX_LISTING_BYTES,
   });

@@ -12,9 +12,12 @@ import { explain, OperationError, StepError } from "../../protocol/lines/failure
 import { createLanes } from "../lanes.ts";
 import type { Runner } from "../runner.ts";
 import { createIndexes, type Indexes, type Resting } from "./allocate.ts";
+import { whileNoOtherClaims } from "./claim.ts";
 import { createFirewall } from "./firewall.ts";
+import { createForwarding } from "./forwarding.ts";
 import { makeLink, removeLink, shownLinks, shownNamespaces } from "./link.ts";
 import { networkNames } from "./names.ts";
+import { problemOfOverlap } from "./overlap.ts";
 import type { FilteredRun, Lane } from "./rules.ts";
 import { dropsIn, lanesIn, runsIn, type Drops } from "./shown.ts";
 import { subnetOf } from "./subnet.ts";
@@ -40,6 +43,8 @@ export interface Networks {
   list(): Promise<RunId[]>;
   /** How many of a run's packets were dropped since its start, by what they were. */
   drops(run: RunId): Promise<Drops>;
+  /** Why this host can't give a run a network, as a sentence that says what to do; null when it can. */
+  problem(): Promise<string | null>;
   /** Removes what nobody claims, and puts back rules that someone else has taken away. */
   reconcile(isClaimed: (run: RunId) => boolean): Promise<void>;
 }
@@ -61,11 +66,13 @@ export function createNetworks({ instance, config, run: command, log }: Networks
     run: command,
     log,
   });
+  const forwarding = createForwarding({ run: command, path: join(instance.sandboxd.dir, "forwarding.json") });
   const policy = createAddressPolicy({
     allowPrivate: () => config.egress.allow_private,
     setting: "[egress] allow_private",
     isOwn: createOwnAddresses(),
   });
+  const noneFree = `all ${subnet.count} networks of [runs] subnet are in use, or rest after use; a larger [runs] prefix makes more.`;
   const turns = createLanes();
   const known = new Map<RunId, FilteredRun>();
   const start: { settled: Promise<Indexes> | null } = { settled: null };
@@ -98,28 +105,43 @@ export function createNetworks({ instance, config, run: command, log }: Networks
       } else await removeLink(command, { veth, netns: null });
     }
     for (const run of namespaces) await removeLink(command, networkNames(inst, run));
-    await firewall.settle([...known.values()]);
+    if (![...known.values()].some(hasLanes)) forwarding.turnOff();
+    await firewall.settle([...known.values()], forwarding.guarded());
     return indexes;
+  }
+
+  /** The subnet is ours as long as our walls stand, by which other instances know. */
+  async function claim(): Promise<void> {
+    await whileNoOtherClaims(async () => {
+      const problem = await problemOfOverlap(command, { inst, subnet });
+      if (problem !== null) throw new OperationError("failed", problem);
+      await firewall.enter();
+    });
   }
 
   async function make(run: RunId): Promise<FilteredRun> {
     const indexes = await settled();
     const before = known.get(run);
     if (before !== undefined) return before;
-    const index = indexes.take();
-    if (index === null) {
-      throw new OperationError(
-        "unavailable",
-        `all ${subnet.count} networks of [runs] subnet are in use or at rest after use; a larger [runs] prefix makes more.`,
-      );
-    }
-    const names = networkNames(inst, run);
-    const made: FilteredRun = { names, network: subnet.network(index), lanes: [] };
-    known.set(run, made);
+    const made = await turns.run("claim", async () => {
+      const index = indexes.take();
+      if (index === null) throw new OperationError("unavailable", noneFree);
+      try {
+        if (known.size === 0) await claim();
+      } catch (error) {
+        indexes.release(index);
+        throw error;
+      }
+      const names = networkNames(inst, run);
+      const filtered: FilteredRun = { names, network: subnet.network(index), lanes: [] };
+      known.set(run, filtered);
+      return filtered;
+    });
     try {
+      // The pair has no traffic before makeLink's last step, and without a run's rules its packets are dropped.
       await Promise.all([
         step("filter", firewall.ensure(made)),
-        step("link", makeLink(command, names, made.network, subnet.prefix)),
+        step("link", makeLink(command, made.names, made.network, subnet.prefix)),
       ]);
       return made;
     } catch (error) {
@@ -139,16 +161,34 @@ export function createNetworks({ instance, config, run: command, log }: Networks
     throw new OperationError("bad_request", `${address} can't be reached directly: it is ${judgement.what}`);
   }
 
+  /** What can't be removed stays known, and is tried again. */
   async function unmake(run: RunId): Promise<void> {
     const indexes = await settled();
     const names = networkNames(inst, run);
     const steps = await Promise.allSettled([removeLink(command, names), firewall.remove(run)]);
     const failures = steps.filter((result) => result.status === "rejected").map(({ reason }) => reason);
     if (failures.length > 0) throw new AggregateError(failures, "the network");
-    const { network } = known.get(run) ?? {};
+    const before = known.get(run);
+    if (before === undefined) return;
     known.delete(run);
-    if (network !== undefined) indexes.release(network.index);
-    await firewall.leave();
+    indexes.release(before.network.index);
+    if (hasLanes(before)) await turns.run("forwarding", closeForwarding);
+    await turns.run("claim", async () => {
+      if (known.size === 0) await firewall.leave();
+    });
+  }
+
+  async function openForwarding({ names, network, lanes }: FilteredRun): Promise<void> {
+    const addresses = lanes.map(({ address }) => address);
+    const more = await forwarding.missing(names.veth, network.run, addresses);
+    await firewall.guard([...new Set([...forwarding.guarded(), ...more])]);
+    forwarding.turnOn(more);
+  }
+
+  async function closeForwarding(): Promise<void> {
+    if ([...known.values()].some(hasLanes)) return;
+    forwarding.turnOff();
+    await firewall.guard([]);
   }
 
   return {
@@ -165,8 +205,12 @@ export function createNetworks({ instance, config, run: command, log }: Networks
         const before = known.get(run);
         if (before === undefined) throw new OperationError("bad_request", `${run} has no network`);
         const after = { ...before, lanes };
-        await firewall.ensure(after);
-        known.set(run, after);
+        await turns.run("forwarding", async () => {
+          if (hasLanes(after)) await openForwarding(after);
+          await firewall.ensure(after);
+          known.set(run, after);
+          await closeForwarding();
+        });
       }),
 
     remove: (run) => turns.run(run, () => unmake(run)),
@@ -181,6 +225,8 @@ export function createNetworks({ instance, config, run: command, log }: Networks
       return dropsIn(await firewall.shown(), networkNames(inst, run).chain);
     },
 
+    problem: () => problemOfOverlap(command, { inst, subnet }),
+
     async reconcile(isClaimed) {
       await settled();
       for (const run of new Set([...known.keys(), ...shownNamespaces(inst)])) {
@@ -188,9 +234,14 @@ export function createNetworks({ instance, config, run: command, log }: Networks
         log.warn("remains of a run's network are removed", { run });
         await turns.run(run, () => unmake(run));
       }
+      await turns.run("forwarding", () => firewall.guard(forwarding.guarded()));
       if (await firewall.mend()) log.warn("rules of the packet filter that were gone are there again", {});
     },
   };
+}
+
+function hasLanes({ lanes }: FilteredRun): boolean {
+  return lanes.length > 0;
 }
 
 async function step<T>(name: string, work: Promise<T>): Promise<T> {

@@ -67,7 +67,8 @@ export function createRules({ inst, subnet, gatewayPort }: FilterOptions) {
   const gateway = `-p tcp -m tcp --dport ${gatewayPort}:${gatewayPort + 1}`;
 
   return {
-    base(table: Table): Base {
+    /** `guarded`: interfaces that forward only for us; whatever else comes in there goes no further, as before. */
+    base(table: Table, guarded: readonly string[]): Base {
       if (table === "raw") {
         const rules = [`-i ${ours} -j DROP`, `-d ${subnet} -j DROP`, `-s ${subnet} -j DROP`];
         return {
@@ -82,7 +83,12 @@ export function createRules({ inst, subnet, gatewayPort }: FilterOptions) {
               name: name("IN"),
               rules: [`-i ${ours} -d ${subnet} ${gateway} -j ACCEPT`, `-i ${ours} -j DROP`],
             },
-            { name: name("FWD"), rules: [`-i ${ours} -j DROP`, `-o ${ours} -j DROP`] },
+            {
+              name: name("FWD"),
+              rules: [`-i ${ours}`, `-o ${ours}`, ...guarded.map((name) => `-i ${name}`)].map(
+                (match) => `${match} -j DROP`,
+              ),
+            },
           ],
           jumps: [
             { from: "INPUT", to: name("IN") },
@@ -94,11 +100,6 @@ export function createRules({ inst, subnet, gatewayPort }: FilterOptions) {
         chains: [{ name: name("NAT"), rules: [] }],
         jumps: [{ from: "POSTROUTING", to: name("NAT") }],
       };
-    },
-
-    /** Whether a run needs the base of that table. A host that has `nat` tracks every connection: only for lanes, then. */
-    needs(table: Table, { lanes }: FilteredRun): boolean {
-      return table !== "nat" || lanes.length > 0;
     },
 
     /** Null where a run has nothing of its own in that table. */

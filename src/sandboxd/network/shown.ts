@@ -70,3 +70,13 @@ export function dropsIn(shown: Shown, chain: string): Drops {
   }
   return drops;
 }
+
+/** The subnets of other instances that have runs now, by their walls. */
+export function othersIn(
+  text: string,
+  inst: InstanceTag,
+): { readonly inst: string; readonly subnet: string }[] {
+  return [...text.matchAll(/^(?:\[\d+:\d+\] )?-A CD([0-9a-f]{4})-PRE -d ([\d./]+) -j DROP$/gm)]
+    .map(([, other = "", subnet = ""]) => ({ inst: other, subnet }))
+    .filter((other) => other.inst !== inst);
+}

@@ -1,9 +1,17 @@
-import { expect, test } from "bun:test";
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import { runId, type RunId } from "../../../../src/ids.ts";
+import { networkNames } from "../../../../src/sandboxd/network/names.ts";
+import { CommandError, runCommand, type Runner } from "../../../../src/sandboxd/runner.ts";
 import { hostState, newRun, sh, stage } from "./stage.ts";
 
+const before = { state: {} };
+beforeEach(() => {
+  before.state = hostState();
+});
+afterEach(() => expect(hostState()).toEqual(before.state as never));
+
 test("a network is made, listed and removed, and nothing is left of it", async () => {
-  const { networks } = stage();
-  const before = hostState();
+  const { networks } = stage({ inst: "0b01" });
   const [one, two] = [newRun(), newRun()];
   const made = await networks.ensure(one);
   expect(made).toMatchObject({ index: 0, host: "10.42.0.1", run: "10.42.0.2" });
@@ -12,12 +20,117 @@ test("a network is made, listed and removed, and nothing is left of it", async (
   expect(new Set(await networks.list())).toEqual(new Set([one, two]));
 
   const inside = made.netnsPath.split("/").at(-1);
+  // No IPv6 either, and no bridge: the pair ends at the host.
   expect(sh(`ip -n ${inside} -o addr show`)).toMatch(/^\d+: eth0 +inet 10\.42\.0\.2\/24 [^\n]*$/);
   expect(sh(`ip -n ${inside} route`)).toStartWith("default via 10.42.0.1 dev eth0");
+  expect(sh("ip -o -6 addr show | grep -c cd0b01 || true")).toBe("0");
+  expect(sh("ip -o link show type bridge")).toBe("");
 
   await networks.remove(one);
   await networks.remove(one);
   expect(await networks.list()).toEqual([two]);
   await networks.remove(two);
-  expect(hostState()).toEqual(before);
+});
+
+test("networks of any size are cut from the subnet, and none is given again at once", async () => {
+  const { networks } = stage({ inst: "0b02", runs: { subnet: "172.31.8.0/28", prefix: 30 } });
+  const runs = [newRun(), newRun(), newRun(), newRun()];
+  const made = await Promise.all(runs.map((run) => networks.ensure(run)));
+  expect(made.map(({ host }) => host).toSorted()).toEqual([
+    "172.31.8.1",
+    "172.31.8.13",
+    "172.31.8.5",
+    "172.31.8.9",
+  ]);
+  expect(networks.ensure(newRun())).rejects.toThrow("all 4 networks of [runs] subnet are in use");
+  await Promise.all(runs.map((run) => networks.remove(run)));
+  expect(networks.ensure(newRun())).rejects.toThrow("or rest after use");
+});
+
+test("what a sandboxd before left goes on when it is whole, and goes when it is not", async () => {
+  const { networks, open, instance } = stage({ inst: "0b03" });
+  const [whole, noLink, noNamespace, torn] = [newRun(), newRun(), newRun(), newRun()];
+  for (const run of [whole, noLink, noNamespace, torn]) await networks.ensure(run);
+  const names = (run: RunId) => networkNames(instance.inst, run);
+  sh(`
+    ip link del ${names(noLink).veth}
+    ip netns del ${names(noNamespace).netns}
+    ip link set dev ${names(torn).veth} alias ''
+    ip link add cd0b03halfmade type veth peer name cd0b03inner
+    ip link add cd0b04other type veth peer name someother`);
+  const next = open();
+  expect(await next.list()).toEqual([whole]);
+  expect(sh("ip -o link | grep -c cd0b03")).toBe("1");
+  expect(sh("ip -o link | grep -c other")).toBe("2");
+  // The turn goes on where it was.
+  const later = newRun();
+  expect(await next.ensure(later)).toMatchObject({ index: 4 });
+  expect(await next.ensure(whole)).toMatchObject({ index: 0 });
+  await next.reconcile((run) => run === later);
+  expect(await next.list()).toEqual([later]);
+  await next.remove(later);
+  sh("ip link del cd0b04other");
+});
+
+test("whichever step fails, nothing is left and the next attempt succeeds", async () => {
+  const failing = { at: 0, calls: 0 };
+  const run: Runner = async (argv, options) => {
+    if (++failing.calls === failing.at)
+      throw new CommandError(argv, { kind: "exit", code: 1 }, "told to fail");
+    return await runCommand(argv, options);
+  };
+  const { open } = stage({ inst: "0b05", run });
+  let failures = 0;
+  for (let at = 1; ; at++) {
+    Object.assign(failing, { at: 0, calls: 0 });
+    const networks = open();
+    await networks.list();
+    Object.assign(failing, { at, calls: 0 });
+    const id = newRun();
+    const made = await networks.ensure(id).then(
+      () => true,
+      (error: unknown) => {
+        expect(Bun.inspect(error)).toContain("told to fail");
+        return false;
+      },
+    );
+    const steps = failing.calls;
+    Object.assign(failing, { at: 0 });
+    if (made) {
+      await networks.remove(id);
+      if (at > steps) break;
+      continue;
+    }
+    failures++;
+    expect(hostState()).toEqual(before.state as never);
+    await networks.ensure(id);
+    await networks.remove(id);
+  }
+  expect(failures).toBeGreaterThan(3);
+});
+
+test("a subnet that this host or another instance has a use for is refused, and what to do is said", async () => {
+  const { networks } = stage({ inst: "0b06" });
+  sh("ip route add 10.42.64.0/20 dev lo");
+  expect(networks.ensure(newRun())).rejects.toThrow(
+    '[runs] subnet = "10.42.0.0/16" overlaps this host\'s route to 10.42.64.0/20 (lo); set it to a private network',
+  );
+  sh("ip route del 10.42.64.0/20; ip route add 10.0.0.0/8 dev lo");
+  expect(await networks.problem()).toContain("10.0.0.0/8");
+  sh("ip route del 10.0.0.0/8; ip route add unreachable 10.0.0.0/8; ip route add 0.0.0.0/1 dev lo");
+  expect(await networks.problem()).toBe(null);
+  sh("ip route del unreachable 10.0.0.0/8; ip route del 0.0.0.0/1");
+
+  const other = stage({ inst: "0b07", runs: { subnet: "10.42.128.0/17" } }).networks;
+  const beside = stage({ inst: "0b08", runs: { subnet: "10.43.0.0/16" } }).networks;
+  const run = runId.make();
+  await networks.ensure(run);
+  expect(other.ensure(newRun())).rejects.toThrow(
+    '"10.42.128.0/17" overlaps 10.42.0.0/16, where the runs of instance 0b06',
+  );
+  await beside.ensure(run);
+  await networks.remove(run);
+  await other.ensure(run);
+  await beside.remove(run);
+  await other.remove(run);
 });

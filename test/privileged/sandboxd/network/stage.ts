@@ -3,17 +3,25 @@ import { runId, type RunId } from "../../../../src/ids.ts";
 import { instanceLayout } from "../../../../src/instance/instance.ts";
 import { createLog } from "../../../../src/log.ts";
 import { createNetworks } from "../../../../src/sandboxd/network/networks.ts";
-import { runCommand } from "../../../../src/sandboxd/runner.ts";
+import { runCommand, type Runner } from "../../../../src/sandboxd/runner.ts";
 
 export const PORT = 4180;
 
+interface StageOptions {
+  /** One for each test: numbers of networks rest after use, per instance. */
+  readonly inst: string;
+  readonly runs?: object;
+  readonly egress?: object;
+  readonly run?: Runner;
+}
+
 /** Networks of one instance, as sandboxd has them; what it says in its log is kept. */
-export function stage({ inst = "0a0b", runs = {} }: { inst?: string; runs?: object } = {}) {
+export function stage({ inst, runs = {}, egress = {}, run = runCommand }: StageOptions) {
   const instance = instanceLayout("/nonexistent", inst);
-  const config = configSchema.parse({ runs: { gateway_port: PORT, ...runs } });
+  const config = configSchema.parse({ runs: { gateway_port: PORT, ...runs }, egress });
   const log: string[] = [];
   const open = () =>
-    createNetworks({ instance, config, run: runCommand, log: createLog("test", (line) => log.push(line)) });
+    createNetworks({ instance, config, run, log: createLog("test", (line) => log.push(line)) });
   return { instance, config, log, open, networks: open() };
 }
 
@@ -21,6 +29,11 @@ export function sh(script: string): string {
   const { stdout, stderr, exitCode } = Bun.spawnSync(["bash", "-ec", script]);
   if (exitCode !== 0) throw new Error(`${script}: ${exitCode}: ${stderr.toString()}`);
   return stdout.toString().trim();
+}
+
+/** Which of the two iptables the host's own is. */
+export function useIptables(kind: "nft" | "legacy"): void {
+  sh(`update-alternatives --set iptables /usr/sbin/iptables-${kind} >/dev/null`);
 }
 
 /** Every rule and chain there is, without the counters; what others have, too. */
