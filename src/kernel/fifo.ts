@@ -9,7 +9,7 @@ const FIONREAD = 0x541b;
 const SPLICE_F_MOVE = 1;
 const SPLICE_F_NONBLOCK = 2;
 /** A write of up to so many bytes is never torn nor mixed with another: pipe(7). */
-export const PIPE_BUF = 4096;
+const PIPE_BUF = 4096;
 
 /** One serves all calls: they are synchronous and none calls another. Such memory never moves. */
 const offset = new BigInt64Array(new ArrayBuffer(8));

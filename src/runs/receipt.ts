@@ -86,8 +86,6 @@ export const receiptSchema = z.strictObject({
 });
 export type Receipt = z.infer<typeof receiptSchema>;
 
-export type ReceiptSigner = ReturnType<typeof createReceiptSigner>;
-
 /** Signs with a key of its own, which comes from the appliance's secret: it stays the same, and is in no file. */
 export function createReceiptSigner(secrets: Pick<Secrets, "derive">) {
   const signer = createSigner(secrets.derive("receipt signature"));

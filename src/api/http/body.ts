@@ -49,7 +49,8 @@ function checkLength(request: Request, maxBytes: number): void {
   if (announced !== null && Number(announced) > maxBytes) throw tooLarge(maxBytes);
 }
 
-async function readBounded(request: Request, maxBytes: number): Promise<Uint8Array> {
+/** All of a body of at most so many bytes. */
+export async function readBounded(request: Request, maxBytes: number): Promise<Uint8Array> {
   checkLength(request, maxBytes);
   // Bun has counted an announced length already, so that only a chunked body needs counting here.
   if (request.headers.has("content-length")) return request.bytes();

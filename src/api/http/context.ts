@@ -17,6 +17,8 @@ export interface RequestContext {
   workspaceId: WorkspaceId | null;
   keyId: KeyId | null;
   namespace: string | null;
+  /** Its answer may say nothing for long; the connection ends with it. */
+  silent: boolean;
   /** The limit that it was counted by last: the one that refused it, or its key's. */
   rate: CountedBy | null;
 }
@@ -44,6 +46,7 @@ export function createContexts() {
       workspaceId: null,
       keyId: null,
       namespace: null,
+      silent: false,
       rate: null,
     };
     contexts.set(request, context);

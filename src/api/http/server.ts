@@ -99,12 +99,12 @@ export function startServer(parts: ServerParts) {
       response = errorResponse(error instanceof AppError ? error : unforeseen(context.id));
     }
     // It would hold for the connection's later requests too.
-    if (isLifted) server.timeout(request, idleS);
+    if (isLifted && !context.silent) server.timeout(request, idleS);
     addHeaders(response, context);
     const { status } = response;
     if (status === 401 || status === 403 || status === 429) parts.onRefused?.({ status, context });
     // What follows a CONNECT is no request to Bun, whatever the answer to it was.
-    if (lifecycle.draining || generation.retired || request.method === "CONNECT")
+    if (lifecycle.draining || generation.retired || request.method === "CONNECT" || context.silent)
       response.headers.set("connection", "close");
     parts.onAnswered?.(context, request.method, status);
     return response;

@@ -6,9 +6,10 @@ import { closeFd } from "../../kernel/openat2.ts";
 import type { Log } from "../../log.ts";
 import { createChanges, type Changes } from "./changes.ts";
 import { follow, type FollowOptions, type Step } from "./follow.ts";
-import { openRunLog, type RunLog } from "./log.ts";
+import { closedSegments, openRunLog, type RunLog } from "./log.ts";
 import { createPlaces } from "./place.ts";
 import { createPump, isFull } from "./pump.ts";
+import { readAfter } from "./read.ts";
 import type { Stream } from "./segment.ts";
 
 export interface RunOutputParts {
@@ -195,6 +196,13 @@ export function createRunOutput({ instance, maxBytes, live, log, idleMs = IDLE_M
         its.readers -= 1;
         if (its.readers === 0 && !isFinished()) read.delete(run);
       }
+    },
+
+    /** How much of its output is not kept any more. */
+    async dropped(run: RunId): Promise<number> {
+      const dir = places.output(run);
+      const batch = await readAfter(dir, attached.get(run)?.log.segments() ?? closedSegments(dir), 0, 0);
+      return batch?.gap?.bytes ?? 0;
     },
 
     /** All that is left of it. */
