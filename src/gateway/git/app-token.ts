@@ -28,7 +28,7 @@ const installation = z.object({ id: z.int() });
 const minted = z.object({ token: z.string().min(1), expires_at: z.iso.datetime({ offset: true }) });
 
 /** A JSON Web Token (RFC 7519) that says of the caller that it is the app: RS256, which is all that GitHub takes. */
-export function appJwt({ app_id, private_key }: AppCredential, now: number): string {
+function appJwt({ app_id, private_key }: AppCredential, now: number): string {
   const seconds = Math.floor(now / 1000);
   const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
   const claims = { iat: seconds - ISSUED_BEFORE_S, exp: seconds + EXPIRES_AFTER_S, iss: app_id };

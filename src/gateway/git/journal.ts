@@ -1,11 +1,9 @@
 import { z } from "zod";
 import type { CredentialId } from "../../ids.ts";
 import type { Journal } from "../journal.ts";
-import type { Command } from "./push.ts";
+import { isZero, type Command } from "./push.ts";
 import type { Outcome } from "./report.ts";
 
-/** What a run's journal keeps of its pushes: the branches that it made, and the pushes whose end is not known yet. */
-const BRANCH = "git branch ";
 const PUSH = "git push ";
 
 const keptPush = z.strictObject({
@@ -14,16 +12,32 @@ const keptPush = z.strictObject({
   refs: z.array(z.strictObject({ ref: z.string(), old: z.string(), new: z.string() })),
 });
 
-export function isOwnBranch(journal: Journal, repository: string, ref: string): boolean {
-  return journal.kept().has(branchName(repository, ref));
-}
+/** Of one look into a journal. */
+const PAGE_BYTES = 1024 * 1024;
 
-export async function keepBranch(journal: Journal, repository: string, ref: string): Promise<void> {
-  await journal.keep(branchName(repository, ref), true);
-}
+export type IsOwnBranch = (journal: Journal, repository: string) => Promise<(ref: string) => boolean>;
 
-function branchName(repository: string, ref: string): string {
-  return `${BRANCH}${repository} ${ref}`;
+/**
+ * Which branches a run itself has made: those of which its journal says that a server took them when there were none. Read
+ * as far as it is not known yet, so a gateway that has just started knows the same.
+ */
+export function createOwnBranches(): IsOwnBranch {
+  const known = new WeakMap<Journal, { seq: number; readonly branches: Set<string> }>();
+  const name = (repository: string, ref: string) => `${repository} ${ref}`;
+  return async (journal, repository) => {
+    const own = known.get(journal) ?? { seq: 0, branches: new Set() };
+    known.set(journal, own);
+    for (;;) {
+      const records = await journal.recordsAfter(own.seq, PAGE_BYTES);
+      for (const record of records) {
+        own.seq = Math.max(own.seq, record.seq);
+        if (record.kind !== "git") continue;
+        const made = record.refs.filter(({ accepted, old }) => accepted === true && isZero(old));
+        for (const { ref } of made) own.branches.add(name(record.repository, ref));
+      }
+      if (records.length === 0) return (ref) => own.branches.has(name(repository, ref));
+    }
+  };
 }
 
 export interface BegunPush {

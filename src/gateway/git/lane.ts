@@ -1,19 +1,19 @@
 import type { RunId } from "../../ids.ts";
 import type { Log } from "../../log.ts";
-import type { GitGrant } from "../../protocol/gateway.ts";
 import type { Secrets } from "../../secrets.ts";
 import type { Call } from "../call.ts";
-import type { Grant, Lane } from "../grant.ts";
+import type { Lane } from "../grant.ts";
 import { lessCapabilities } from "./advertisement.ts";
 import { fetchError, headersOf, plain } from "./answers.ts";
+import type { Asked } from "./asked.ts";
 import { createAppTokens } from "./app-tokens.ts";
-import { hostOf, parseCredential, type GitCredential } from "./credential.ts";
-import { settleLostPushes } from "./journal.ts";
+import { hostOf, parseCredential } from "./credential.ts";
+import { createOwnBranches, settleLostPushes } from "./journal.ts";
 import { createPackWatch } from "./pack-watch.ts";
 import { createPushHandler } from "./push-request.ts";
 import { watched } from "./relay.ts";
-import { nameOf, parseRoute, type Route } from "./route.ts";
-import { listed, type Repository } from "./rules.ts";
+import { nameOf, parseRoute } from "./route.ts";
+import { listed } from "./rules.ts";
 import { createSend } from "./upstream.ts";
 
 export interface GitLaneParts {
@@ -24,16 +24,6 @@ export interface GitLaneParts {
   readonly now?: () => number;
 }
 
-/** One request of git's, and what it is let through by. */
-interface Asked {
-  readonly request: Request;
-  readonly grant: Grant;
-  readonly git: GitGrant;
-  readonly credential: GitCredential;
-  readonly route: Route;
-  readonly repository: Repository;
-}
-
 /** git over smart HTTP for runs: `/git/HOST/OWNER/REPO…`, under a credential that they never see. */
 export function createGitLane({ call, secrets, log, now = Date.now }: GitLaneParts): Lane {
   const tokens = createAppTokens({ call, secrets, log, now });
@@ -42,6 +32,7 @@ export function createGitLane({ call, secrets, log, now = Date.now }: GitLanePar
   const pushes = new Map<RunId, Set<Promise<void>>>();
   const push = createPushHandler({
     send,
+    ownBranches: createOwnBranches(),
     onSent({ run }, settled) {
       const mine = pushes.get(run) ?? new Set();
       pushes.set(run, mine.add(settled));
@@ -50,14 +41,10 @@ export function createGitLane({ call, secrets, log, now = Date.now }: GitLanePar
   });
 
   async function relay(asked: Asked): Promise<Response> {
-    const { request, grant, credential, route, repository } = asked;
+    const { request, grant, git, route } = asked;
     if (route.service === "git-receive-pack" && !route.advertisement) return push(asked);
     const started = performance.now();
-    const answer = await send(grant, {
-      credential,
-      route,
-      repository,
-      headers: request.headers,
+    const answer = await send(asked, {
       ...(request.body === null ? {} : { body: request.body }),
       signal: AbortSignal.any([grant.signal, request.signal]),
     });
@@ -78,10 +65,9 @@ export function createGitLane({ call, secrets, log, now = Date.now }: GitLanePar
     const onEnd = () => {
       if (!pack.found()) return;
       const duration_ms = Math.round(performance.now() - started);
-      const { credential: id } = asked.git;
       grant.journal.append({
         kind: "git",
-        credential: id,
+        credential: git.credential,
         repository: route.repository,
         action: "fetch",
         refs: [],
@@ -116,8 +102,13 @@ export function createGitLane({ call, secrets, log, now = Date.now }: GitLanePar
       if (route.service === "git-receive-pack" && repository.access !== "write") {
         return refuse("access", `This run may read ${repository.name}, not push to it.`);
       }
-      if (grant.journal.full()) return plain(503, "This run has done as much as is kept of one.");
-      return relay({ request, grant, git, credential, route, repository });
+      try {
+        return await relay({ request, grant, git, credential, route, repository });
+      } catch (error) {
+        // Its client has gone, or the run is over: nobody reads this.
+        if (request.signal.aborted || grant.signal.aborted) return plain(499, "The request was cut short.");
+        throw error;
+      }
     },
 
     async end(journal) {

@@ -2,7 +2,7 @@
  * git's framing (gitprotocol-common): four hexadecimal digits of a length that counts them, then the payload. Lengths
  * below 4 are marks: 0000 ends a section, 0001 and 0002 are protocol v2's.
  */
-export const MAX_PACKET_BYTES = 65_520;
+const MAX_PACKET_BYTES = 65_520;
 const LENGTH_DIGITS = 4;
 
 export type Packet = {

@@ -1,33 +1,25 @@
 import { plain, pushRefused, headersOf, type PushReport } from "./answers.ts";
 import type { Grant } from "../grant.ts";
-import type { GitCredential } from "./credential.ts";
-import { isOwnBranch, keepBranch, keepPush, settlePush } from "./journal.ts";
-import { createPushReader, isZero, type Push } from "./push.ts";
+import type { Asked } from "./asked.ts";
+import { keepPush, settlePush, type IsOwnBranch } from "./journal.ts";
+import { createPushReader, type Push } from "./push.ts";
 import { continued, relayReport, type Reader } from "./relay.ts";
 import { createReportReader } from "./report.ts";
-import type { Route } from "./route.ts";
 import { listed, refusedOf, type Repository } from "./rules.ts";
-import type { Problem, Send } from "./upstream.ts";
-
-export interface PushRequest {
-  readonly request: Request;
-  readonly grant: Grant;
-  readonly credential: GitCredential;
-  readonly route: Route;
-  readonly repository: Repository;
-}
+import type { Send } from "./upstream.ts";
 
 type Commands = Extract<Push, { kind: "commands" }>;
 
 export interface PushParts {
   readonly send: Send;
+  readonly ownBranches: IsOwnBranch;
   /** Told of each push that is sent on, until what became of it is written down: a run's end waits for it. */
   readonly onSent: (grant: Grant, settled: Promise<void>) => void;
 }
 
 /** Reads what a push wants to change, refuses all of it or sends all of it on, and notes what the server made of it. */
-export function createPushHandler({ send, onSent }: PushParts) {
-  return async (asked: PushRequest): Promise<Response> => {
+export function createPushHandler({ send, ownBranches, onSent }: PushParts) {
+  return async (asked: Asked): Promise<Response> => {
     const { request, grant, repository } = asked;
     const deny = (reason: string, detail: string) => grant.deny({ lane: "git", reason, detail });
     if (request.headers.has("content-encoding") || request.body === null) {
@@ -47,9 +39,8 @@ export function createPushHandler({ send, onSent }: PushParts) {
       await drain(reader, grant.signal);
       return plain(400, "A push has to ask for a report of what became of it (report-status).");
     }
-    const refused = refusedOf(push.commands, repository, (ref) =>
-      isOwnBranch(grant.journal, asked.route.repository, ref),
-    );
+    const isOwn = await ownBranches(grant.journal, asked.route.repository);
+    const refused = refusedOf(push.commands, repository, isOwn);
     if (refused.length > 0) {
       for (const { ref, reason, why } of refused) deny(reason, `${repository.name} ${shown(ref)}: ${why}`);
       await drain(reader, grant.signal);
@@ -64,34 +55,25 @@ export function createPushHandler({ send, onSent }: PushParts) {
     return sendOn(asked, reader, push);
   };
 
-  async function probe(asked: PushRequest, reader: Reader, rest: Uint8Array): Promise<Response> {
-    const { request, grant, credential, route, repository } = asked;
+  async function probe(asked: Asked, reader: Reader, rest: Uint8Array): Promise<Response> {
+    const { grant, route, repository } = asked;
     if (rest.length > 0 || (await reader.read()).value !== undefined) {
       grant.deny({ lane: "git", reason: "push", detail: `${repository.name}: a push that names no ref` });
       await drain(reader, grant.signal);
       return plain(400, "This push names no ref.");
     }
-    const answer = await send(grant, {
-      credential,
-      route,
-      headers: request.headers,
-      repository,
-      body: new TextEncoder().encode("0000"),
-      signal: grant.signal,
-    });
+    const answer = await send(asked, { body: new TextEncoder().encode("0000"), signal: grant.signal });
     if (!(answer instanceof Response)) return plain(answer.status, answer.text);
     return new Response(answer.body, { headers: headersOf(route.service, "result") });
   }
 
-  async function sendOn(asked: PushRequest, reader: Reader, push: Commands): Promise<Response> {
-    const { request, grant, credential, route, repository } = asked;
+  async function sendOn(asked: Asked, reader: Reader, push: Commands): Promise<Response> {
+    const { grant, git, route } = asked;
     const { commands, capabilities } = push;
     const { journal } = grant;
-    const id = grant.spec().git?.credential;
-    if (id === undefined) throw new Error("a run without git has a push");
-    const begun = { credential: id, repository: route.repository };
+    const begun = { credential: git.credential, repository: route.repository };
     const started = performance.now();
-    const sent = { bytes: 0, settling: null as Promise<void> | null };
+    const sent = { bytes: 0, settled: false };
     const settled = Promise.withResolvers<void>();
     onSent(grant, settled.promise);
     const name = await keepPush(journal, { ...begun, commands }).catch((error: unknown) => {
@@ -100,38 +82,31 @@ export function createPushHandler({ send, onSent }: PushParts) {
     });
     const report = createReportReader(commands, capabilities.includes("side-band-64k"));
 
-    const note = async (known: { accepted: false | null } | null) => {
+    const settle = (known: { accepted: false | null } | null = null) => {
+      if (sent.settled) return;
+      sent.settled = true;
       const outcomes = known === null ? report.outcomes() : commands.map((one) => ({ ...one, ...known }));
       const durationMs = performance.now() - started;
-      settlePush(journal, name, { ...begun, outcomes, bytes: sent.bytes, durationMs });
-      const made = outcomes.filter(({ accepted, old }) => accepted === true && isZero(old));
-      await Promise.all(made.map(({ ref }) => keepBranch(journal, route.repository, ref)));
-    };
-    const settle = (known: { accepted: false | null } | null = null): Promise<void> => {
-      sent.settling ??= note(known).finally(settled.resolve);
-      return sent.settling;
+      try {
+        settlePush(journal, name, { ...begun, outcomes, bytes: sent.bytes, durationMs });
+      } finally {
+        settled.resolve();
+      }
     };
 
     const body = continued([push.head, push.rest], reader, (count) => (sent.bytes += count));
-    const answering = send(grant, {
-      credential,
-      route,
-      repository,
-      headers: request.headers,
-      body,
-      signal: grant.signal,
-    });
-    const answer = await answering.catch(async (error: unknown) => {
-      await settle({ accepted: null });
+    const answer = await send(asked, { body, signal: grant.signal }).catch((error: unknown) => {
+      settle({ accepted: null });
       throw error;
     });
     if (!(answer instanceof Response)) {
-      await settle({ accepted: answer.uncertain ? null : false });
+      const isUnknown = answer.uncertain && sent.bytes > 0;
+      settle({ accepted: isUnknown ? null : false });
       await drain(reader, grant.signal);
-      return failed(push, answer);
+      return failed(push, answer.text, isUnknown);
     }
     if (answer.body === null) {
-      await settle();
+      settle();
       return new Response(null, { headers: headersOf(route.service, "result") });
     }
     const relayed = relayReport(answer.body, report, () => settle(), grant.signal);
@@ -174,8 +149,8 @@ function unreadable({ why, commands, capabilities }: Extract<Push, { kind: "unre
   });
 }
 
-function failed({ commands, capabilities }: Commands, { text, uncertain }: Problem): Response {
-  const why = uncertain ? "unknown whether it was taken" : "not taken";
+function failed({ commands, capabilities }: Commands, text: string, isUnknown: boolean): Response {
+  const why = isUnknown ? "unknown whether it was taken" : "not taken";
   const report: PushReport = {
     capabilities,
     unpack: text,

@@ -37,13 +37,13 @@ export function watched(
 
 /**
  * Passes a server's answer to a push on, and reads it to its end even when nobody listens any more: what the server has
- * done is to be known. `settle` is awaited before the client learns that the server is done, so that it can't build on
+ * done is to be known. `settle` is called before the client learns that the server is done, so that it can't build on
  * what is not written down yet.
  */
 export function relayReport(
   source: ReadableStream<Uint8Array>,
   report: ReportReader,
-  settle: () => Promise<void>,
+  settle: () => void,
   signal: AbortSignal,
 ): ReadableStream<Uint8Array> {
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
@@ -61,20 +61,19 @@ export function relayReport(
     try {
       for await (const chunk of source) {
         report.add(chunk);
-        if (report.complete()) await settle();
+        if (report.complete()) settle();
         if (state.listening) await writer.write(chunk).catch(stopListening);
       }
-      await settle();
+      settle();
       await writer.close().catch(stopListening);
     } catch (error) {
-      await settle();
+      settle();
       await writer.abort(error).catch(stopListening);
     } finally {
       signal.removeEventListener("abort", abort);
     }
   }
-  // What settle throws, it has told already.
-  pass().catch(stopListening);
+  void pass();
   return readable;
 }
 
@@ -84,23 +83,26 @@ export interface Reader {
   cancel(reason?: unknown): Promise<void>;
 }
 
-/** The rest of a body, after some of it was read: at its reader's pace. */
+/** The rest of a body, after some of it was read: at its reader's pace, and nothing before it asks. */
 export function continued(
   head: readonly Uint8Array[],
   reader: Reader,
   onBytes: (count: number) => void,
 ): ReadableStream<Uint8Array> {
   const waiting = head.filter((chunk) => chunk.length > 0);
-  return new ReadableStream({
-    async pull(controller) {
-      const chunk = waiting.shift() ?? (await reader.read()).value;
-      if (chunk === undefined) {
-        controller.close();
-        return;
-      }
-      onBytes(chunk.length);
-      controller.enqueue(chunk);
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        const chunk = waiting.shift() ?? (await reader.read()).value;
+        if (chunk === undefined) {
+          controller.close();
+          return;
+        }
+        onBytes(chunk.length);
+        controller.enqueue(chunk);
+      },
+      cancel: (reason) => reader.cancel(reason),
     },
-    cancel: (reason) => reader.cancel(reason),
-  });
+    { highWaterMark: 0 },
+  );
 }

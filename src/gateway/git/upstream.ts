@@ -1,11 +1,10 @@
 import { AppError } from "../../errors.ts";
 import type { Call } from "../call.ts";
-import type { Grant } from "../grant.ts";
 import { headersOf } from "./answers.ts";
 import type { AppTokens } from "./app-tokens.ts";
-import { basic, type GitCredential } from "./credential.ts";
+import type { Asked } from "./asked.ts";
+import { basic } from "./credential.ts";
 import { nameOf, type Route } from "./route.ts";
-import type { Repository } from "./rules.ts";
 
 /** A server's answer that git can't use, in words for a person; `status` is what its client gets. */
 export interface Problem {
@@ -15,17 +14,12 @@ export interface Problem {
   readonly uncertain: boolean;
 }
 
-export interface Sent {
-  readonly credential: GitCredential;
-  readonly route: Route;
-  readonly repository: Repository;
-  /** The client's. */
-  readonly headers: Headers;
+export interface SendOptions {
   readonly body?: Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array>;
   readonly signal: AbortSignal;
 }
 
-export type Send = (grant: Grant, sent: Sent) => Promise<Response | Problem>;
+export type Send = (asked: Asked, options: SendOptions) => Promise<Response | Problem>;
 
 const APP_USER = "x-access-token";
 /** Servers that take a token alone want any name beside it. */
@@ -33,28 +27,27 @@ const TOKEN_USER = "git";
 
 /** Sends git's request on under the credential that the run's grant names, and only such headers as git's protocol has. */
 export function createSend({ call, tokens }: { readonly call: Call; readonly tokens: AppTokens }): Send {
-  async function sendOnce(grant: Grant, sent: Sent): Promise<{ response: Response; retry: boolean }> {
-    const { route, headers, body, signal } = sent;
-    const { url, authorization, token } = await authorized(grant, sent);
+  async function sendOnce(asked: Asked, options: SendOptions) {
+    const { request, grant, route } = asked;
+    const { url, authorization, token } = await authorized(asked);
     const path = route.advertisement ? `info/refs?service=${route.service}` : route.service;
     const response = await call(`${url}/${path}`, {
       method: route.advertisement ? "GET" : "POST",
-      headers: { ...forwarded(headers, route), authorization },
-      ...(body === undefined ? {} : { body }),
-      signal,
+      headers: { ...forwarded(request.headers, route), authorization },
+      ...options,
     });
     if (response.status === 401 && token !== null) await tokens.forget(grant.run, token);
     return { response, retry: response.status === 401 && token !== null && route.advertisement };
   }
 
-  async function authorized(grant: Grant, { credential, route, repository: { access } }: Sent) {
+  async function authorized({ grant, git, credential, route, repository: { access } }: Asked) {
     const url = `${credential.git_url}/${route.repository}.git`;
     if (!("app_id" in credential)) {
       const { username = TOKEN_USER, secret } = credential;
       return { url, authorization: basic(username, secret), token: null };
     }
     const [owner = ""] = route.repository.split("/");
-    const names = (grant.spec().git?.repositories ?? [])
+    const names = git.repositories
       .filter((one) => one.access === access)
       .map((one) => nameOf(one.name)?.split("/") ?? []);
     const repositories = names.flatMap(([of, name]) => (of === owner && name !== undefined ? [name] : []));
@@ -62,13 +55,13 @@ export function createSend({ call, tokens }: { readonly call: Call; readonly tok
     return { url, authorization: basic(APP_USER, token), token };
   }
 
-  return async (grant, sent) => {
-    const { route, signal } = sent;
+  return async (asked, options) => {
+    const { route } = asked;
     try {
-      const first = await sendOnce(grant, sent);
+      const first = await sendOnce(asked, options);
       // A token may have been revoked by hand; another one costs nobody anything, before any body is sent.
       if (first.retry) await first.response.body?.cancel();
-      const { response } = first.retry ? await sendOnce(grant, sent) : first;
+      const { response } = first.retry ? await sendOnce(asked, options) : first;
       const problem = problemOf(response, route);
       if (problem === null) return response;
       await response.body?.cancel();
@@ -77,7 +70,7 @@ export function createSend({ call, tokens }: { readonly call: Call; readonly tok
       if (error instanceof AppError)
         return { status: 502, text: error.message.replace(/\.$/, ""), uncertain: true };
       // A push whose client left in the middle of its pack, or a run that is over.
-      if (signal.aborted || (error as Error).name === "AbortError") {
+      if (options.signal.aborted || (error as Error).name === "AbortError") {
         return { status: 499, text: "the request was cut short", uncertain: true };
       }
       throw error;
