@@ -252,4 +252,14 @@ export const migrations: readonly (readonly string[])[] = [
     `CREATE INDEX runs_unsettled ON runs (created_at, id) WHERE settled = 0`,
     `CREATE INDEX runs_worktrees ON runs (finished_at) WHERE worktree IN ('making', 'ready', 'merging')`,
   ],
+  [
+    // The newest proofs that the walls hold. `override`: why runs begin although it failed, and who says so.
+    `CREATE TABLE proofs (
+       id INTEGER PRIMARY KEY AUTOINCREMENT,
+       at INTEGER NOT NULL,
+       passed INTEGER NOT NULL,
+       report TEXT NOT NULL,
+       override TEXT
+     ) STRICT`,
+  ],
 ];

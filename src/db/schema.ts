@@ -251,3 +251,13 @@ export const runs = sqliteTable("runs", {
   result: text("result", { mode: "json" }).$type<unknown>(),
   receipt: text("receipt", { mode: "json" }).$type<unknown>(),
 });
+
+/** The newest proofs that the walls hold; src/proof. */
+export const proofs = sqliteTable("proofs", {
+  id: integer("id").primaryKey({ autoIncrement: true }),
+  at: integer("at").notNull(),
+  passed: integer("passed", { mode: "boolean" }).notNull(),
+  report: text("report", { mode: "json" }).$type<unknown>().notNull(),
+  /** Why runs begin although it failed, and who says so. */
+  override: text("override", { mode: "json" }).$type<{ readonly reason: string; readonly by: string }>(),
+});
