@@ -205,6 +205,21 @@ export function createAccess({
     };
   }
 
+  /** Of which namespace the caller wants a list; null: of all, which is for admins and the operator. */
+  async function listing(
+    request: Request,
+  ): Promise<{ readonly workspaceId: WorkspaceId; readonly namespace: string | null }> {
+    const who = await caller(request);
+    const header = request.headers.get("x-namespace");
+    const workspace = await workspaceOf(who, request);
+    const all = who.scope !== "workspace" && header === null;
+    // An admin may name one, though it may not use it.
+    const as = who.scope === "admin" ? ({ scope: "operator" } as const) : who;
+    const name = all ? null : namespaceOf(as, header);
+    Object.assign(contexts.of(request), { workspaceId: workspace, namespace: name });
+    return { workspaceId: workspace, namespace: name };
+  }
+
   /** Ends with the namespace, too. */
   async function leasedIn<Id extends NamespaceId | null, T>(
     request: Request,
@@ -262,7 +277,18 @@ export function createAccess({
     };
   }
 
-  return { keyHolder, operatorOnly, admin, adminOfForm, namespace, byId, origin, operatorCall, member };
+  return {
+    keyHolder,
+    operatorOnly,
+    admin,
+    adminOfForm,
+    namespace,
+    byId,
+    listing,
+    origin,
+    operatorCall,
+    member,
+  };
 }
 
 /** A plugin for the routes of a namespace: their handlers get `namespace`. */

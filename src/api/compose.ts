@@ -7,10 +7,10 @@ import type { Config } from "../config/schema.ts";
 import type { Setting } from "../config/settings.ts";
 import type { Credentials } from "../credentials/credentials.ts";
 import type { Database } from "../db/open.ts";
-import type { CredentialId, NamespaceId } from "../ids.ts";
+import type { CredentialId, KeyId, NamespaceId } from "../ids.ts";
 import { createCalls } from "../keys/calls.ts";
 import { createKeys } from "../keys/keys.ts";
-import { createNamespaces } from "../keys/namespaces.ts";
+import { createNamespaces, type Namespaces } from "../keys/namespaces.ts";
 import { createSetup } from "../keys/setup.ts";
 import { createWorkspaces } from "../keys/workspaces.ts";
 import type { Log } from "../log.ts";
@@ -72,8 +72,10 @@ export interface ComposeParts {
   readonly policies: Policies;
   /** Runs that use it lose it. */
   readonly onCredentialRemoved: (id: CredentialId) => void;
-  /** The routes of the namespaces: files and exec. */
-  readonly namespaceRoutes: (access: Access) => readonly AnyElysia[];
+  /** Runs that they started end with them. */
+  readonly onKeysEnded: (ids: readonly KeyId[]) => void;
+  /** The routes of the namespaces: files, exec, runs. */
+  readonly namespaceRoutes: (access: Access, namespaces: Namespaces) => readonly AnyElysia[];
   /** More for the operator alone. */
   readonly operatorRoutes: (access: Access) => readonly AnyElysia[];
 }
@@ -84,7 +86,7 @@ export function composeApi(parts: ComposeParts) {
   const { headKey, signer } = auditKeys(secrets);
   const calls = createCalls();
   const workspaces = createWorkspaces({ db, ledger });
-  const keys = createKeys({ db, ledger, calls });
+  const keys = createKeys({ db, ledger, calls, onEnded: parts.onKeysEnded });
   const namespaces = createNamespaces({
     db,
     ledger,
@@ -112,7 +114,7 @@ export function composeApi(parts: ComposeParts) {
     credentialRoutes({ access, credentials, onRemoved: parts.onCredentialRemoved }),
     policyRoutes({ access, policies }),
     eventRoutes({ access, namespaces, reader, streams }),
-    ...parts.namespaceRoutes(access),
+    ...parts.namespaceRoutes(access, namespaces),
   ];
   const { ready, page } = parts.watch;
   const limits = createLimits({ rates: parts.rates });

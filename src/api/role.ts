@@ -1,3 +1,4 @@
+import { APPLIANCE } from "../audit/event.ts";
 import { auditKeys } from "../audit/keys.ts";
 import { openLedger } from "../audit/ledger.ts";
 import { createRetention } from "../audit/retention.ts";
@@ -35,6 +36,7 @@ import { openMetricsPort } from "./appliance/metrics.ts";
 import { backupCheck } from "./appliance/backup-check.ts";
 import { backupRoutes } from "./appliance/backup.ts";
 import { operatorExecRoutes } from "./appliance/exec.ts";
+import { openRuns } from "./open-runs.ts";
 import { openRedirect } from "./http/redirect.ts";
 import { startServer } from "./http/server.ts";
 import { snapshotAdminRoutes } from "./appliance/snapshots.ts";
@@ -83,6 +85,7 @@ export async function startApi(parts: ApiRoleParts) {
   const certificate = listening.tls === null ? null : createCertificate(instance.publishedPair, log);
   const startedAt = Date.now();
   const settings = { current: loaded };
+  const failed = (what: string) => (error: unknown) => log.error(what, { cause: error });
   const contexts = createContexts();
   const stopping = new AbortController();
   const presence = await showPresence(instance);
@@ -191,6 +194,21 @@ export async function startApi(parts: ApiRoleParts) {
     settings: () => settings.current.config.providers,
   });
   const policies = createPolicies({ db, ledger });
+  const opened = openRuns({
+    instance,
+    config: () => settings.current.config,
+    db,
+    ledger,
+    secrets,
+    sandboxd,
+    gateway,
+    credentials,
+    policies,
+    worktrees: storage.worktrees,
+    bootId,
+    log,
+  });
+  const { runs } = opened;
   const composed = composeApi({
     db,
     ledger,
@@ -201,12 +219,20 @@ export async function startApi(parts: ApiRoleParts) {
     webhooks,
     credentials,
     policies,
-    onCredentialRemoved: () => {},
+    onCredentialRemoved: (id) => void runs.credentialRemoved(id),
+    onKeysEnded: (ids) =>
+      void runs.endOfKeys(ids, APPLIANCE).catch(failed("the runs of a revoked key were not stopped")),
     watch,
     namespaceLimit: () => settings.current.config.quota.namespaces,
     rates: () => settings.current.config.rate,
-    stopSandbox: storage.stopSandbox,
-    removeFiles: async (id) => storage.remove(id),
+    stopSandbox: async (id) => {
+      await runs.endOfNamespace(id, APPLIANCE);
+      await storage.stopSandbox(id);
+    },
+    removeFiles: async (id) => {
+      await runs.removeOf(id);
+      await storage.remove(id);
+    },
     quotas: () => settings.current.config.quota,
     usage: async (id) => volumes.table.survey(id),
     ...status,
@@ -217,13 +243,15 @@ export async function startApi(parts: ApiRoleParts) {
       snapshotAdminRoutes({ access, snapshots }),
       backupRoutes({ access, captures, ledger, log, stopping: stopping.signal }),
     ],
-    namespaceRoutes: (access) => [
+    namespaceRoutes: (access, namespaces) => [
+      ...opened.routes(access, namespaces),
       fileRoutes({ access, volumes, ledger, maxPathBytes: first.http.max_path_bytes }),
       execRoutes({ access, exec, ledger }),
       snapshotRoutes({ access, snapshots }),
     ],
   });
   const { keys, namespaces, refusalLog, logins, streams } = composed;
+  await runs.resume(APPLIANCE);
   const server = startServer({
     ...composed,
     listening,
@@ -241,7 +269,6 @@ export async function startApi(parts: ApiRoleParts) {
       : openRedirect({ endpoint: listening.redirect, httpsPort: server.port, covers: certificate.covers });
   const metricsPort = listening.metrics === null ? null : openMetricsPort(listening.metrics, watch.page);
 
-  const failed = (what: string) => (error: unknown) => log.error(what, { cause: error });
   const timers = [keys, namespaces].map(({ lastUse }) => lastUse.start(failed("last use was not stored")));
   const sampling = refusalLog.start();
   void webhooks.resume().catch(failed("webhook deliveries did not begin again"));
@@ -287,6 +314,7 @@ export async function startApi(parts: ApiRoleParts) {
       const waiting = waitingForRestart(loaded, next);
       settings.current = next;
       exec.reload(next.config);
+      runs.reload();
       if (waiting.length > 0) log.warn("these settings wait for a restart", { settings: waiting });
     },
 
@@ -301,6 +329,7 @@ export async function startApi(parts: ApiRoleParts) {
       metrics.stop();
       poster.close();
       await exec.close();
+      await opened.close();
       await snapshots.stop();
       connections.close();
       sandboxd.close();

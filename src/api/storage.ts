@@ -14,6 +14,8 @@ import type { Log } from "../log.ts";
 import { createEpochs } from "../remote/epochs.ts";
 import { hostOf } from "../remote/host.ts";
 import { createRemote } from "../remote/remote.ts";
+import { createRunRows } from "../runs/rows.ts";
+import { createWorktrees } from "../runs/worktree/worktrees.ts";
 import type { Connections } from "../sandbox/connections.ts";
 import { createExec } from "../sandbox/exec.ts";
 import type { ExecMeter } from "../sandbox/meter.ts";
@@ -120,6 +122,22 @@ export async function openStorage(parts: StorageParts) {
     limits: () => ({ quota: config().quota, retentionDays: config().snapshots.retention_days }),
     log,
   });
+  const worktrees = createWorktrees({
+    db,
+    rows: createRunRows(db),
+    ledger,
+    dir: instance.api.runs,
+    volumes,
+    maker: snapshots.maker,
+    holds,
+    blobsOf: snapshots.blobsOf,
+    checkRoom: floor.check,
+    tidy: (id) => snapshots.tidy.soon(id),
+    bootId: parts.bootId,
+    log,
+  });
+  // What a merge has left halfway, before anything else looks at the files.
+  await worktrees.resume();
   const captures = createCaptures({
     db,
     file: instance.api.database,
@@ -136,6 +154,7 @@ export async function openStorage(parts: StorageParts) {
     exec,
     snapshots,
     captures,
+    worktrees,
     stopSandbox,
 
     /** A namespace whose row has lost its key: nothing of its files is left afterwards. */

@@ -18,7 +18,9 @@ function waits(key: string, before: Setting["value"], now: Setting["value"]): bo
   if (/^http\.tls_(cert|key)$/.test(key)) return before === "" || now === "";
   if (["storage.credentials_file", "database.auth_token_file", "database.ca_file"].includes(key))
     return false;
-  return /^(http\.|database\.|storage\.|exec\.(memory_mb|pids|cpus|file_mb|pool|directfs)$)/.test(key);
+  return /^(http\.|database\.|storage\.|exec\.(memory_mb|pids|cpus|file_mb|pool|directfs)$|runs\.(subnet|prefix|gateway_port|pool|timeout_s|memory_mb|cpus|pids|disk_mb)$)/.test(
+    key,
+  );
 }
 
 /** Every setting in force after a reload: those that are read at a start are as they were, and say what waits. */

@@ -236,7 +236,7 @@ export const migrations: readonly (readonly string[])[] = [
        fate TEXT,
        settled INTEGER NOT NULL DEFAULT 0,
        network TEXT,
-       token BLOB,
+       given BLOB,
        timings TEXT NOT NULL DEFAULT '{}',
        usage TEXT NOT NULL DEFAULT '{}',
        denials TEXT NOT NULL DEFAULT '[]',

@@ -234,8 +234,8 @@ export const runs = sqliteTable("runs", {
   settled: integer("settled", { mode: "boolean" }).notNull().default(false),
   /** Its addresses, once sandboxd has given them. */
   network: text("network", { mode: "json" }).$type<unknown>(),
-  /** What it shows to the gateway, sealed; null once it is over. */
-  token: blob("token", { mode: "buffer" }),
+  /** Its token, its environment and its stdin, sealed; null once it is over. */
+  given: blob("given", { mode: "buffer" }),
   timings: text("timings", { mode: "json" }).$type<unknown>().notNull().default({}),
   usage: text("usage", { mode: "json" }).$type<unknown>().notNull().default({}),
   denials: text("denials", { mode: "json" }).$type<unknown>().notNull().default([]),

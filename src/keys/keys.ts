@@ -44,9 +44,11 @@ export interface KeysParts {
   readonly db: Database;
   readonly ledger: Pick<Ledger, "change">;
   readonly calls: Calls;
+  /** For what goes on without a call. */
+  readonly onEnded?: (ids: readonly KeyId[]) => void;
 }
 
-export function createKeys({ db, ledger, calls }: KeysParts) {
+export function createKeys({ db, ledger, calls, onEnded }: KeysParts) {
   const cache = new Map<string, KeyHolder>();
   const revoked = new Set<KeyId>();
   db.onBack(() => cache.clear());
@@ -72,6 +74,7 @@ export function createKeys({ db, ledger, calls }: KeysParts) {
     for (const id of ids) revoked.add(id);
     for (const [hash, caller] of cache) if (revoked.has(caller.keyId)) cache.delete(hash);
     for (const id of ids) calls.endOfKey(id, keyEnded());
+    if (ids.length > 0) onEnded?.(ids);
   }
 
   /** To be part of a change; so is what it comes to only if the change is made. */

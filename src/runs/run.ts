@@ -1,7 +1,10 @@
 import { z } from "zod";
 import type { runs } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
-import { runNetwork, runFate } from "../protocol/sandboxd.ts";
+import { snapshotId } from "../ids.ts";
+import { runFate, runNetwork } from "../protocol/sandboxd.ts";
+import { runGrants, runLimits, type RunGrants, type RunLimits } from "./grants.ts";
+import { runDenials, runUsage, type Account } from "./usage.ts";
 
 /** A run as its row has it. What is JSON there is read by the schemas here. */
 export type RunRow = typeof runs.$inferSelect;
@@ -11,6 +14,37 @@ export type RunStatus = RunRow["status"];
 export interface Run extends RunRow {
   readonly namespace: string;
 }
+
+/** What of a request is kept and shown. What its environment and stdin hold is kept sealed: given.ts. */
+export const runSpec = z.strictObject({
+  command: z.string().nullable(),
+  agent: z
+    .strictObject({ kind: z.enum(["claude-code", "codex", "opencode"]), prompt: z.string() })
+    .nullable(),
+  /** "none": /dev/null; "text": the request's; "open": fed by calls. */
+  stdin: z.enum(["none", "text", "open"]),
+  /** The variables' names. */
+  env: z.array(z.string()),
+  worktree: z.discriminatedUnion("from", [
+    z.strictObject({ from: z.literal("namespace") }),
+    z.strictObject({ from: z.literal("snapshot"), snapshot_id: snapshotId.schema }),
+    z.strictObject({ from: z.literal("empty") }),
+  ]),
+  on_success: z.enum(["keep", "merge", "discard"]),
+});
+export type RunSpec = z.infer<typeof runSpec>;
+
+export const RUN_STATUSES = [
+  "queued",
+  "preparing",
+  "running",
+  "succeeded",
+  "failed",
+  "cancelled",
+  "timed_out",
+  "budget_exhausted",
+  "error",
+] as const satisfies readonly RunStatus[];
 
 const LIVE: ReadonlySet<RunStatus> = new Set(["queued", "preparing", "running"]);
 
@@ -30,6 +64,13 @@ export type RunStop = z.infer<typeof runStop>;
 export const runTimings = z.record(z.string(), z.int());
 export type RunTimings = z.infer<typeof runTimings>;
 
+export const specOf = ({ request }: RunRow): RunSpec => runSpec.parse(request);
+export const grantsOf = ({ grants }: RunRow): RunGrants => runGrants.parse(grants);
+export const limitsOf = ({ limits }: RunRow): RunLimits => runLimits.parse(limits);
+export const accountOf = ({ usage, denials }: RunRow): Account => ({
+  usage: runUsage.parse(usage),
+  denials: runDenials.parse(denials),
+});
 export const stopOf = ({ stop }: RunRow): RunStop | null => runStop.nullable().parse(stop);
 export const fateOf = ({ fate }: RunRow) => runFate.nullable().parse(fate);
 export const networkOf = ({ network }: RunRow) => runNetwork.nullable().parse(network);

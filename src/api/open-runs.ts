@@ -1,0 +1,99 @@
+import type { AnyElysia } from "elysia";
+import type { Ledger } from "../audit/ledger.ts";
+import type { Config } from "../config/schema.ts";
+import type { Credentials } from "../credentials/credentials.ts";
+import type { Database } from "../db/open.ts";
+import type { Instance } from "../instance/instance.ts";
+import type { Namespaces } from "../keys/namespaces.ts";
+import type { Log } from "../log.ts";
+import { createOwnAddresses } from "../net/own.ts";
+import { createAddressPolicy } from "../net/policy.ts";
+import { createPrices } from "../prices/prices.ts";
+import type { GatewayClient } from "../runs/gateway-client.ts";
+import { createRunInput } from "../runs/input.ts";
+import { createRunOutput } from "../runs/output/output.ts";
+import type { Policies } from "../runs/policy.ts";
+import { createResolver } from "../runs/resolve.ts";
+import { createRunRows } from "../runs/rows.ts";
+import { createRuns } from "../runs/runs.ts";
+import type { Worktrees } from "../runs/worktree/worktrees.ts";
+import type { SandboxdClient } from "../sandbox/sandboxd-client.ts";
+import type { Secrets } from "../secrets.ts";
+import { createSnapshotRows } from "../snapshots/rows.ts";
+import type { Access } from "./auth.ts";
+import { createRunCalls } from "./run-call.ts";
+import { runWorktreeRoutes } from "./run-worktrees.ts";
+import { runRoutes } from "./runs.ts";
+
+export interface OpenRunsParts {
+  readonly instance: Instance;
+  readonly config: () => Config;
+  readonly db: Database;
+  readonly ledger: Ledger;
+  readonly secrets: Secrets;
+  readonly sandboxd: SandboxdClient;
+  readonly gateway: GatewayClient;
+  readonly credentials: Credentials;
+  readonly policies: Policies;
+  readonly worktrees: Worktrees;
+  readonly bootId: string;
+  readonly log: Log;
+}
+
+const MIB = 1024 * 1024;
+
+/** Runs, and what they write and read. They know of each other here alone. */
+export function openRuns(parts: OpenRunsParts) {
+  const { instance, config, credentials, log } = parts;
+  const rows = createRunRows(parts.db);
+  const output = createRunOutput({
+    instance,
+    maxBytes: () => config().runs.log_mb * MIB,
+    live: () => config().runs.live,
+    log,
+  });
+  const input = createRunInput({ instance });
+  const prices = createPrices();
+  const addresses = createAddressPolicy({
+    allowPrivate: () => config().egress.allow_private,
+    setting: "[egress] allow_private",
+    isOwn: createOwnAddresses(),
+  });
+  const runs = createRuns({
+    ...parts,
+    rows,
+    output,
+    input,
+    config: () => config().runs,
+    resolve: createResolver({
+      credentials,
+      addresses,
+      runs: () => config().runs,
+      hasPrice: (model) => prices.of(model) !== null,
+    }),
+    adapters: {},
+    results: { settle: async () => ({}), merge: async () => {} },
+    receipt: async () => null,
+  });
+
+  const snapshots = createSnapshotRows(parts.db);
+
+  return {
+    runs,
+
+    routes(access: Access, namespaces: Pick<Namespaces, "find">): AnyElysia[] {
+      const calls = createRunCalls({ access, rows, namespaces });
+      return [
+        runRoutes({ access, calls, runs, rows, namespaces, snapshots }),
+        runWorktreeRoutes({ calls, worktrees: parts.worktrees }),
+      ];
+    },
+
+    async close(): Promise<void> {
+      await runs.close();
+      input.closeAll();
+      output.close();
+      parts.worktrees.close();
+    },
+  };
+}

@@ -1,0 +1,241 @@
+import { AppError } from "../errors.ts";
+import type { Origin } from "../audit/event.ts";
+import { unchanged } from "../audit/ledger.ts";
+import type { RunId } from "../ids.ts";
+import type { createFinish } from "./finish.ts";
+import { lifeOf, type Life } from "./life.ts";
+import type { Outcome } from "./outcome.ts";
+import type { LifeParts } from "./parts.ts";
+import { patiently, pauseFor } from "./patience.ts";
+import { GRACE_S, sentenceOf, type createPreparation } from "./prepare.ts";
+import type { RunQueue } from "./queue.ts";
+import { fateOf, isOver, stopOf, type Run, type RunStop } from "./run.ts";
+
+export interface LivesParts extends LifeParts {
+  readonly preparation: ReturnType<typeof createPreparation>;
+  readonly finish: ReturnType<typeof createFinish>;
+  readonly queue: Pick<RunQueue, "leave">;
+  /** Resolves once the host has room for one more. */
+  readonly room: (signal: AbortSignal) => Promise<void>;
+}
+
+const SIGTERM = 15;
+const FOREVER_MS = 2 ** 40;
+
+export type Lives = ReturnType<typeof createLives>;
+
+/**
+ * Drives each run from where its row is to where nothing is left to be done: a new one and one that an api before this
+ * has left behind alike. Nothing but the rows says how far a run is, so that whoever is killed, the next goes on there.
+ */
+export function createLives(parts: LivesParts) {
+  const { rows, ledger, sandboxd, input, preparation, finish, queue, log } = parts;
+  const lives = new Map<RunId, Life>();
+  /** Aborted when api stops: what is under way is left to the next. */
+  const closing = new AbortController();
+
+  async function fetch(id: RunId): Promise<Run> {
+    const run = await rows.find(id);
+    if (run === null) throw new AppError("not_found", `${id} is no more; its namespace was deleted.`);
+    return run;
+  }
+
+  async function drive(life: Life): Promise<void> {
+    const run = await fetch(life.id);
+    if (life.phase !== "settling") await toItsEnd(life, run);
+    closing.signal.throwIfAborted();
+    life.phase = "settling";
+    life.over.resolve();
+    queue.leave(life.workspaceId, life.id);
+    await finish.settle(await fetch(life.id), closing.signal);
+  }
+
+  async function toItsEnd(life: Life, run: Run): Promise<void> {
+    const begins = run.fate === null && run.status !== "running";
+    if (begins && !(await begin(life, run))) return;
+    await untilEnded(life);
+    life.phase = "ending";
+    input.close(life.id);
+    await finish.finish(await fetch(life.id), closing.signal);
+  }
+
+  /** false when it did not come to that, and is over. */
+  async function begin(life: Life, run: Run): Promise<boolean> {
+    const signal = AbortSignal.any([life.stopping.signal, closing.signal]);
+    try {
+      if (stopOf(run) !== null) life.stopping.abort();
+      await parts.room(signal);
+      const running = await preparation.prepare(run, signal);
+      life.launched = true;
+      startClock(life, running);
+      return true;
+    } catch (error) {
+      closing.signal.throwIfAborted();
+      const now = await fetch(life.id);
+      const stop = stopOf(now);
+      if (stop === null) log.warn("a run could not begin", { run: life.id, cause: error });
+      if (now.status !== "queued") {
+        await preparation
+          .undo(now, closing.signal)
+          .catch((cause: unknown) => log.warn("a sandbox is left to be removed", { run: life.id, cause }));
+      }
+      await finish.abandon(now, stop === null ? failed(error) : { ...stop, exitCode: null });
+      return false;
+    }
+  }
+
+  function startClock(life: Life, run: Run): void {
+    life.phase = "running";
+    const left = (run.deadline ?? 0) - Date.now();
+    const timer = setTimeout(() => void signalIt(life, SIGTERM), Math.max(0, left));
+    const stop = (): void => void terminate(life);
+    if (life.stopping.signal.aborted) stop();
+    else life.stopping.signal.addEventListener("abort", stop, { once: true });
+    void life.ended.promise.finally(() => {
+      clearTimeout(timer);
+      life.stopping.signal.removeEventListener("abort", stop);
+    });
+  }
+
+  async function untilEnded(life: Life): Promise<void> {
+    const closed = Promise.withResolvers<void>();
+    const onClose = (): void => closed.resolve();
+    closing.signal.addEventListener("abort", onClose, { once: true });
+    if (closing.signal.aborted) closed.resolve();
+    await Promise.race([life.ended.promise, closed.promise]);
+    closing.signal.removeEventListener("abort", onClose);
+    closing.signal.throwIfAborted();
+  }
+
+  async function signalIt(life: Life, signal: number): Promise<void> {
+    await input
+      .signal(life.id, signal)
+      .catch((cause: unknown) => log.warn("a run was not signalled", { run: life.id, signal, cause }));
+  }
+
+  /** It is asked to end; what does not by then is killed. */
+  async function terminate(life: Life): Promise<void> {
+    if (life.stopping.signal.reason !== AT_ONCE) {
+      void signalIt(life, SIGTERM);
+      await Promise.race([life.ended.promise, pauseFor(GRACE_S * 1000, closing.signal)]);
+    }
+    await kill(life);
+  }
+
+  async function kill(life: Life): Promise<void> {
+    if (life.phase !== "running" || closing.signal.aborted) return;
+    await patiently(() => sandboxd.call("stopRun", { run: life.id }), {
+      forMs: FOREVER_MS,
+      signal: closing.signal,
+    }).catch((cause: unknown) => {
+      if (!closing.signal.aborted) log.error("a run was not stopped", { run: life.id, cause });
+    });
+  }
+
+  function start(life: Life): void {
+    if (life.phase === "queued") life.phase = "preparing";
+    void toTheLast(life);
+  }
+
+  async function toTheLast(life: Life): Promise<void> {
+    try {
+      await drive(life);
+    } catch (cause) {
+      // Its row says how far it is; the next start of api goes on there.
+      if (!closing.signal.aborted) log.error("a run is left as it is", { run: life.id, cause });
+      queue.leave(life.workspaceId, life.id);
+    }
+    lives.delete(life.id);
+    life.over.resolve();
+    life.settled.resolve();
+  }
+
+  return {
+    all: () => lives.values(),
+    get: (id: RunId) => lives.get(id),
+
+    /** From here on it is known; it begins with `admit`. */
+    add(run: Run): Life {
+      const life = lifeOf(run);
+      lives.set(run.id, life);
+      return life;
+    },
+
+    /** The queue lets it live. */
+    admit(id: RunId): void {
+      const life = lives.get(id);
+      if (life?.phase === "queued") start(life);
+    },
+
+    /** One that an earlier api has left, and that lives already. */
+    resume(run: Run): void {
+      const life = lifeOf(run);
+      lives.set(run.id, life);
+      const fate = fateOf(run);
+      if (fate !== null) life.ended.resolve(fate);
+      if (life.phase === "running") startClock(life, run);
+      if (stopOf(run) !== null) life.stopping.abort();
+      start(life);
+    },
+
+    /** Its sandbox is gone: kept in its row first, so that sandboxd may forget it. */
+    async end(life: Life, fate: Awaited<Life["ended"]["promise"]>): Promise<void> {
+      await rows.update(life.id, { fate });
+      life.ended.resolve(fate);
+    },
+
+    /**
+     * Why it is stopped is durable when this resolves, and it is being stopped. One that is over, or being stopped
+     * already, stays as it is.
+     */
+    async stop(id: RunId, why: RunStop, { origin, atOnce = false }: StopOptions): Promise<void> {
+      const stopped = await ledger.change(async () => {
+        const run = await rows.find(id);
+        if (run === null || isOver(run) || run.fate !== null || run.stop !== null) return unchanged(false);
+        return {
+          statements: [rows.updating(id, { stop: why })],
+          events: [
+            {
+              chain: run.workspaceId,
+              type: "run.cancelled",
+              namespace: run.namespace,
+              data: { run_id: id, reason: why.error },
+              origin,
+            },
+          ],
+          result: true,
+        };
+      });
+      const life = lives.get(id);
+      if (life === undefined || !(stopped || atOnce)) return;
+      // It may have been asked to end before, and have time to.
+      if (atOnce && life.stopping.signal.aborted) return void kill(life);
+      life.stopping.abort(atOnce ? AT_ONCE : undefined);
+      // One that still waits for its turn needs none to end.
+      if (life.phase === "queued") start(life);
+    },
+
+    /** Runs go on; what api does for them is left to the next. */
+    async close(patienceMs: number): Promise<void> {
+      const ending = [...lives.values()].filter(({ phase }) => phase === "ending");
+      const ended = Promise.all(ending.map(({ over }) => over.promise));
+      await Promise.race([ended, Bun.sleep(patienceMs)]);
+      closing.abort(new AppError("unavailable", "The appliance is stopping.", { retryAfterS: 5 }));
+    },
+
+    closing: closing.signal,
+  };
+}
+
+interface StopOptions {
+  /** Who asked for it. */
+  readonly origin: Origin;
+  /** Without the time that it otherwise has to end by itself. */
+  readonly atOnce?: boolean;
+}
+
+const AT_ONCE = Symbol("at once");
+
+function failed(error: unknown): Outcome {
+  return { status: "error", exitCode: null, error: sentenceOf(error) };
+}

@@ -1,0 +1,40 @@
+import type { Ledger } from "../audit/ledger.ts";
+import type { Config } from "../config/schema.ts";
+import type { Credentials } from "../credentials/credentials.ts";
+import type { Log } from "../log.ts";
+import type { SandboxdClient } from "../sandbox/sandboxd-client.ts";
+import type { Secrets } from "../secrets.ts";
+import type { GatewayClient } from "./gateway-client.ts";
+import type { RunInput } from "./input.ts";
+import type { RunOutput } from "./output/output.ts";
+import type { Run, RunRow } from "./run.ts";
+import type { RunRows } from "./rows.ts";
+import type { Worktrees } from "./worktree/worktrees.ts";
+
+/** A role that a run's life goes through. It may be away at any time: then its calls throw `unavailable`. */
+type Role<Client extends { call: unknown }> = Pick<Client, "call">;
+
+/** What becomes of what a run has left in its worktree. */
+export interface Results {
+  /** Nothing writes to it any more: what the run's row says of it. */
+  settle(run: Run): Promise<Partial<Pick<RunRow, "result">>>;
+  /** Throws AppError, conflict above all. */
+  merge(run: Run): Promise<void>;
+}
+
+export interface LifeParts {
+  readonly rows: RunRows;
+  readonly ledger: Pick<Ledger, "change">;
+  readonly secrets: Pick<Secrets, "seal" | "open">;
+  readonly config: () => Config["runs"];
+  readonly credentials: Pick<Credentials, "sealed" | "used">;
+  readonly sandboxd: Role<SandboxdClient>;
+  readonly gateway: Role<GatewayClient>;
+  readonly output: Pick<RunOutput, "prepare" | "attach" | "drained" | "finish" | "remove">;
+  readonly input: Pick<RunInput, "launch" | "write" | "eof" | "signal" | "close">;
+  readonly worktrees: Pick<Worktrees, "prepare" | "make" | "discard" | "remove">;
+  readonly results: Results;
+  /** Tells one boot of the host from another. */
+  readonly bootId: string;
+  readonly log: Log;
+}

@@ -1,0 +1,180 @@
+import { and, eq, isNull } from "drizzle-orm";
+import type { EventData, EventDraft } from "../audit/event.ts";
+import type { Database } from "../db/open.ts";
+import { keys, namespaces } from "../db/schema.ts";
+import { AppError } from "../errors.ts";
+import { runId, type KeyId, type NamespaceId, type RunId, type WorkspaceId } from "../ids.ts";
+import { narrowToDay } from "./day.ts";
+import { checkEnvironment } from "./environment.ts";
+import { makeToken, sealGiven, type Given } from "./given.ts";
+import { checkLaunch, type Adapters } from "./launch.ts";
+import type { LifeParts } from "./parts.ts";
+import type { Policy } from "./policy.ts";
+import type { RunRequest } from "./request.ts";
+import type { Resolved } from "./resolve.ts";
+import type { Run, RunSpec } from "./run.ts";
+
+export interface StartingParts extends Pick<LifeParts, "rows" | "ledger" | "secrets" | "config"> {
+  readonly db: Database;
+  readonly adapters: Adapters;
+  readonly policies: { of(workspace: WorkspaceId): Promise<Policy> };
+  readonly resolve: (
+    where: Pick<StartCall, "workspaceId" | "namespace">,
+    request: RunRequest,
+    policy: Policy,
+  ) => Promise<Resolved>;
+}
+
+/** Who starts a run, and where. */
+export interface StartCall {
+  readonly workspaceId: WorkspaceId;
+  readonly namespaceId: NamespaceId;
+  readonly namespace: string;
+  readonly keyId: KeyId | null;
+  readonly event: (type: string, data: EventData) => EventDraft;
+}
+
+/** What a request comes to. */
+export interface Wanted {
+  readonly policy: Policy;
+  readonly resolved: Resolved;
+  readonly given: Given;
+}
+
+const COMMAND_IN_EVENT = 4096;
+
+/** From a request to the row of a run. */
+export function createStarting(parts: StartingParts) {
+  const { db, rows, ledger, secrets, config } = parts;
+
+  /** Over the committed state: whoever revokes a key or deletes a namespace meanwhile finds the run, or it is none. */
+  async function checkStanding({ keyId, namespaceId, namespace }: StartCall): Promise<void> {
+    const [live] = await db
+      .select({ id: namespaces.id })
+      .from(namespaces)
+      .where(and(eq(namespaces.id, namespaceId), isNull(namespaces.deletingAt)));
+    if (live === undefined) {
+      throw new AppError(
+        "conflict",
+        `The namespace "${namespace}" is being deleted; try again when that is done.`,
+      );
+    }
+    if (keyId === null) return;
+    const works = and(eq(keys.id, keyId), isNull(keys.revokedAt));
+    const [key] = await db.select({ id: keys.id }).from(keys).where(works);
+    if (key === undefined) {
+      throw new AppError("sandbox_lost", "The key of this call was revoked while it ran; nothing was begun.");
+    }
+  }
+
+  return {
+    /** Throws AppError with the field that is wrong, or beyond what the workspace's policy leaves. */
+    async check(where: Pick<StartCall, "workspaceId" | "namespace">, request: RunRequest): Promise<Wanted> {
+      checkEnvironment(request.env ?? {});
+      const policy = await parts.policies.of(where.workspaceId);
+      const resolved = await parts.resolve(where, request, policy);
+      const given = { token: makeToken(), env: request.env ?? {}, stdin: request.stdin ?? null };
+      checkLaunch({
+        run: runId.make(),
+        spec: specOf(request),
+        ...resolved,
+        given,
+        port: config().gateway_port,
+        adapters: parts.adapters,
+      });
+      return { policy, resolved, given };
+    },
+
+    async insert(call: StartCall, request: RunRequest, wanted: Wanted): Promise<Run> {
+      const { policy, resolved, given } = wanted;
+      const { workspaceId, namespaceId, namespace, keyId } = call;
+      const id = runId.make();
+      const createdAt = Date.now();
+      return ledger.change(async () => {
+        await checkStanding(call);
+        const day = { db, now: createdAt };
+        const grants = await narrowToDay(day, workspaceId, policy.usd_per_day, resolved.grants);
+        const row = {
+          ...FRESH,
+          id,
+          workspaceId,
+          namespaceId,
+          keyId,
+          label: request.label ?? null,
+          request: specOf(request),
+          grants,
+          limits: resolved.limits,
+          createdAt,
+          given: sealGiven(secrets, given, id),
+        };
+        return {
+          statements: [rows.inserting(row)],
+          events: [call.event("run.created", createdData(id, request, { ...resolved, grants }))],
+          result: { ...row, namespace },
+        };
+      });
+    },
+  };
+}
+
+/** Of a run that nothing was done for yet. */
+const FRESH = {
+  status: "queued",
+  startedAt: null,
+  finishedAt: null,
+  deadline: null,
+  exitCode: null,
+  error: null,
+  stop: null,
+  bootId: null,
+  fate: null,
+  settled: false,
+  network: null,
+  timings: {},
+  usage: {},
+  denials: [],
+  usdNano: 0,
+  gatewaySeq: 0,
+  worktree: "none",
+  base: null,
+  result: null,
+  receipt: null,
+} as const;
+
+function specOf({ command, agent, stdin, stdin_open, env, worktree, on_success }: RunRequest): RunSpec {
+  return {
+    command: command ?? null,
+    agent: agent ?? null,
+    stdin: stdin !== undefined ? "text" : stdin_open === true ? "open" : "none",
+    env: Object.keys(env ?? {}),
+    worktree,
+    on_success,
+  };
+}
+
+/** Whole numbers alone, since others have no canonical form. */
+function createdData(id: RunId, request: RunRequest, { grants, limits }: Resolved): EventData {
+  const { command, agent, label, worktree, on_success } = request;
+  const { cpus, ...whole } = limits;
+  return {
+    run_id: id,
+    label: label ?? null,
+    command: command?.slice(0, COMMAND_IN_EVENT) ?? null,
+    agent: agent?.kind ?? null,
+    worktree: { ...worktree },
+    on_success,
+    llm: grants.llm.map(({ credential, models, max_usd_nano }) => ({
+      credential_id: credential,
+      models: models === null ? null : [...models],
+      max_usd_nano,
+    })),
+    git: (grants.git?.repositories ?? []).map(({ name, access, branches }) => ({
+      name,
+      access,
+      branches: [...branches],
+    })),
+    egress: (grants.egress?.allow ?? []).map(({ host, port }) => `${host}:${port}`),
+    direct: grants.direct.map(({ address, port }) => `${address}:${port}`),
+    limits: { ...whole, cpus_milli: Math.round(cpus * 1000) },
+  };
+}

@@ -1,0 +1,118 @@
+import { z } from "zod";
+import type { EventData } from "../audit/event.ts";
+import type { CredentialId } from "../ids.ts";
+import type { GatewayRecord } from "../protocol/gateway.ts";
+
+const count = z.int().min(0).default(0);
+const spent = z.strictObject({
+  requests: count,
+  input_tokens: count,
+  output_tokens: count,
+  cache_read_tokens: count,
+  cache_write_tokens: count,
+  /** Billionths of a dollar. */
+  usd_nano: count,
+});
+
+/** What a run has used, as its row keeps it. */
+export const runUsage = z.strictObject({
+  llm: spent.extend({ by_model: z.record(z.string(), spent).default({}) }).prefault({}),
+  git: z.strictObject({ fetches: count, pushes: count }).prefault({}),
+  egress: z.strictObject({ connections: count, bytes: count }).prefault({}),
+  peak_memory_bytes: z.int().nullable().default(null),
+  cpu_ms: z.int().nullable().default(null),
+});
+export type RunUsage = z.infer<typeof runUsage>;
+
+/** What it was refused: one a lane and reason, with when it was first. */
+export const runDenials = z.array(
+  z.strictObject({
+    at: z.int(),
+    kind: z.enum(["llm", "git", "egress", "network"]),
+    reason: z.string(),
+    count: z.int().min(1),
+  }),
+);
+export type RunDenials = z.infer<typeof runDenials>;
+
+export interface Account {
+  readonly usage: RunUsage;
+  readonly denials: RunDenials;
+}
+
+/** Different models, and kinds of denials, that are told apart: the run names them. */
+const MOST = 100;
+const OTHERS = "others";
+
+/** What an account comes to with one more record of the gateway's. */
+export function withRecord({ usage, denials }: Account, record: GatewayRecord): Account {
+  switch (record.kind) {
+    case "llm": {
+      const known = Object.hasOwn(usage.llm.by_model, record.model);
+      const model =
+        known || Object.keys(usage.llm.by_model).length < MOST ? record.model.slice(0, 200) : OTHERS;
+      const of_model = usage.llm.by_model[model] ?? spent.parse({});
+      const by_model = { ...usage.llm.by_model, [model]: plus(of_model, record) };
+      return { usage: { ...usage, llm: { ...plus(usage.llm, record), by_model } }, denials };
+    }
+    case "git": {
+      const { fetches, pushes } = usage.git;
+      const git =
+        record.action === "fetch" ? { fetches: fetches + 1, pushes } : { fetches, pushes: pushes + 1 };
+      return { usage: { ...usage, git }, denials };
+    }
+    case "egress": {
+      const { connections, bytes } = usage.egress;
+      const more = record.bytes_sent + record.bytes_received;
+      return {
+        usage: { ...usage, egress: { connections: connections + 1, bytes: bytes + more } },
+        denials,
+      };
+    }
+    case "denied":
+      return { usage, denials: withDenial(denials, record) };
+    default:
+      return record satisfies never;
+  }
+}
+
+function plus(before: z.infer<typeof spent>, record: Extract<GatewayRecord, { kind: "llm" }>) {
+  return {
+    requests: before.requests + 1,
+    input_tokens: before.input_tokens + record.input_tokens,
+    output_tokens: before.output_tokens + record.output_tokens,
+    cache_read_tokens: before.cache_read_tokens + record.cache_read_tokens,
+    cache_write_tokens: before.cache_write_tokens + record.cache_write_tokens,
+    usd_nano: before.usd_nano + record.usd_nano,
+  };
+}
+
+function withDenial(
+  denials: RunDenials,
+  {
+    at,
+    lane,
+    reason,
+    count,
+  }: { at: number; lane: RunDenials[number]["kind"]; reason: string; count: number },
+): RunDenials {
+  const same = denials.findIndex((one) => one.kind === lane && one.reason === reason);
+  const known = denials[same];
+  if (known !== undefined) return denials.with(same, { ...known, count: known.count + count });
+  return denials.length >= MOST ? denials : [...denials, { at, kind: lane, reason, count }];
+}
+
+/** A request was refused because the money, tokens or requests that it had were spent. */
+export function isBudgetSpent(denials: RunDenials): boolean {
+  return denials.some(({ kind, reason }) => kind === "llm" && reason === "budget");
+}
+
+/** What the audit log says of a record. */
+export function eventOf(record: GatewayRecord): { type: string; data: EventData } {
+  const { run, seq: _, at: __, kind, ...data } = record;
+  return { type: `run.${kind}`, data: { run_id: run, ...data } };
+}
+
+export function credentialOf(record: GatewayRecord): CredentialId | null {
+  return "credential" in record ? record.credential : null;
+}
