@@ -61,7 +61,7 @@ export function createPrices(overrides: PriceFile = { models: {} }): Prices {
 }
 
 function inNano(price: PriceFile["models"][string]): Price {
-  const nano = (perMillion: number) => Math.ceil(perMillion * 1000 - 1e-6);
+  const nano = (perMillion: number) => roundUp(perMillion * 1000);
   return {
     input: nano(price.input),
     output: nano(price.output),
@@ -93,5 +93,10 @@ export function costOf(price: Price, use: TokenUse, modes: readonly string[] = [
     use.cacheWrite * price.cacheWrite +
     use.cacheWriteLong * price.cacheWriteLong;
   const mode = modes.reduce((product, name) => product * (price.modes[name] ?? 1), 1);
-  return Math.ceil((input * times.input + use.output * price.output * times.output) * mode - 1e-6);
+  return roundUp((input * times.input + use.output * price.output * times.output) * mode);
+}
+
+/** Less what floating point adds: 1.1 times 10 is not 11. */
+function roundUp(value: number): number {
+  return Math.ceil(Math.max(0, value - 1e-6));
 }

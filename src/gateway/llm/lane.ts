@@ -19,6 +19,8 @@ export interface LlmLaneParts extends Omit<UpstreamParts, "timeouts"> {
   readonly prices: Prices;
   readonly log: Log;
   readonly timeouts?: Timeouts;
+  /** Requests of one run at once. */
+  readonly mostAtOnce?: number;
 }
 
 /** What is known of one run, for as long as its journal is open. */
@@ -28,15 +30,15 @@ interface RunState {
   underWay: number;
 }
 
-/** Requests of one run at once. */
-const MAX_UNDER_WAY = 128;
+const MOST_AT_ONCE = 128;
 
 const APIS: readonly Api[] = [messages, responses, chat];
 /** What a run is refused by its policy, and so is told of; the rest is its own mistake, or its provider's. */
 const DENIALS = new Set<RefusalReason>(["budget", "rate", "model", "provider_tools", "route", "lane"]);
 
 /** Runs' requests to models: the gateway's routes for them, whichever provider they go to. */
-export function createLlmLane({ prices, log, timeouts = TIMEOUTS, ...parts }: LlmLaneParts): Lane {
+export function createLlmLane(parts: LlmLaneParts): Lane {
+  const { prices, log, timeouts = TIMEOUTS, mostAtOnce = MOST_AT_ONCE } = parts;
   const runs = new WeakMap<Journal, RunState>();
   const room = createRoom();
   const exchange = createExchange({ upstream: createUpstream({ ...parts, timeouts }), timeouts, log });
@@ -92,8 +94,8 @@ export function createLlmLane({ prices, log, timeouts = TIMEOUTS, ...parts }: Ll
   ): Promise<Response> {
     const slowest = grants.map((one) => one.requests_per_minute).filter((one) => one !== null);
     state.pace.take(slowest.length === 0 ? null : Math.min(...slowest));
-    if (state.underWay >= MAX_UNDER_WAY) {
-      throw new Refused("rate", `The run has ${MAX_UNDER_WAY} requests under way.`, { retryAfterS: 1 });
+    if (state.underWay >= mostAtOnce) {
+      throw new Refused("rate", `The run has ${mostAtOnce} requests under way.`, { retryAfterS: 1 });
     }
     grant.signal.throwIfAborted();
     state.underWay += 1;

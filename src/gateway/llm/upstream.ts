@@ -48,7 +48,6 @@ export interface UpstreamParts {
 export function createUpstream({ dialer, vetting, timeouts }: UpstreamParts) {
   return async (outgoing: Outgoing, onSent: () => void): Promise<Response> => {
     const { provider, dialect, given, body, abort } = outgoing;
-    const target = targetOf(outgoing);
     const credential =
       dialect === "anthropic"
         ? { name: "x-api-key", value: provider.secret }
@@ -61,6 +60,7 @@ export function createUpstream({ dialer, vetting, timeouts }: UpstreamParts) {
       onSent();
     };
     try {
+      const target = targetOf(outgoing);
       const address = await addressOf(target, vetting);
       abort.signal.throwIfAborted();
       if (body === null) {
@@ -76,7 +76,7 @@ export function createUpstream({ dialer, vetting, timeouts }: UpstreamParts) {
         signal: abort.signal,
       });
     } catch (error) {
-      throw refused(target, error, timeouts);
+      throw refused(provider, error, timeouts);
     } finally {
       clearTimeout(timer.current);
     }
@@ -131,8 +131,8 @@ function onceConnected(bytes: Uint8Array, sent: () => void): ReadableStream<Uint
   );
 }
 
-function refused({ host }: Target, error: unknown, { connectMs, firstByteMs }: Timeouts): Refused {
-  const at = `The model's provider, ${host},`;
+function refused({ base_url }: Provider, error: unknown, { connectMs, firstByteMs }: Timeouts): Refused {
+  const at = `The model's provider, ${URL.parse(base_url)?.host ?? "which has no host"},`;
   if (error === CONNECT) {
     return new Refused("unreachable", `${at} could not be connected to within ${connectMs / 1000} s.`);
   }

@@ -1,0 +1,161 @@
+import { describe, expect, test } from "bun:test";
+import type { Spent } from "../../../src/gateway/journal.ts";
+import type { LlmGrant } from "../../../src/protocol/gateway.ts";
+import { CREDENTIALS, startLlmLane } from "../../fixtures/llm-lane.ts";
+import { startProvider } from "../../fixtures/provider.ts";
+import { seededRandom } from "../../fixtures/random.ts";
+import { until } from "../../fixtures/until.ts";
+
+const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
+const dice = seededRandom(seed);
+const between = (least: number, most: number): number => least + dice.int(most - least + 1);
+const model = "claude-sonnet-5-5";
+const PARALLEL = 50;
+
+interface Limits extends Pick<LlmGrant, "max_usd_nano" | "max_output_tokens" | "max_requests"> {}
+
+/** Fifty loops that ask until nothing fits any more, and a provider that takes what it likes of what it is let. */
+async function spend(limits: Limits, inputTokens: () => number) {
+  const provider = startProvider();
+  await using lane = startLlmLane(provider, { grant: limits, dialects: ["anthropic"] });
+  const spent = (): Spent => lane.journal.spent(CREDENTIALS.anthropic);
+  const within = () => {
+    const now = spent();
+    expect(now.usd_nano).toBeLessThanOrEqual(limits.max_usd_nano ?? Number.POSITIVE_INFINITY);
+    expect(now.output_tokens).toBeLessThanOrEqual(limits.max_output_tokens ?? Number.POSITIVE_INFINITY);
+    expect(now.requests).toBeLessThanOrEqual(limits.max_requests ?? Number.POSITIVE_INFINITY);
+  };
+  provider.behaviour.script = ({ json }) => {
+    within();
+    const output = between(1, json.max_tokens);
+    return {
+      text: "word ".repeat(between(1, 10)),
+      usage: { input: inputTokens(), output },
+      pauseMs: between(0, 2),
+    };
+  };
+  const statuses = new Map<number, number>();
+  const loop = async () => {
+    for (;;) {
+      const answer = await lane.post("/v1/messages", {
+        model,
+        max_tokens: between(1, 4000),
+        stream: between(1, 5) > 1,
+        messages: [{ role: "user", content: "x".repeat(between(1, 400)) }],
+      });
+      await answer.text();
+      statuses.set(answer.status, (statuses.get(answer.status) ?? 0) + 1);
+      if (answer.status === 402) return;
+      // It is held by others, and will be free.
+      if (answer.status === 429) await Bun.sleep(between(1, 5));
+    }
+  };
+  await Promise.all(Array.from({ length: PARALLEL }, loop));
+  within();
+  const records = await lane.records();
+  await provider.stop();
+  return { spent: spent(), records, statuses, sent: provider.requests.length };
+}
+
+describe(`fifty streams at once, SEED=${seed}`, () => {
+  test("spend a budget of dollars to its end and never over it", async () => {
+    const limits = { max_usd_nano: 4_000_000_000, max_output_tokens: null, max_requests: null };
+    const { spent, records, sent } = await spend(limits, () => between(0, 20));
+    expect(records).toHaveLength(sent);
+    expect(records.reduce((sum, { usd_nano }) => sum + usd_nano, 0)).toBe(spent.usd_nano);
+    // What is left is less than the largest of them could cost.
+    expect(spent.usd_nano).toBeGreaterThan(limits.max_usd_nano - 45_000_000);
+  });
+
+  test("of output tokens, of requests, and of all together", async () => {
+    const tokens = await spend(
+      { max_usd_nano: null, max_output_tokens: 100_000, max_requests: null },
+      () => 5,
+    );
+    expect(tokens.spent.output_tokens).toBeGreaterThan(96_000);
+    const requests = await spend({ max_usd_nano: null, max_output_tokens: null, max_requests: 60 }, () => 5);
+    expect(requests.sent).toBe(60);
+    await spend({ max_usd_nano: 1_000_000_000, max_output_tokens: 50_000, max_requests: 60 }, () => 5);
+  });
+
+  test("are over it by no more than those that had begun took of input beyond their estimate", async () => {
+    const provider = startProvider();
+    const max = 300_000_000;
+    await using lane = startLlmLane(provider, { grant: { max_usd_nano: max }, dialects: ["anthropic"] });
+    // Twenty times as dense as text is.
+    const excess: number[] = [];
+    provider.behaviour.script = ({ text, json }) => {
+      const input = text.length * 6;
+      excess.push(Math.ceil(input - text.length * 0.3) * 2000);
+      return { text: "x", usage: { input, output: json.max_tokens } };
+    };
+    const ask = { model, max_tokens: 1000, messages: [{ role: "user", content: "x".repeat(3000) }] };
+    for (;;) {
+      const answers = await Promise.all(
+        Array.from({ length: PARALLEL }, () => lane.post("/v1/messages", ask)),
+      );
+      await Promise.all(answers.map((answer) => answer.text()));
+      if (answers.some(({ status }) => status === 402)) break;
+    }
+    const { usd_nano } = lane.journal.spent(CREDENTIALS.anthropic);
+    expect(usd_nano).toBeGreaterThan(max);
+    expect(usd_nano).toBeLessThanOrEqual(max + excess.reduce((sum, one) => sum + one, 0));
+    await provider.stop();
+  });
+});
+
+test("a budget that others hold is waited for; one that is spent is not", async () => {
+  const provider = startProvider();
+  await using lane = startLlmLane(provider, { grant: { max_usd_nano: 30_000_000 } });
+  const ask = { model, max_tokens: 2000, messages: [{ role: "user", content: "x" }] };
+  provider.behaviour.script = () => ({ text: "one two", fault: { kind: "stall", afterEvents: 4 } });
+  const first = await lane.post("/v1/messages", { ...ask, stream: true });
+  const held = await lane.post("/v1/messages", ask);
+  expect([held.status, held.headers.get("retry-after")]).toEqual([429, "2"]);
+  expect(await held.text()).toContain("held by its requests under way");
+  await first.body?.cancel();
+  // The one that was cut counts in full, so the rest is too little for another.
+  await until(async () => (await lane.records()).length === 1);
+  const spent = await lane.post("/v1/messages", ask);
+  expect([spent.status, spent.headers.get("x-should-retry")]).toEqual([402, "false"]);
+  await provider.stop();
+});
+
+test("a request that does not say how much it takes is limited to what the budget is enough for", async () => {
+  const provider = startProvider();
+  await using lane = startLlmLane(provider, { grant: { max_usd_nano: 500_000_000 }, dialects: ["openai"] });
+  const limits: number[] = [];
+  for (let n = 0; n < 3; n += 1) {
+    provider.behaviour.script = ({ json }) => {
+      limits.push(json.max_output_tokens ?? json.max_tokens);
+      return { text: "x", usage: { output: json.max_output_tokens ?? json.max_tokens } };
+    };
+    const route = n < 2 ? "/v1/responses" : "/v1/chat/completions";
+    const answer = await lane.post(route, { model: "gpt-6.2-sol", input: "x", messages: [] });
+    expect(answer.status).toBe(200);
+  }
+  // Half of what is left each time: 10 dollars a million.
+  for (const [n, limit] of [25_000, 12_500, 6250].entries())
+    expect(limits[n]).toBeWithin(limit * 0.98, limit + 1);
+  const all = [{ max_output_tokens: null }, { max_output_tokens: 10 }];
+  for (const over of all) await lane.post("/v1/responses", { model: "gpt-6.2-sol", input: "x", ...over });
+  expect(provider.requests.at(-2)?.json.max_output_tokens).toBeGreaterThan(1000);
+  expect(provider.requests.at(-1)?.json.max_output_tokens).toBe(10);
+  await provider.stop();
+});
+
+test("a model whose price nobody knows is refused on a budget of dollars, and only there", async () => {
+  const provider = startProvider();
+  const ask = { model: "own-model", max_tokens: 10, messages: [] };
+  await using dollars = startLlmLane(provider, { grant: { max_usd_nano: 1e12 } });
+  const refused = await dollars.post("/v1/messages", ask);
+  expect(refused.status).toBe(400);
+  expect(await refused.text()).toContain("No price is known for own-model");
+  const fast = await dollars.post("/v1/messages", { ...ask, model, speed: "warp" });
+  expect(fast.status).toBe(400);
+  expect(await fast.text()).toContain('served as \\"warp\\"');
+  expect(provider.requests).toHaveLength(0);
+  await using requests = startLlmLane(provider, { grant: { max_requests: 1 } });
+  expect((await requests.post("/v1/messages", ask)).status).toBe(200);
+  await provider.stop();
+});
