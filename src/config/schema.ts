@@ -34,6 +34,8 @@ const rate = z
   .string()
   .regex(/^(0|[1-9]\d{0,6}\/[smh])$/, 'expected a rate such as "1000/s", "300/m" or "20/h"; "0" is no limit');
 
+export const DEFAULT_RUNS_SUBNET = "10.42.0.0/16";
+
 export const configSchema = z.strictObject({
   http: z
     .strictObject({
@@ -128,7 +130,7 @@ export const configSchema = z.strictObject({
       subnet: z
         .string()
         .regex(/^\d{1,3}(\.\d{1,3}){3}\/\d{1,2}$/, 'expected an IPv4 CIDR such as "10.42.0.0/16"')
-        .default("10.42.0.0/16"),
+        .default(DEFAULT_RUNS_SUBNET),
       /** How long a run's own network's prefix is: /24 leaves room for 256 of them in a /16, /30 for thousands. */
       prefix: z.int().min(16).max(30).default(24),
       /** Of the gateway on each run's host address, for models and git; the port after it is the web proxy's. */

@@ -40,6 +40,13 @@ export const runNetwork = z.strictObject({
 });
 export type RunNetwork = z.infer<typeof runNetwork>;
 
+/**
+ * "forged": with an address that is not the run's. "metadata", "dns": to where a cloud's metadata service is, or to port
+ * 53. "neighbour": to another run's network. "other": to anything else that is not the run's own gateway or lanes.
+ */
+export const dropReason = z.enum(["forged", "metadata", "dns", "neighbour", "other"]);
+export type DropReason = z.infer<typeof dropReason>;
+
 /** What became of a run's sandbox, kept until it is forgotten. */
 export const runFate = z.strictObject({
   /** null when it was not seen to exit: it was killed, or lost. */
@@ -52,6 +59,8 @@ export const runFate = z.strictObject({
   ended_at: z.int(),
   peak_memory_bytes: z.int().nullable(),
   cpu_ms: z.int().nullable(),
+  /** Packets that its network's filter dropped, by what they were; those that there were. */
+  dropped: z.array(z.strictObject({ reason: dropReason, packets: z.int().min(1) })).optional(),
 });
 export type RunFate = z.infer<typeof runFate>;
 

@@ -9,6 +9,9 @@ import type { Cgroups } from "./cgroup.ts";
 import { explain } from "../protocol/lines/failure.ts";
 import type { Library } from "./library.ts";
 import { cgroupParent } from "./names.ts";
+import { vethPrefix } from "./network/names.ts";
+import type { Networks } from "./network/networks.ts";
+import { probeNetwork } from "./network/probe.ts";
 import { HOST_ENV, type Runner } from "./runner.ts";
 
 export interface DoctorDeps {
@@ -17,6 +20,7 @@ export interface DoctorDeps {
   readonly cgroups: Cgroups;
   readonly library: Library;
   readonly run: Runner;
+  readonly networks: Networks;
   /** Boots a sandbox as any other and removes it again. */
   readonly probeBoot: () => Promise<void>;
   readonly memoryAvailable: () => number;
@@ -47,8 +51,12 @@ export async function examine(deps: DoctorDeps): Promise<Check[]> {
   await look("kernel", kernel, "Run a kernel of version 5.12 or newer: Debian 12 and Ubuntu 24.04 have one.");
   await look("users", users, "Run install.sh again; it makes the users.");
   await look("runsc", () => runsc(deps), "Run install.sh again; it brings a runsc that works.");
-  checks.push({ name: "ip", ...(await networkTool(deps, ["ip", "-V"], "iproute2")) });
-  checks.push({ name: "iptables", ...(await networkTool(deps, ["iptables", "--version"], "iptables")) });
+  const ip = await networkTool(deps, ["ip", "-V"], "iproute2");
+  const iptables = await networkTool(deps, ["iptables", "--version"], "iptables");
+  checks.push({ name: "ip", ...ip }, { name: "iptables", ...iptables });
+  if (ip.status === "ok" && iptables.status === "ok") {
+    await look("network", () => runNetwork(deps), "The finding says which step failed.");
+  }
   await look("cgroups", () => cgroupLimits(deps), CGROUP_FIX);
   await look("memory limit", () => memoryBites(deps), CGROUP_FIX);
   await look("process limit", () => processesBite(deps), CGROUP_FIX);
@@ -91,9 +99,33 @@ async function networkTool({ run }: DoctorDeps, argv: readonly string[], debian:
   try {
     return ok((await run(argv, { timeoutMs: COMMAND_TIMEOUT_MS })).trim().split("\n")[0] ?? "");
   } catch (error) {
-    const detail = `${explain(error)} (only a sandbox with a network needs it, and none has one yet)`;
+    const detail = `${explain(error)} (runs need it, and none can be started)`;
     return warn(detail, `apt-get install ${debian}`);
   }
+}
+
+/** A network as a run's, tried from inside. */
+async function runNetwork({ networks, instance, config, run }: DoctorDeps): Promise<Finding> {
+  const port = config.runs.gateway_port;
+  const problem = await networks.problem();
+  if (problem !== null)
+    return fail(problem, "Set it, and restart sandboxd. Until then no run can be started.");
+  const started = performance.now();
+  const { gateway, other } = await probeNetwork(networks, { run, gatewayPort: port });
+  if (other) {
+    return fail(
+      "a run's network reached a port of this host that is not the gateway's: the packet filter does not hold",
+      "Look at what else changes this host's packet filter, with iptables-save and nft list ruleset.",
+    );
+  }
+  if (!gateway) {
+    return fail(
+      "a run's network does not reach the gateway's port: something else on this host drops its packets",
+      `Let interfaces ${vethPrefix(instance.inst)}* in at TCP ports ${port} and ${port + 1}, in firewalld or nftables, say.`,
+    );
+  }
+  const ms = Math.round(performance.now() - started);
+  return ok(`a run's reaches port ${port} and not ${port - 1}; made, tried and removed in ${ms} ms`);
 }
 
 async function withProbeGroup<T>(

@@ -1,6 +1,7 @@
 import { closeSync, mkdirSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import type { Config } from "../config/schema.ts";
+import { DEFAULT_RUNS_SUBNET, type Config } from "../config/schema.ts";
+import { AppError } from "../errors.ts";
 import { sandboxId, type RunId, type SandboxId } from "../ids.ts";
 import type { Instance } from "../instance/instance.ts";
 import { roleUser } from "../kernel/users.ts";
@@ -16,7 +17,7 @@ import { examine } from "./doctor.ts";
 import { explain } from "../protocol/lines/failure.ts";
 import { createLanes } from "./lanes.ts";
 import type { RunStep } from "./run/boot.ts";
-import { createNetworks } from "./network/networks.ts";
+import { createNetworks, type Networks } from "./network/networks.ts";
 import { createRuns } from "./run/runs.ts";
 import { makeOf, openLibrary } from "./library.ts";
 import { cgroupParent } from "./names.ts";
@@ -138,6 +139,8 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
       });
     }
 
+    const networks = createNetworks({ instance, config, run: runCommand, log });
+    await refuseOverlap(networks, config, log);
     const runs = await createRuns({
       instance,
       config,
@@ -145,7 +148,7 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
       rootImage: library.runImage,
       api,
       cgroups,
-      networks: createNetworks({ instance, config, run: runCommand, log }),
+      networks,
       log,
       ...(options.onRunStep === undefined ? {} : { onStep: options.onRunStep }),
     });
@@ -158,7 +161,16 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
     }, CLEANUP_EVERY_MS);
     cleanup.unref();
 
-    const doctorDeps = { instance, config, cgroups, library, run: runCommand, probeBoot, memoryAvailable };
+    const doctorDeps = {
+      instance,
+      config,
+      cgroups,
+      library,
+      run: runCommand,
+      networks,
+      probeBoot,
+      memoryAvailable,
+    };
     const lanes = createLanes();
     const answer = createAnswerer(
       operations,
@@ -247,6 +259,20 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
       },
     };
   }
+}
+
+/**
+ * A subnet that somebody has chosen and that is in use is a wrong configuration. With the usual one, which a second
+ * instance has too, all but runs works: those are refused, one by one, for as long as it is in use.
+ */
+async function refuseOverlap(networks: Networks, config: Config, log: Log): Promise<void> {
+  const problem = await networks.problem().catch((error: unknown) => {
+    log.warn("this host can't give runs a network", { error: explain(error) });
+    return null;
+  });
+  if (problem === null) return;
+  if (config.runs.subnet !== DEFAULT_RUNS_SUBNET) throw new AppError("invalid", problem);
+  log.error("no run can be started", { why: problem });
 }
 
 function makeDirectories(instance: Instance): void {

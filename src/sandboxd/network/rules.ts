@@ -1,5 +1,5 @@
 import type { InstanceTag } from "../../ids.ts";
-import type { RunNetwork } from "../../protocol/sandboxd.ts";
+import type { DropReason, RunNetwork } from "../../protocol/sandboxd.ts";
 import { chainPrefix, vethPrefix, type NetworkNames } from "./names.ts";
 
 /** An address and port that a run reaches by NAT, over TCP and UDP. */
@@ -25,10 +25,6 @@ export interface FilterOptions {
 
 export const TABLES = ["raw", "filter", "nat"] as const;
 export type Table = (typeof TABLES)[number];
-
-/** Why a packet of a run was dropped. The rule that drops it says so in its comment. */
-export const DROP_REASONS = ["forged", "metadata", "dns", "neighbour", "other"] as const;
-export type DropReason = (typeof DROP_REASONS)[number];
 
 /** A chain of ours, and what is in it: arguments as after "-A CHAIN". */
 export interface Chain {
@@ -154,6 +150,7 @@ export function createRules({ inst, subnet, gatewayPort }: FilterOptions) {
   };
 }
 
+/** The comment is what counts are told apart by. */
 function drop(reason: DropReason): string {
   return `-m comment --comment ${reason} -j DROP`;
 }

@@ -1,6 +1,7 @@
 import type { InstanceTag, RunId } from "../../ids.ts";
+import { dropReason, type DropReason, type RunFate } from "../../protocol/sandboxd.ts";
 import { chainPrefix, runOfChain } from "./names.ts";
-import { DROP_REASONS, TABLES, type DropReason, type Lane, type Table } from "./rules.ts";
+import { TABLES, type Lane, type Table } from "./rules.ts";
 
 /** What `iptables-save -c` shows of this instance in one table. */
 export interface ShownTable {
@@ -58,17 +59,18 @@ export function lanesIn(shown: Shown, chain: string): Lane[] {
   });
 }
 
-export type Drops = Readonly<Record<DropReason, number>>;
+export type Drops = NonNullable<RunFate["dropped"]>;
 
-/** How many packets of a run were dropped, by what they were; all nought without its chain. */
+/** How many packets of a run were dropped, by what they were. */
 export function dropsIn(shown: Shown, chain: string): Drops {
-  const drops = Object.fromEntries(DROP_REASONS.map((reason) => [reason, 0])) as Record<DropReason, number>;
+  const drops = new Map<DropReason, number>();
   for (const { text, target, packets } of shown.raw.chains.get(chain) ?? []) {
     const comment = /--comment "?([a-z]+)"?/.exec(text)?.[1];
-    const reason = DROP_REASONS.find((name) => name === comment);
-    if (target === "DROP" && reason !== undefined) drops[reason] += packets;
+    const reason = dropReason.safeParse(comment).data;
+    if (target !== "DROP" || reason === undefined || packets === 0) continue;
+    drops.set(reason, (drops.get(reason) ?? 0) + packets);
   }
-  return drops;
+  return [...drops].map(([reason, packets]) => ({ reason, packets }));
 }
 
 /** The subnets of other instances that have runs now, by their walls. */

@@ -1,11 +1,13 @@
 import type { RunId } from "../../ids.ts";
-import type { OperationArgs, RunNetwork } from "../../protocol/sandboxd.ts";
+import type { OperationArgs, RunFate, RunNetwork } from "../../protocol/sandboxd.ts";
 
 /** What a run needs of src/sandboxd/network. */
 export interface RunNetworks {
   /** The run's network, its filter in force. It serves one start of a sandbox. */
   ensure(run: RunId): Promise<RunNetwork & { readonly netnsPath: string }>;
   openLanes(run: RunId, direct: OperationArgs<"admitRun">["direct"]): Promise<void>;
+  /** Of its packets, by what they were. */
+  drops(run: RunId): Promise<NonNullable<RunFate["dropped"]>>;
   /** Absence is a success. */
   remove(run: RunId): Promise<void>;
   /** Removes what nobody claims, and puts back rules that someone else has taken away. */

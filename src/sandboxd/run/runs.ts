@@ -124,7 +124,8 @@ export async function createRuns(options: RunsOptions) {
     try {
       if (why !== null) writeRecord(names, record);
       await killSandbox(cgroups, sandbox);
-      fate = await fateOf(cgroups, { names, record });
+      const [how, dropped] = await Promise.all([fateOf(cgroups, { names, record }), droppedOf(run)]);
+      fate = { ...how, dropped };
       // Before anything is removed: a sandboxd that is killed in between finds it, and removes the rest.
       writeFate(names, fate);
     } catch (error) {
@@ -134,6 +135,15 @@ export async function createRuns(options: RunsOptions) {
       fate = { exit_code: null, cause: "lost", fault, ended_at, peak_memory_bytes: null, cpu_ms: null };
     }
     enterEnded(run, fate, await tryToRemove(run));
+  }
+
+  async function droppedOf(run: RunId): Promise<NonNullable<RunFate["dropped"]>> {
+    try {
+      return await networks.drops(run);
+    } catch (error) {
+      log.warn("what a run's filter dropped is not known", { run, error: explain(error) });
+      return [];
+    }
   }
 
   async function tryToRemove(run: RunId): Promise<boolean> {

@@ -314,6 +314,7 @@ test("doctor looks at the host and boots a sandbox", async () => {
     "runsc",
     "ip",
     "iptables",
+    "network",
     "cgroups",
     "memory limit",
     "process limit",
@@ -321,6 +322,24 @@ test("doctor looks at the host and boots a sandbox", async () => {
   ]) {
     expect([name, found[name]]).toEqual([name, "ok"]);
   }
+  const sh = (...argv: string[]) => Bun.spawnSync(argv);
+  const network = async () => {
+    const { checks } = await at.client.call("doctor", {});
+    return checks.find(({ name }) => name === "network");
+  };
+  const foreign = ["PREROUTING", "-p", "tcp", "--dport", "4180", "-j", "DROP"];
+  sh("iptables", "-t", "mangle", "-A", ...foreign);
+  expect(await network()).toMatchObject({
+    status: "fail",
+    detail: expect.stringContaining("something else on this host drops its packets"),
+  });
+  sh("iptables", "-t", "mangle", "-D", ...foreign);
+  sh("ip", "route", "add", "10.42.3.0/24", "dev", "lo");
+  expect(await network()).toMatchObject({
+    status: "fail",
+    detail: expect.stringContaining("overlaps this host's route to 10.42.3.0/24 (lo)"),
+  });
+  sh("ip", "route", "del", "10.42.3.0/24", "dev", "lo");
   // A minimal host: that is no fault as long as no sandbox has a network.
   renameSync("/usr/sbin/iptables", "/usr/sbin/iptables.away");
   const minimal = await at.client.call("doctor", {});
