@@ -31,6 +31,7 @@ const main = defineCommand({
     backup: () => import("./cli/backup.ts").then(({ backup }) => backup),
     restore: () => import("./cli/restore.ts").then(({ restore }) => restore),
     database: () => import("./cli/database.ts").then(({ database }) => database),
+    prove: () => import("./cli/prove.ts").then(({ prove }) => prove),
     status: () => import("./cli/status.ts").then(({ status }) => status),
     doctor: () => import("./cli/doctor.ts").then(({ doctor }) => doctor),
     config: () => import("./cli/config.ts").then(({ config }) => config),
