@@ -3,6 +3,7 @@ import type { Ledger } from "../audit/ledger.ts";
 import type { Config } from "../config/schema.ts";
 import type { Credentials } from "../credentials/credentials.ts";
 import type { Database } from "../db/open.ts";
+import type { AppError } from "../errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Namespaces } from "../keys/namespaces.ts";
 import type { Log } from "../log.ts";
@@ -10,6 +11,7 @@ import { createOwnAddresses } from "../net/own.ts";
 import { createAddressPolicy } from "../net/policy.ts";
 import { createPrices } from "../prices/prices.ts";
 import type { GatewayClient } from "../runs/gateway-client.ts";
+import { agents } from "../runs/agents/agents.ts";
 import { createRunInput } from "../runs/input.ts";
 import { createRunOutput } from "../runs/output/output.ts";
 import type { Policies } from "../runs/policy.ts";
@@ -36,6 +38,8 @@ export interface OpenRunsParts {
   readonly credentials: Credentials;
   readonly policies: Policies;
   readonly worktrees: Worktrees;
+  /** Why no run may begin now; null when they may. */
+  readonly closed: () => AppError | null;
   readonly bootId: string;
   readonly log: Log;
 }
@@ -71,7 +75,7 @@ export function openRuns(parts: OpenRunsParts) {
       runs: () => config().runs,
       hasPrice: (model) => prices.of(model) !== null,
     }),
-    adapters: {},
+    adapters: agents,
     results: { settle: async () => ({}), merge: async () => {} },
     receipt: async () => null,
   });

@@ -15,6 +15,7 @@ import { statfs } from "../kernel/statfs.ts";
 import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics/metrics.ts";
 import { showPresence } from "../instance/presence.ts";
+import { openProofs } from "../proof/proofs.ts";
 import type { Check } from "../protocol/sandboxd.ts";
 import { refuseFilesElsewhere } from "../remote/host.ts";
 import { listenForSandboxes } from "../sandbox/connections.ts";
@@ -39,6 +40,7 @@ import { operatorExecRoutes } from "./appliance/exec.ts";
 import { openRuns } from "./open-runs.ts";
 import { openRedirect } from "./http/redirect.ts";
 import { startServer } from "./http/server.ts";
+import { proofRoutes } from "./appliance/proofs.ts";
 import { snapshotAdminRoutes } from "./appliance/snapshots.ts";
 import { snapshotRoutes } from "./snapshots.ts";
 import { openStorage } from "./storage.ts";
@@ -194,6 +196,7 @@ export async function startApi(parts: ApiRoleParts) {
     settings: () => settings.current.config.providers,
   });
   const policies = createPolicies({ db, ledger });
+  const proofs = await openProofs({ db, ledger });
   const opened = openRuns({
     instance,
     config: () => settings.current.config,
@@ -205,6 +208,7 @@ export async function startApi(parts: ApiRoleParts) {
     credentials,
     policies,
     worktrees: storage.worktrees,
+    closed: () => proofs.refusal(),
     bootId,
     log,
   });
@@ -241,6 +245,7 @@ export async function startApi(parts: ApiRoleParts) {
     operatorRoutes: (access) => [
       operatorExecRoutes({ access, exec, ledger }),
       snapshotAdminRoutes({ access, snapshots }),
+      proofRoutes({ access, proofs }),
       backupRoutes({ access, captures, ledger, log, stopping: stopping.signal }),
     ],
     namespaceRoutes: (access, namespaces) => [

@@ -38,11 +38,11 @@ export async function openProofs({ db, ledger }: ProofsParts) {
   return {
     state: (): ProofState => current.state,
 
-    /** Throws AppError when no run may begin. */
-    checkAdmission(): void {
+    /** Why no run may begin; null when they may. */
+    refusal(): AppError | null {
       const { passed, failed, override } = current.state;
-      if (passed || override !== null) return;
-      throw new AppError(
+      if (passed || override !== null) return null;
+      return new AppError(
         "unavailable",
         `No run begins here now: the appliance's proof of its walls failed (${shown(failed)}). The operator sees more with: cofferdam prove`,
         { retryAfterS: RETRY_S },

@@ -34,7 +34,7 @@ export interface Group {
   /** Left out of a quick proof. */
   readonly slow: boolean;
   /** Makes what they are tried on. `close` takes it away again, also when making it failed halfway. */
-  open(): Promise<{ readonly claims: readonly Claim[]; close(): Promise<void> }>;
+  open(): Promise<{ readonly claims: readonly Claim[]; readonly close: () => Promise<void> }>;
 }
 
 const CLAIM_DEADLINE_MS = 60_000;

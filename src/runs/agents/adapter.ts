@@ -1,3 +1,5 @@
+import { AppError } from "../../errors.ts";
+import type { Dialect } from "../../protocol/gateway.ts";
 import type { RunGrants } from "../grants.ts";
 import type { Variables } from "../environment.ts";
 
@@ -15,3 +17,13 @@ export type Adapter = (start: AgentStart) => {
   /** Besides the run's own. */
   readonly env: Variables;
 };
+
+/** The grant that an agent speaks by. */
+export function grantFor(agent: string, dialect: Dialect, llm: RunGrants["llm"]): RunGrants["llm"][number] {
+  const grant = llm.find((one) => one.dialect === dialect);
+  if (grant !== undefined) return grant;
+  throw new AppError(
+    "invalid",
+    `The field "llm": ${agent} wants a grant by a credential of kind ${dialect}.`,
+  );
+}
