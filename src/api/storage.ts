@@ -15,7 +15,7 @@ import { createEpochs } from "../remote/epochs.ts";
 import { hostOf } from "../remote/host.ts";
 import { createRemote } from "../remote/remote.ts";
 import { createRunRows } from "../runs/rows.ts";
-import { createWorktrees } from "../runs/worktree/worktrees.ts";
+import { createWorktrees, mergeJudge } from "../runs/worktree/worktrees.ts";
 import type { Connections } from "../sandbox/connections.ts";
 import { createExec } from "../sandbox/exec.ts";
 import type { ExecMeter } from "../sandbox/meter.ts";
@@ -106,7 +106,10 @@ export async function openStorage(parts: StorageParts) {
     meter: parts.meter,
   });
   // Before the sweep takes away what tells.
-  await settleIntents({ db, ledger, judges: { ...volumes.judges(), ...execJudges }, log });
+  const runRows = createRunRows(db);
+  const judges = { ...volumes.judges(), ...execJudges };
+  const merged = mergeJudge(judges["run.merged"], runRows);
+  await settleIntents({ db, ledger, judges: { ...judges, "run.merged": merged }, log });
   await usageRows.expire();
   const snapshots = startSnapshots({
     db,
@@ -124,10 +127,11 @@ export async function openStorage(parts: StorageParts) {
   });
   const worktrees = createWorktrees({
     db,
-    rows: createRunRows(db),
+    rows: runRows,
     ledger,
     dir: instance.api.runs,
     volumes,
+    standstill,
     maker: snapshots.maker,
     holds,
     blobsOf: snapshots.blobsOf,
@@ -136,7 +140,7 @@ export async function openStorage(parts: StorageParts) {
     bootId: parts.bootId,
     log,
   });
-  // What a merge has left halfway, before anything else looks at the files.
+  // A merge that was decided is made when its volume is opened; this is about worktrees.
   await worktrees.resume();
   const captures = createCaptures({
     db,

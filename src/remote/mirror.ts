@@ -32,6 +32,11 @@ export interface Mirror {
   commit(id: NamespaceId): Promise<void>;
   /** Runs a command; what it changed is kept when this settles. */
   running<T>(id: NamespaceId, command: () => Promise<T>): Promise<T>;
+  /**
+   * Runs work that makes many changes while nobody uses the files; what it changed is kept when this resolves, all in one
+   * step. What it throws, this throws.
+   */
+  amend<T>(id: NamespaceId, work: () => Promise<T>): Promise<T>;
   /** `swap` puts another directory in the place of the files, with those of a manifest, while nobody uses them. */
   replace(id: NamespaceId, ref: ManifestRef, swap: () => Promise<void>): Promise<void>;
   /** Before an answer over what was read: throws when somebody else may have changed it since. */
@@ -61,6 +66,7 @@ export const unmirrored: Mirror = {
   changed: async () => {},
   commit: async () => {},
   running: async (_, command) => command(),
+  amend: async (_, work) => work(),
   replace: async (_id, _ref, swap) => swap(),
   confirm: async () => {},
   remove: async () => {},

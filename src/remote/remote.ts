@@ -244,6 +244,7 @@ export function createRemote(parts: RemoteParts): Mirror & Opener {
       }
     },
 
+    amend: async (id, work) => replicaOf(id).replica.amend(work),
     replace: async (id, ref, swap) => replicaOf(id).replica.replace(ref, swap),
     confirm: async (id) => replicaOf(id).replica.confirm(),
 

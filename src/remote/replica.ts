@@ -33,6 +33,8 @@ type Member =
   /** null: nobody knows where it is. */
   | { readonly kind: "place"; readonly place: Place | null }
   | { readonly kind: "all" }
+  /** `work` changes many files, between two looks at them. It does not throw. */
+  | { readonly kind: "amend"; readonly work: () => Promise<void> }
   /** `swap` puts another directory in place, with the files of this manifest. */
   | { readonly kind: "replace"; readonly ref: ManifestRef; readonly swap: () => Promise<void> };
 
@@ -116,8 +118,9 @@ export function createReplica(parts: ReplicaParts) {
 
   async function putChanges(members: readonly Member[]): Promise<void> {
     const places = members.flatMap((member) => (member.kind === "place" ? [member.place] : []));
-    let whole = dirty || members.some(({ kind }) => kind === "all");
+    let whole = dirty || members.some(({ kind }) => kind === "all" || kind === "amend");
     for (const member of members) {
+      if (member.kind === "amend") await amended(member);
       if (member.kind !== "replace") continue;
       await putReplaced(member);
       // What else is wanted was asked for before, or beside.
@@ -136,6 +139,11 @@ export function createReplica(parts: ReplicaParts) {
     const base = await restamp(manifests, found.live, decodeManifest(manifests, ref), Date.now());
     await claim.put({ base, delta: new Map() });
     verifiedAt = null;
+  }
+
+  async function amended({ work }: Member & { kind: "amend" }): Promise<void> {
+    opened()[Symbol.dispose]();
+    await work();
   }
 
   /** False when only a look at everything can tell. */
@@ -200,6 +208,15 @@ export function createReplica(parts: ReplicaParts) {
     place: async (place: Place | null) => lane.join({ kind: "place", place }),
     all: async () => lane.join({ kind: "all" }),
     replace: async (ref: ManifestRef, swap: () => Promise<void>) => lane.join({ kind: "replace", ref, swap }),
+
+    async amend<T>(work: () => Promise<T>): Promise<T> {
+      // Others share the turn, and must not fail with it.
+      const { promise, resolve, reject } = Promise.withResolvers<T>();
+      promise.catch(() => {});
+      await lane.join({ kind: "amend", work: async () => work().then(resolve, reject) });
+      return promise;
+    },
+
     /** Before a change: what failed before has to have got there. */
     async ready(): Promise<void> {
       if (claim.lost) throw new ClaimLost();

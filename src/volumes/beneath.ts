@@ -150,7 +150,7 @@ function place(dir: Descriptor, name: string): Place {
 }
 
 /** null for what is absent. */
-export function statusAt(dir: Descriptor, name: string): FileStatus | null {
+export function statusAt(dir: Descriptor, name: string | Uint8Array): FileStatus | null {
   try {
     return statAt(dir.fd, name);
   } catch (error) {

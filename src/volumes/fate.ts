@@ -26,6 +26,10 @@ const announcedRemoval = z.object({
   changed_ns: z.string(),
 });
 
+const announcedMerge = z.looseObject({ temporary: z.string() });
+
+type FileEvent = "file.written" | "file.deleted" | "run.merged" | "snapshot.restored";
+
 const announcedRestore = z.looseObject({ temporary: z.string(), inode: z.string() });
 
 /**
@@ -35,7 +39,7 @@ const announcedRestore = z.looseObject({ temporary: z.string(), inode: z.string(
 export function fileJudges(
   within: <T>(id: NamespaceId, look: (space: Space | null) => Promise<T>) => Promise<T>,
   isTruth = true,
-): Record<string, Judge> {
+): Record<FileEvent, Judge> {
   const budget = { bytes: MAX_HASHED_BYTES };
 
   async function judged(
@@ -59,6 +63,10 @@ export function fileJudges(
     "file.deleted": async (announced, id) => {
       const { path, ...traces } = announcedRemoval.parse(announced);
       return judged(id, { path }, async (space) => fateOfRemoval(space, { path, ...traces }));
+    },
+    "run.merged": async (announced, id) => {
+      const { temporary, ...data } = announcedMerge.parse(announced);
+      return judged(id, data as EventData, async (space) => fateOfMerge(space, temporary));
     },
     "snapshot.restored": async (announced, id) => {
       const { temporary, inode, ...data } = announcedRestore.parse(announced);
@@ -101,6 +109,11 @@ async function fateOfRemoval(
   if (status === null) return "made";
   const same = String(status.inode) === inode && String(status.changedNs) === changed_ns;
   return same ? "not made" : "unknown";
+}
+
+/** What it was made of took another name when it was decided, and whoever opened the volume has made the rest. */
+function fateOfMerge(space: Space, temporary: string): Fate {
+  return statusAt(space.tmp, temporary) === null ? "made" : "not made";
 }
 
 /** Two trees changed places, or did not: the new one is known by its inode. A later restore has hidden where it went. */

@@ -8,6 +8,7 @@ import type { Log } from "../log.ts";
 import { constants, fchmodFd, fchownFd, mkdirAt, openBeneath, renameAt } from "../kernel/openat2.ts";
 import { syncFileSystem } from "../kernel/syncfs.ts";
 import { unmirrored, type Mirror } from "../remote/mirror.ts";
+import { amendLive, finishAmendment, type Amendment } from "./amend.ts";
 import { OPEN_DIRECTORY, statusAt } from "./beneath.ts";
 import { countEncrypted } from "./count-encrypted.ts";
 import { Descriptor } from "./descriptor.ts";
@@ -19,6 +20,7 @@ import { unfilled, type Filling } from "./filling.ts";
 import { purge } from "./purge.ts";
 import { fileJudges } from "./fate.ts";
 import { createQuota } from "./quota.ts";
+import { REDO } from "./redo.ts";
 import { replaceLive, type Replacement } from "./replace.ts";
 import { openSpace, type Space } from "./space.ts";
 import type { ManifestRef } from "../snapshots/manifest.ts";
@@ -99,6 +101,7 @@ export function createVolumes(parts: VolumesParts) {
     // Until then all below looks as if it were not there.
     await encryption.unlock(id, volume);
     if (isWhole(volumes, id)) {
+      await finish(id);
       // A crash may have come between the two.
       if (filling.isPending(id)) await filling.done(id);
       return;
@@ -112,6 +115,12 @@ export function createVolumes(parts: VolumesParts) {
     using live = ensureDirectory(volume, "live", 0o755);
     fchownFd(live.fd, TENANT, TENANT);
     await Promise.all([tmp, volume, volumes].map(async ({ fd }) => syncFile(fd)));
+  }
+
+  /** What was decided of the files before a crash. */
+  async function finish(id: NamespaceId): Promise<void> {
+    using space = openSpace(volumes, id);
+    if (space !== null) await finishAmendment(space, freshName);
   }
 
   /** Its files are in their place all at once. */
@@ -230,6 +239,28 @@ export function createVolumes(parts: VolumesParts) {
       table.changed(id);
     },
 
+    /** Makes many changes of a workspace at once, or none. */
+    async amend(id: NamespaceId, amendment: Amendment): Promise<void> {
+      await leases
+        .hold(id, "read", async () => {
+          using space = openSpace(volumes, id);
+          if (space === null) throw new Error(`the volume of ${id} is gone`);
+          await mirror?.ready(id);
+          const parts = {
+            space,
+            diskFloorBytes: limits().diskFloorBytes,
+            freshName,
+            onUnfinished: () => leases.forget(id),
+          };
+          const alone = async <T>(work: () => Promise<T>) =>
+            leases.exclusive(id, async () =>
+              (mirror ?? unmirrored).amend(id, async () => amendment.alone(work)),
+            );
+          await quota.within(id, amendment.more, async () => amendLive(parts, { ...amendment, alone }));
+        })
+        .finally(() => table.changed(id));
+    },
+
     /** For the start after a crash: to be asked before `sweep`, which takes away what tells. */
     judges: () => fileJudges(async (id, look) => settling(id, look), mirror === undefined),
 
@@ -297,7 +328,8 @@ export function createVolumes(parts: VolumesParts) {
     for (const batch of readDirectory(listed.fd)) {
       for (const { name } of batch) {
         const text = Buffer.from(name).toString();
-        if (text.startsWith(mine)) continue;
+        // What was decided is being made by whoever opened the volume.
+        if (text.startsWith(mine) || text === REDO) continue;
         await purge(dir, text, { freshName });
         swept++;
       }

@@ -1,5 +1,5 @@
 import { mkdirSync, openSync } from "node:fs";
-import { rename } from "node:fs/promises";
+import { rename, rm, rmdir } from "node:fs/promises";
 import { AppError, codeOf } from "../../errors.ts";
 import type { RunId } from "../../ids.ts";
 import { isEmptyDirectory, readDirectory, statFd } from "../../kernel/directory.ts";
@@ -11,6 +11,10 @@ import { purge } from "../../volumes/purge.ts";
 
 const { O_NOFOLLOW, O_CLOEXEC } = constants;
 const WORK = "work";
+/** Beside a worktree: which files it was made with, in which boot of the machine, and that it is on the disk since. */
+export const STAMPS = "stamps";
+export const BOOT = "boot";
+export const KEPT = "kept";
 /** Beside the runs: what is being deleted. No run's id looks like this. */
 const TRASH = ".trash";
 
@@ -75,11 +79,15 @@ export function openPlaces(dir: string) {
       const fresh = freshName();
       try {
         await rename(own.entry(WORK), trash.entry(fresh));
+        await purge(trash, fresh, { freshName });
       } catch (error) {
-        if (codeOf(error) === "ENOENT") return;
-        throw error;
+        if (codeOf(error) !== "ENOENT") throw error;
       }
-      await purge(trash, fresh, { freshName });
+      for (const name of [STAMPS, BOOT, KEPT]) await rm(own.entry(name), { force: true });
+      // What the run said is kept for longer.
+      await rmdir(root.entry(run)).catch((error: unknown) => {
+        if (codeOf(error) !== "ENOTEMPTY" && codeOf(error) !== "ENOENT") throw error;
+      });
     },
 
     /** All runs that have a directory. */

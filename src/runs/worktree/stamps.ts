@@ -4,6 +4,7 @@ import type { Time } from "../../kernel/look.ts";
 import { walk } from "../../snapshots/walk.ts";
 import type { Descriptor } from "../../volumes/descriptor.ts";
 import { createPause } from "../../volumes/pause.ts";
+import { STAMPS } from "./place.ts";
 
 /*
  * Which files a worktree was made with: inode and ctime of each, in its manifest's order, of a file with more names once.
@@ -11,7 +12,6 @@ import { createPause } from "../../volumes/pause.ts";
  * is compared with what it was.
  */
 
-const NAME = "stamps";
 /** Inode, seconds, nanoseconds. */
 const STAMP_BYTES = 20;
 const PIECE = STAMP_BYTES * 8192;
@@ -51,8 +51,8 @@ export async function writeStamps(own: Descriptor, work: Descriptor): Promise<vo
     last = Math.max(last, found.ctime[0] * 1000 + found.ctime[1] / 1e6);
   }
   pieces.push(piece.subarray(0, used));
-  await writeFile(own.entry(`${NAME}.new`), Buffer.concat(pieces), { mode: 0o600 });
-  await rename(own.entry(`${NAME}.new`), own.entry(NAME));
+  await writeFile(own.entry(`${STAMPS}.new`), Buffer.concat(pieces), { mode: 0o600 });
+  await rename(own.entry(`${STAMPS}.new`), own.entry(STAMPS));
   const early = last + TICKS_MS - Date.now();
   if (early > 0) await Bun.sleep(Math.min(early, TICKS_MS));
 }
@@ -61,7 +61,7 @@ export async function writeStamps(own: Descriptor, work: Descriptor): Promise<vo
 export async function readStamps(own: Descriptor): Promise<() => Stamp | null> {
   let bytes: Buffer;
   try {
-    bytes = await readFile(own.entry(NAME));
+    bytes = await readFile(own.entry(STAMPS));
   } catch (error) {
     if (codeOf(error) !== "ENOENT") throw error;
     bytes = Buffer.alloc(0);

@@ -3,6 +3,7 @@ import { and, inArray, isNotNull } from "drizzle-orm";
 import type { EventData, EventDraft } from "../../audit/event.ts";
 import type { Ledger } from "../../audit/ledger.ts";
 import { unchanged } from "../../audit/ledger.ts";
+import type { Judge } from "../../audit/settle.ts";
 import { runs as table } from "../../db/schema.ts";
 import { AppError, codeOf } from "../../errors.ts";
 import { runId, type NamespaceId, type RunId } from "../../ids.ts";
@@ -19,20 +20,18 @@ import { baseOf, hashOf, type Base } from "./base.ts";
 import { entriesOf } from "./before.ts";
 import { changesOf } from "./compare.ts";
 import { diffOf, type Diff, type DiffParts } from "./diff.ts";
-import { noWorktree, openPlaces } from "./place.ts";
+import { merge, type Merged, type MergeParts } from "./merge.ts";
+import { BOOT, KEPT, noWorktree, openPlaces } from "./place.ts";
+import type { OnConflict } from "./plan.ts";
 import { resultOf, type Result } from "./result.ts";
 import { readStamps } from "./stamps.ts";
 import { createMaking, type MakeCall, type Made, type MakeParts } from "./make.ts";
 
-/** Beside a worktree: in which boot of the machine it was made, and that it is on the disk since. */
-const BOOT = "boot";
-const KEPT = "kept";
-
-export interface WorktreesParts extends Omit<MakeParts, "rows"> {
+export interface WorktreesParts extends Omit<MakeParts, "rows" | "volumes">, MergeParts {
   /** Of all runs. */
   readonly dir: string;
   readonly rows: Pick<RunRows, "find" | "update" | "updating">;
-  readonly ledger: Pick<Ledger, "change">;
+  readonly ledger: Pick<Ledger, "change" | "begin">;
   /** Blobs of this namespace may be needed no more. */
   readonly tidy: (id: NamespaceId) => void;
   readonly bootId: string;
@@ -53,6 +52,9 @@ export interface Settled extends Result {
   readonly base: string | null;
 }
 
+/** Of a row whose worktree has become part of its namespace. */
+const GONE_INTO = { worktree: "merged", base: null } as const;
+
 /** Who asks. */
 export interface WorktreeCall {
   readonly event: (type: string, data: EventData) => EventDraft;
@@ -69,6 +71,7 @@ export function createWorktrees(parts: WorktreesParts) {
   const places = openPlaces(parts.dir);
   const making = createMaking(parts);
   const looks = createAdmission(() => LOOKS);
+  const merging = new Set<RunId>();
 
   /** So that a power cut does not leave a worktree with less in it than the run was given, which would look like its work. */
   async function keep(run: RunId): Promise<void> {
@@ -79,9 +82,11 @@ export function createWorktrees(parts: WorktreesParts) {
     await writeFile(own.entry(KEPT), "", { mode: 0o600 });
   }
 
-  async function drop(run: RunId): Promise<void> {
+  /** What is left of a worktree that is none any more. */
+  async function forget(run: RunId): Promise<void> {
     await places.remove(run);
-    log.info("a run's worktree was removed", { run });
+    const row = await rows.find(run);
+    if (row !== null) parts.tidy(row.namespaceId);
   }
 
   /** Whether what is on the disk is what the run was given, or left. */
@@ -182,29 +187,60 @@ export function createWorktrees(parts: WorktreesParts) {
       });
     },
 
+    /**
+     * Puts what the run has changed into its namespace, all or nothing; the worktree is gone afterwards. Throws MergeConflict
+     * when both sides have changed a path and `onConflict` does not say whose counts.
+     */
+    async merge(run: RunId, call: WorktreeCall, onConflict: OnConflict = "fail"): Promise<Merged> {
+      if (merging.has(run)) throw new AppError("conflict", `${run} is being merged already.`);
+      merging.add(run);
+      try {
+        const merged = await comparing(run, undefined, async ({ row, ...compared }) => {
+          if (!isOver(row))
+            throw new AppError("conflict", `${run} has not ended; wait for it, or cancel it.`);
+          return merge(parts, {
+            ...compared,
+            run,
+            namespaceId: row.namespaceId,
+            onConflict,
+            announce: async (data) =>
+              ledger.begin({ ...call.event("run.merged", data), namespaceId: row.namespaceId }),
+            made: async () => rows.update(run, GONE_INTO),
+          });
+        });
+        // Nobody waits for it; a start would do the same.
+        void forget(run).catch((cause: unknown) =>
+          log.warn("a merged worktree was not removed; a start does it", { run, cause }),
+        );
+        return merged;
+      } finally {
+        merging.delete(run);
+      }
+    },
+
     /** Throws it away. Of one that is gone already nothing is said. */
     async discard(run: RunId, call: WorktreeCall, reason = "asked"): Promise<void> {
-      const namespace = await ledger.change(async () => {
+      if (merging.has(run)) throw new AppError("conflict", `${run} is being merged; wait for that.`);
+      await ledger.change(async () => {
         const found = await rows.find(run);
         if (found === null || found.worktree === "discarded" || found.worktree === "none") {
-          return unchanged(found?.namespaceId ?? null);
+          return unchanged(undefined);
         }
         if (!isOver(found)) {
           throw new AppError("conflict", `${run} has not ended; cancel it first.`);
         }
-        if (found.worktree === "merged") return unchanged(found.namespaceId);
+        if (found.worktree === "merged") return unchanged(undefined);
         return {
           statements: [rows.updating(run, { worktree: "discarded", base: null })],
           events: [call.event("run.discarded", { run_id: run, reason })],
-          result: found.namespaceId,
+          result: undefined,
         };
       });
-      await drop(run);
-      if (namespace !== null) parts.tidy(namespace);
+      await forget(run);
     },
 
     /** For a namespace that goes, with its runs' rows. */
-    remove: drop,
+    remove: async (run: RunId) => places.remove(run),
 
     /** At a start: what a crash has left. `spares` are runs that have a worktree and no row yet. */
     async resume(spares: ReadonlySet<string> = new Set()): Promise<void> {
@@ -229,6 +265,16 @@ export function createWorktrees(parts: WorktreesParts) {
     },
 
     close: () => places.close(),
+  };
+}
+
+/** What `judge` says of a merge that a crash cut short, its row says too, before the event does. */
+export function mergeJudge(judge: Judge, rows: Pick<RunRows, "update">): Judge {
+  return async (announced, namespaceId) => {
+    const judged = await judge(announced, namespaceId);
+    const run = runId.schema.safeParse(announced["run_id"]);
+    if (judged.fate === "made" && run.success) await rows.update(run.data, GONE_INTO);
+    return judged;
   };
 }
 

@@ -102,8 +102,7 @@ test("another namespace's snapshot looks like none", async () => {
   const [mine, other] = [await fixture.namespace(), await fixture.namespace()];
   const snapshot = await other.create();
   const forking = fixture.fork(mine, { from: "snapshot", snapshot_id: snapshot.id });
-  expect(forking).rejects.toMatchObject({ code: "not_found" });
-  await forking.catch(() => {});
+  expect(await forking.catch((error: unknown) => error)).toMatchObject({ code: "not_found" });
 });
 
 test("a worktree that a sandbox may have mounted is filled in place, and once more after a try that failed", async () => {
@@ -118,9 +117,8 @@ test("a worktree that a sandbox may have mounted is filled in place, and once mo
   mkdirSync(join(work, "directory"));
   const make = async (signal: AbortSignal) =>
     fixture.worktrees.make({ run: { id, namespaceId: namespace.id }, source: { from: "namespace" }, signal });
-  const stopped = make(AbortSignal.abort(new Error("stopped")));
-  expect(stopped).rejects.toThrow();
-  await stopped.catch(() => {});
+  const stopped = await make(AbortSignal.abort(new Error("stopped"))).catch((error: unknown) => error);
+  expect(String(stopped)).toContain("stopped");
   expect(readdirSync(work)).toEqual([]);
   await make(new AbortController().signal);
   expect(statSync(work).ino).toBe(ino);
