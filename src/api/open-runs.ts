@@ -9,7 +9,7 @@ import type { Namespaces } from "../keys/namespaces.ts";
 import type { Log } from "../log.ts";
 import { createOwnAddresses } from "../net/own.ts";
 import { createAddressPolicy } from "../net/policy.ts";
-import { createPrices } from "../prices/prices.ts";
+import { readPublishedPrices } from "../prices/published.ts";
 import type { GatewayClient } from "../runs/gateway-client.ts";
 import { agents } from "../runs/agents/agents.ts";
 import { createRunInput } from "../runs/input.ts";
@@ -57,7 +57,8 @@ export function openRuns(parts: OpenRunsParts) {
     log,
   });
   const input = createRunInput({ instance });
-  const prices = createPrices();
+  // Read anew for each: a reload may have brought others.
+  const prices = () => readPublishedPrices(instance.publishedPrices);
   const addresses = createAddressPolicy({
     allowPrivate: () => config().egress.allow_private,
     setting: "[egress] allow_private",
@@ -73,7 +74,7 @@ export function openRuns(parts: OpenRunsParts) {
       credentials,
       addresses,
       runs: () => config().runs,
-      hasPrice: (model) => prices.of(model) !== null,
+      hasPrice: (model) => prices().of(model) !== null,
     }),
     adapters: agents,
     results: { settle: async () => ({}), merge: async () => {} },

@@ -149,6 +149,7 @@ export async function startApi(parts: ApiRoleParts) {
     meter,
     retentionDays: () => settings.current.config.events.retention_days,
   });
+  const gateway = createGatewayClient({ path: instance.sockets.gateway, log });
   const watch = createWatch({
     log,
     stderr,
@@ -157,7 +158,7 @@ export async function startApi(parts: ApiRoleParts) {
     askDatabase: () => db.$client.execute("SELECT 1 FROM heads LIMIT 1"),
     askSandboxd: () => sandboxd.call("status", {}),
     askStore: () => blobs.look(),
-    askGateway: () => askHealth(instance.sockets.gateway).catch(gatewayAway),
+    askGateway: async () => void (await gateway.call("health", {}).catch(gatewayAway)),
     execStats: () => exec.stats(),
     webhookStats: () => webhooks.stats(),
     disk: () => ({
@@ -184,11 +185,10 @@ export async function startApi(parts: ApiRoleParts) {
     ledger,
     checkStore: () => blobs.check(),
     checkBackup: async () => backupCheck(db, settings.current.config.backup),
-    checkGateway: () => askHealth(instance.sockets.gateway),
+    gateway,
     confinement,
     certificate: () => (certificate === null ? [] : [certificate.check(listening.hostname)]),
   });
-  const gateway = createGatewayClient({ path: instance.sockets.gateway, log });
   const credentials = openCredentials({
     db,
     ledger,
@@ -360,6 +360,7 @@ async function askHealth(unix: string): Promise<void> {
 }
 
 function gatewayAway(error: unknown): never {
+  const why = error instanceof AppError && error.cause !== undefined ? error.cause : error;
   const where = "its log says why: journalctl -u cofferdam-gateway, or what cofferdam serve writes";
-  throw new AppError("unavailable", `it does not answer (${reasonOf(error)}); ${where}`, { cause: error });
+  throw new AppError("unavailable", `it does not answer (${reasonOf(why)}); ${where}`, { cause: error });
 }

@@ -27,6 +27,8 @@ export interface CreateParts {
   readonly applianceSecret: Uint8Array;
   /** The file in which the master key wraps the secret. */
   readonly keyring: Uint8Array;
+  /** The gateway's key, sealed as its file is; null where there is none. */
+  readonly gatewayKey: Uint8Array | null;
   readonly recipient: Recipient | null;
   readonly config: Uint8Array | null;
   readonly includeBlobs: boolean;
@@ -37,7 +39,7 @@ export interface CreateParts {
 
 /** Copies what the target lacks, and makes it a backup by its last write. */
 export async function createBackup(parts: CreateParts): Promise<BackupIndex> {
-  const { capture, store, lock, secrets, recipient, config, keyring, progress, now } = parts;
+  const { capture, store, lock, secrets, recipient, config, keyring, gatewayKey, progress, now } = parts;
   const id = backupId.make(now);
   const keys = keysOf(id);
   const objects = createObjects({ store, secrets });
@@ -50,6 +52,7 @@ export async function createBackup(parts: CreateParts): Promise<BackupIndex> {
     counted(capture.database(), (bytes) => progress("bytes of the database", bytes, capture.databaseBytes)),
   );
   if (config !== null) await objects.put(keys.config, config);
+  if (gatewayKey !== null) await objects.put(keys.gateway, gatewayKey);
   await store.put(keys.keyring, keyring);
   const secret = recipient === null ? null : await sealFor(recipient, parts.applianceSecret);
   if (secret !== null) await store.put(keys.secret, secret);
@@ -63,6 +66,7 @@ export async function createBackup(parts: CreateParts): Promise<BackupIndex> {
     program: buildInfo.version,
     database: { version: capture.databaseVersion, content },
     config: config !== null,
+    gateway: gatewayKey !== null,
     access: recipient === null ? "master key" : "passphrase" in recipient ? "passphrase" : "recipient",
     keyring: sha256(keyring),
     secret: secret === null ? null : sha256(secret),

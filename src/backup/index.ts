@@ -17,6 +17,8 @@ export const backupIndex = z.strictObject({
   database: z.strictObject({ version: z.int(), content: pieces }),
   /** Whether there was a config.toml. */
   config: z.boolean(),
+  /** Whether the gateway had a key: without it, credentials of runs open nowhere. */
+  gateway: z.boolean().default(false),
   /** What opens it besides the master key. */
   access: z.enum(["passphrase", "recipient", "master key"]),
   /** SHA-256 of the objects that the appliance's secret is in; null of one that is not there. */

@@ -9,6 +9,7 @@ import type { BackupId } from "../ids.ts";
  *   backups/ID/database/N              a copy of the database in pieces
  *   backups/ID/blobs/N                 the list of the blobs that it needs, with their sizes
  *   backups/ID/config                  config.toml
+ *   backups/ID/gateway                 the gateway's key, as the appliance keeps it
  *   backups/ID/keyring                 the appliance's secret, under the master key
  *   backups/ID/secret.age              the same, under a passphrase or for a recipient
  *   backups/ID/index                   written last: a backup exists when this does
@@ -27,6 +28,7 @@ export interface BackupKeys {
   readonly database: string;
   readonly blobs: string;
   readonly config: string;
+  readonly gateway: string;
   readonly keyring: string;
   readonly secret: string;
   readonly index: string;
@@ -39,6 +41,7 @@ export function keysOf(id: BackupId): BackupKeys {
     database: `${all}database`,
     blobs: `${all}blobs`,
     config: `${all}config`,
+    gateway: `${all}gateway`,
     keyring: `${all}keyring`,
     secret: `${all}secret.age`,
     index: `${all}index`,

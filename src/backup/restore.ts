@@ -89,6 +89,9 @@ export async function restoreBackup(parts: RestoreParts): Promise<BackupIndex> {
   if (index.config) {
     replaceFile(staging.config, await objects.get(keysOf(id).config), { mode: 0o644 });
   }
+  if (index.gateway) {
+    replaceFile(staging.gatewayKey, await objects.get(keysOf(id).gateway), { mode: 0o600 });
+  }
   replaceFile(staging.keyring, keyringText(secret, [masterKey]), { mode: 0o640, gid: api.gid });
   await giveTo(staging.api, api);
   await flush(staging.dir);

@@ -70,9 +70,13 @@ export function createVerifier({ store, secrets, scratch, progress }: VerifyPart
     return { id, ok: faults.length === 0, ...counts, faults };
   }
 
-  async function verifyRest({ id, config, keyring, secret }: BackupIndex, faults: Fault[]): Promise<void> {
+  async function verifyRest(
+    { id, config, gateway, keyring, secret }: BackupIndex,
+    faults: Fault[],
+  ): Promise<void> {
     const keys = keysOf(id);
     if (config) await attempt(faults, keys.config, async () => objects.get(keys.config));
+    if (gateway) await attempt(faults, keys.gateway, async () => objects.get(keys.gateway));
     await verifyPlain(keys.keyring, keyring, faults);
     if (secret !== null) await verifyPlain(keys.secret, secret, faults);
   }

@@ -106,6 +106,7 @@ export const create = defineCommand({
           secrets,
           applianceSecret: own.secret,
           keyring: own.keyring,
+          gatewayKey: own.gatewayKey,
           recipient,
           config: configOf(appliance),
           includeBlobs,

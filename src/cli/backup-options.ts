@@ -62,6 +62,8 @@ export interface OwnSecret {
   readonly secret: Uint8Array;
   /** The file as it is. */
   readonly keyring: Uint8Array;
+  /** Likewise; null of an appliance whose gateway was not started yet. */
+  readonly gatewayKey: Uint8Array | null;
 }
 
 /** This appliance's own, which only root may read. */
@@ -69,7 +71,9 @@ export function ownSecret(instance: Instance, masterKey: string | undefined): Ow
   refuseOthers();
   const key = readNamed(masterKey ?? instance.masterKeyFile, "The master key");
   const { secret } = openKeyring(instance.keyringFile, key);
-  return { secret, keyring: readFileSync(instance.keyringFile) };
+  const { keyFile } = instance.gateway;
+  const gatewayKey = existsSync(keyFile) ? readFileSync(keyFile) : null;
+  return { secret, keyring: readFileSync(instance.keyringFile), gatewayKey };
 }
 
 export function refuseOthers(): void {

@@ -15,9 +15,25 @@ export const gateway = defineCommand({
       args: ["gateway", ...rawArgs],
       env: environment(),
     } as const;
-    await runConfined(options, async ({ instance, log }) => {
+    await runConfined(options, async ({ instance, env, log }) => {
+      const { takeKey } = await import("../gateway/key.ts");
+      const privateKey = takeKey(instance.publishedGatewayKey);
+      const { loadConfig } = await import("../config/load.ts");
+      const { confinementCheck } = await import("../kernel/verify.ts");
+      const { readPublishedPrices } = await import("../prices/published.ts");
       const { startGateway } = await import("../gateway/gateway.ts");
-      return startGateway({ instance, log });
+      // A copy that root made: what it was copied from is out of sight.
+      const load = () =>
+        loadConfig({ file: instance.gatewayConfig, shownAs: instance.configFile, env }).config;
+      const running = startGateway({
+        instance,
+        config: load(),
+        privateKey,
+        prices: readPublishedPrices(instance.gatewayPrices),
+        log,
+        confinement: () => [confinementCheck("gateway", instance)],
+      });
+      return { ...running, reload: () => running.reload(load()) };
     });
   },
 });

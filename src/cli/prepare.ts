@@ -7,14 +7,18 @@ import { environment } from "../config/environment.ts";
 import { databaseServerOf, type DatabaseServer } from "../config/database.ts";
 import { listeningOf, type Listening } from "../config/listen.ts";
 import { loadConfig } from "../config/load.ts";
+import type { Config } from "../config/schema.ts";
 import { publishServer } from "../db/server/publish.ts";
 import { AppError } from "../errors.ts";
 import { createInstance, ensureRunDirectories, publishConfig } from "../instance/setup.ts";
+import { publishGatewayKey, removeGatewayKey } from "../instance/gateway-key.ts";
 import { openInstance, type Instance } from "../instance/instance.ts";
 import { openKeyring } from "../instance/keyring.ts";
 import { closeState, openState } from "../instance/state.ts";
+import { publishPrices } from "../prices/published.ts";
 import { publishPair, refreshPair } from "../tls/publish.ts";
 import { dataArgument } from "./arguments.ts";
+import { terminal } from "./terminal.ts";
 import { strict } from "./strict.ts";
 
 export const prepare = defineCommand({
@@ -32,6 +36,10 @@ export const prepare = defineCommand({
         "Publish for api, too, what only root may read: the certificate, the bucket's credentials, the database's token",
     },
     unlock: { type: "boolean", description: "Unlock the appliance's own files as well, before api starts" },
+    gateway: {
+      type: "boolean",
+      description: "Put the gateway's key where its start takes it from",
+    },
     lock: { type: "boolean", description: "Only lock those again, once api has ended" },
   },
   async run({ args }) {
@@ -43,10 +51,24 @@ export const prepare = defineCommand({
     const instance = createInstance(args.data, given ?? elsewhere);
     ensureRunDirectories(instance);
     publishConfig(instance, existsSync(instance.configFile) ? instance.configFile : null);
+    publishModelPrices(instance);
     if (args.certificate === true) await publishSecrets(instance);
+    if (args.gateway === true) giveGatewayKey(instance, given);
     if (args.unlock === true) await openState(instance, secretOf(instance, given));
   },
 });
+
+/** A file that is bad leaves the prices as they were, and a machine that was just started without its changes. */
+function publishModelPrices(instance: Instance): void {
+  const fault = publishPrices(instance, configOf(instance)?.providers.prices_file ?? "");
+  if (fault !== null) terminal.warn(fault);
+}
+
+/** Where the master key is kept elsewhere and not given to this unit too, the gateway says what it lacks. */
+function giveGatewayKey(instance: Instance, given: Uint8Array | null): void {
+  if (given === null && !existsSync(instance.masterKeyFile)) removeGatewayKey(instance);
+  else publishGatewayKey(instance, secretOf(instance, given));
+}
 
 function secretOf({ keyringFile, masterKeyFile }: Instance, given: Uint8Array | null): Uint8Array {
   return openKeyring(keyringFile, given ?? readFileSync(masterKeyFile)).secret;
@@ -69,13 +91,23 @@ interface Files {
 }
 
 function filesOf(instance: Instance): Files | null {
-  try {
+  return unlessWrong(() => {
     const { config } = loadConfig({ defaultFile: instance.configFile, env: environment() });
     return {
       tls: listeningOf(config.http).tls,
       credentials: credentialsFileOf(config.storage),
       server: databaseServerOf(config.database),
     };
+  });
+}
+
+function configOf(instance: Instance): Config | null {
+  return unlessWrong(() => loadConfig({ defaultFile: instance.configFile, env: environment() }).config);
+}
+
+function unlessWrong<T>(look: () => T): T | null {
+  try {
+    return look();
   } catch (error) {
     if (error instanceof AppError) return null;
     throw error;

@@ -16,6 +16,7 @@ import { lockInstance } from "../instance/lock.ts";
 import { createLog } from "../log.ts";
 import { createInstance, ensureRunDirectories, publishConfig } from "../instance/setup.ts";
 import { closeState, openState } from "../instance/state.ts";
+import { publishPrices } from "../prices/published.ts";
 import { ensureFirstKeys, keepKeys } from "../supervisor/firstkeys.ts";
 import { startSupervisor } from "../supervisor/supervisor.ts";
 import { dataArgument, libraryArgument, libraryOf } from "./arguments.ts";
@@ -87,7 +88,8 @@ export const serve = defineCommand({
       publishPair(instance.publishedPair, pair);
       const fault =
         publishCredentials(instance.publishedCredentials, credentialsFileOf(config.storage)) ??
-        publishServer(instance.publishedServer, server);
+        publishServer(instance.publishedServer, server) ??
+        publishPrices(instance, config.providers.prices_file);
       if (fault !== null) throw new AppError("invalid", fault);
       return config;
     };

@@ -57,6 +57,14 @@ export interface Journal {
   /** What it cost in the end, in its place. A second time does nothing. */
   settle(of: Reservation, record: LlmRecord): void;
 
+  /** Those that are not settled. */
+  open(): number;
+  /** Settles all of those as if they had cost what they might. */
+  settleRest(): void;
+
+  /** What all connections of the web proxy have carried, as far as there are records of it. */
+  egressBytes(): number;
+
   /** Keeps JSON over a restart of the gateway, under a name; on the disk when it resolves. Secrets only sealed. */
   keep(name: string, value: unknown): Promise<void>;
   drop(name: string): void;
@@ -95,7 +103,7 @@ export function openJournal({ path, run, log, onRecord = () => {} }: JournalOpti
   const held: GatewayRecord[] = [];
   /** Where in the file the line of every so many records begins, the first one's too. */
   const places: { readonly seq: number; readonly at: number }[] = [];
-  const state = { seq: 0, reservation: 0, bytes: 0, closed: false };
+  const state = { seq: 0, reservation: 0, bytes: 0, egressBytes: 0, closed: false };
   const sync = createSync(fd, () => state.closed);
 
   let bad = 0;
@@ -107,7 +115,7 @@ export function openJournal({ path, run, log, onRecord = () => {} }: JournalOpti
   if (bad > 0) log.error("a run's journal has lines that can't be read", { run, lines: bad });
   // What a power cut left of a line.
   ftruncateSync(fd, state.bytes);
-  for (const lost of open.values()) settle(lost, lostRequest(lost));
+  settleRest();
 
   /** What a line means, whether it was just written or is read again; `at` is where in the file it begins. */
   function take(line: Line, at: number): void {
@@ -131,6 +139,7 @@ export function openJournal({ path, run, log, onRecord = () => {} }: JournalOpti
         add(reserved.credential, negative({ ...reserved, requests: 1 }));
       }
       if (record.kind === "llm") add(record.credential, { ...record, requests: 1 });
+      if (record.kind === "egress") state.egressBytes += record.bytes_sent + record.bytes_received;
     }
   }
 
@@ -177,6 +186,10 @@ export function openJournal({ path, run, log, onRecord = () => {} }: JournalOpti
     if (open.has(of.id)) addRecord(record, of.id);
   }
 
+  function settleRest(): void {
+    for (const lost of open.values()) settle(lost, lostRequest(lost));
+  }
+
   return {
     run,
     full: () => state.bytes >= FULL_BYTES,
@@ -189,6 +202,9 @@ export function openJournal({ path, run, log, onRecord = () => {} }: JournalOpti
       return reserved;
     },
     settle,
+    open: () => open.size,
+    settleRest,
+    egressBytes: () => state.egressBytes,
     async keep(name, value) {
       write({ kept: name, value });
       await sync.done();

@@ -35,7 +35,7 @@ export interface Instance {
     readonly dir: string;
     /** A journal a run. */
     readonly journals: string;
-    /** Its private key, sealed under the appliance's secret; root puts it, opened, at `publishedGatewayKey`. */
+    /** Its private key, sealed under the appliance's secret; root's, 0600, who puts it, opened, at `publishedGatewayKey`. */
     readonly keyFile: string;
   };
   /** root, 0700. Under /run, since nothing of a sandbox outlives a boot, and short, since runsc makes sockets there. */
@@ -51,6 +51,11 @@ export interface Instance {
   };
   /** The configuration in force, a copy made by root for the roles, which don't see the one it came from. */
   readonly publishedConfig: string;
+  /** The same for the gateway. */
+  readonly gatewayConfig: string;
+  /** Models' prices in force, a copy for each of the two. */
+  readonly publishedPrices: string;
+  readonly gatewayPrices: string;
   /** The certificate and key in force, likewise; for api alone, 0640. */
   readonly publishedPair: string;
   /** The bucket's credentials in force, likewise. */
@@ -97,7 +102,7 @@ export function instanceLayout(data: string, inst: string): Instance {
       tmp: join(api, "tmp"),
       runs: join(api, "state", "runs"),
     },
-    gateway: { dir: gateway, journals: join(gateway, "runs"), keyFile: join(gateway, "key") },
+    gateway: { dir: gateway, journals: join(gateway, "runs"), keyFile: join(data, "gateway.key") },
     sandboxd: {
       dir: sandboxd,
       slots: join(sandboxd, "slots"),
@@ -107,6 +112,9 @@ export function instanceLayout(data: string, inst: string): Instance {
       runs: join(sandboxd, "runs"),
     },
     publishedConfig: join(run, "config", "config.toml"),
+    gatewayConfig: join(run, "gateway-config", "config.toml"),
+    publishedPrices: join(run, "config", "prices.json"),
+    gatewayPrices: join(run, "gateway-config", "prices.json"),
     publishedPair: join(run, "config", "tls.json"),
     publishedCredentials: join(run, "config", "s3.json"),
     publishedServer: join(run, "config", "database.json"),

@@ -18,6 +18,7 @@ export interface Staging {
   /** Becomes the instance's own of these names. */
   readonly api: string;
   readonly keyring: string;
+  readonly gatewayKey: string;
   readonly config: string;
   readonly ready: string;
 }
@@ -28,6 +29,7 @@ export function stagingOf(data: string): Staging {
     dir,
     api: join(dir, "api"),
     keyring: join(dir, "keyring"),
+    gatewayKey: join(dir, "gateway.key"),
     config: join(dir, "config.toml"),
     ready: join(dir, READY),
   };
@@ -77,7 +79,7 @@ export function placeRestored(data: string): boolean {
   return true;
 }
 
-function move({ dir, api, keyring, config, ready }: Staging, data: string): void {
+function move({ dir, api, keyring, gatewayKey, config, ready }: Staging, data: string): void {
   if (existsSync(api)) {
     const place = join(data, "api");
     if (existsSync(place)) {
@@ -89,6 +91,7 @@ function move({ dir, api, keyring, config, ready }: Staging, data: string): void
     renameSync(api, place);
   }
   if (existsSync(keyring)) renameSync(keyring, join(data, "keyring"));
+  if (existsSync(gatewayKey)) renameSync(gatewayKey, join(data, "gateway.key"));
   // One that is there was given to this host.
   if (existsSync(config) && !existsSync(join(data, "config.toml")))
     renameSync(config, join(data, "config.toml"));

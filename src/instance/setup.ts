@@ -92,23 +92,30 @@ export function ensureRunDirectories(instance: Instance): void {
   ensureDirectory(dirname(sockets.sandboxd), { uid: 0, gid: api.gid }, 0o750);
   ensureDirectory(dirname(sockets.gateway), { uid: gateway.uid, gid: api.gid }, 0o750);
   ensureDirectory(dirname(instance.publishedConfig), { uid: 0, gid: api.gid }, 0o750);
+  ensureDirectory(dirname(instance.gatewayConfig), { uid: 0, gid: gateway.gid }, 0o750);
   ensureDirectory(instance.sandboxd.dir, ROOT, 0o700);
 }
 
 /** Puts a copy of the configuration where the roles see it; null = none, all defaults. */
 export function publishConfig(instance: Instance, file: string | null): void {
-  publish(instance.publishedConfig, file === null ? new Uint8Array() : readFileSync(file));
+  const content = file === null ? new Uint8Array() : readFileSync(file);
+  publish(instance.publishedConfig, content);
+  publish(instance.gatewayConfig, content, "cofferdam-gw");
 }
 
-/** For api's eyes. A new file each time: it reads the old or the new, never half of one. */
-export function publish(path: string, content: string | Uint8Array): void {
-  const api = roleUser("cofferdam");
+/** For one role's eyes. A new file each time: it reads the old or the new, never half of one. */
+export function publish(
+  path: string,
+  content: string | Uint8Array,
+  role: "cofferdam" | "cofferdam-gw" = "cofferdam",
+): void {
+  const { gid } = roleUser(role);
   // Several roles are prepared at once.
   const temporary = `${path}.${process.pid}`;
   try {
     rmSync(temporary, { force: true });
     writeFileSync(temporary, content, { flag: "wx", mode: 0o600 });
-    chownSync(temporary, 0, api.gid);
+    chownSync(temporary, 0, gid);
     chmodSync(temporary, 0o640);
     renameSync(temporary, path);
   } catch (error) {

@@ -93,15 +93,20 @@ function apiConfinement(
   } as const;
 }
 
-function gatewayConfinement({ api, gateway, sockets }: Instance) {
+function gatewayConfinement({ api, gateway, sockets, gatewayConfig, publishedConfig }: Instance) {
   return {
     user: "cofferdam-gw",
     capabilities: [],
-    // None that reaches beyond the host, until it has something to reach.
-    socketFamilies: [SocketFamily.unix],
+    socketFamilies: [SocketFamily.unix, SocketFamily.inet, SocketFamily.inet6],
     own: [gateway.dir, dirname(sockets.gateway)],
-    read: [],
-    absent: [api.dir, dirname(sockets.admin), dirname(sockets.sandboxd)],
+    read: [...NETWORK_FILES, dirname(gatewayConfig)],
+    absent: [
+      api.dir,
+      gateway.keyFile,
+      dirname(publishedConfig),
+      dirname(sockets.admin),
+      dirname(sockets.sandboxd),
+    ],
   } as const;
 }
 

@@ -84,9 +84,12 @@ export function isCidr(text: string): boolean {
   );
 }
 
-/** The networks of a setting that was checked. */
-export function parseNetworks(cidrs: readonly string[]): Network[] {
-  return cidrs.map((cidr) => ipaddr.parseCIDR(cidr));
+/** The networks of a setting that was checked: CIDRs, and addresses. */
+export function parseNetworks(texts: readonly string[]): Network[] {
+  return texts.map((text) => {
+    const address = parseAddress(text);
+    return address === null ? ipaddr.parseCIDR(text) : [address, address.kind() === "ipv4" ? 32 : 128];
+  });
 }
 
 /** What is wrong with a CIDR that an operator allows, in words, or null. */

@@ -74,20 +74,25 @@ export interface Vetting {
  * owns the name chose them together. Answers those to dial, IPv4 first; a later attempt may take the next. Throws an
  * AppError that does not tell the addresses: what names of an inner network lead to is not the caller's to know.
  */
-export async function vet(
-  target: Target,
-  { policy, resolve }: Vetting,
-): Promise<readonly [VettedAddress, ...VettedAddress[]]> {
-  const isLiteral = parseAddress(target.host) !== null;
-  const addresses = isLiteral ? [target.host] : await resolve(target.host);
-  if (addresses.length > MAX_ADDRESSES) throw refused(`leads to more than ${MAX_ADDRESSES} addresses`);
+export async function vet(target: Pick<Target, "host">, vetting: Vetting): Promise<Vetted> {
+  return vetHost(target.host, vetting, "The URL");
+}
+
+export type Vetted = readonly [VettedAddress, ...VettedAddress[]];
+
+/** The same of a host alone. `subject` is what the error is about: "files.example". */
+export async function vetHost(host: string, { policy, resolve }: Vetting, subject: string): Promise<Vetted> {
+  const isLiteral = parseAddress(host) !== null;
+  const addresses = isLiteral ? [host] : await resolve(host);
+  const wrong = (why: string) => new AppError("invalid", `${subject} ${why}.`);
+  if (addresses.length > MAX_ADDRESSES) throw wrong(`leads to more than ${MAX_ADDRESSES} addresses`);
   const passed = addresses.map((address) => {
     const judgement = policy.judge(address);
     if (judgement.allowed) return judgement.address;
-    throw refused(`${isLiteral ? "has" : "leads to"} ${judgement.what}`);
+    throw wrong(`${isLiteral ? "has" : "leads to"} ${judgement.what}`);
   });
   const [first, ...others] = passed.toSorted((a, b) => Number(a.includes(":")) - Number(b.includes(":")));
-  if (first === undefined) throw refused(`has a host, ${target.host}, that has no address in DNS`);
+  if (first === undefined) throw wrong(`has a host, ${host}, that has no address in DNS`);
   return [first, ...others];
 }
 

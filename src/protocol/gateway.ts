@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { credentialId, runId } from "../ids.ts";
+import { check } from "./sandboxd.ts";
 
 /**
  * api → gateway, newline-framed JSON over the gateway's unix socket, as to sandboxd. Money is in billionths of a dollar
@@ -118,6 +119,8 @@ export const gatewayRecord = z.discriminatedUnion("kind", [
     kind: z.literal("egress"),
     host: z.string(),
     port: z.int(),
+    /** 1, or 0 when it goes on with one that an earlier record has begun: long ones have several. */
+    connections: z.int().min(0),
     bytes_sent: z.int(),
     bytes_received: z.int(),
     duration_ms: z.int(),
@@ -136,6 +139,17 @@ export type GatewayRecord = z.infer<typeof gatewayRecord>;
 
 export const operations = {
   health: { args: empty, result: empty },
+  status: {
+    args: empty,
+    result: z.strictObject({
+      /** Let in now. */
+      runs: z.int(),
+      /** Requests under way, and connections of the web proxy. */
+      requests: z.int(),
+      tunnels: z.int(),
+      checks: z.array(check),
+    }),
+  },
   /** What secrets are sealed to. */
   publicKey: { args: empty, result: z.strictObject({ key_id: z.string(), public_key: z.base64() }) },
   /** Lets a run in, or changes what it may. What it has spent so far the journal knows, also after a restart. */

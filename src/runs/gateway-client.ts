@@ -10,6 +10,7 @@ const SERVICE: Service<typeof operations> = {
   maxAnswerBytes: MAX_ANSWER_BYTES,
   deadlineMs: {
     health: 5_000,
+    status: 5_000,
     publicKey: 5_000,
     grant: 10_000,
     // A run's git tokens are given back before it answers.

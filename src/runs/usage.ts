@@ -65,7 +65,7 @@ export function withRecord({ usage, denials }: Account, record: GatewayRecord): 
       const { connections, bytes } = usage.egress;
       const more = record.bytes_sent + record.bytes_received;
       return {
-        usage: { ...usage, egress: { connections: connections + 1, bytes: bytes + more } },
+        usage: { ...usage, egress: { connections: connections + record.connections, bytes: bytes + more } },
         denials,
       };
     }

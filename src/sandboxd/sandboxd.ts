@@ -15,7 +15,7 @@ import { bootSandbox, teardown, type BootStep, type Sandbox } from "./boot.ts";
 import { openCgroups } from "./cgroup.ts";
 import { examine } from "./doctor.ts";
 import { explain } from "../protocol/lines/failure.ts";
-import { createLanes } from "./lanes.ts";
+import { createTurns } from "../turns.ts";
 import type { RunStep } from "./run/boot.ts";
 import { createNetworks, type Networks } from "./network/networks.ts";
 import { createRuns } from "./run/runs.ts";
@@ -171,7 +171,7 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
       probeBoot,
       memoryAvailable,
     };
-    const lanes = createLanes();
+    const turns = createTurns();
     const answer = createAnswerer(
       operations,
       {
@@ -211,7 +211,7 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
           await runs.forget(run);
           return {};
         },
-        doctor: () => lanes.run("doctor", async () => ({ checks: await examine(doctorDeps) })),
+        doctor: () => turns.run("doctor", async () => ({ checks: await examine(doctorDeps) })),
       },
       log,
     );

@@ -2,7 +2,7 @@ import type { NamespaceId, SandboxId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import type { Sandbox } from "./boot.ts";
 import { explain, OperationError } from "../protocol/lines/failure.ts";
-import { createLanes } from "./lanes.ts";
+import { createTurns } from "../turns.ts";
 import type { Pool } from "./pool.ts";
 
 /** What a sandbox is in: the pool, one tenant's use (for good), or its end. */
@@ -95,7 +95,7 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
   const entries = new Map<SandboxId, Entry>();
   const tenants = new Map<NamespaceId, Entry>();
   const fates = new Map<SandboxId, Fate>();
-  const lanes = createLanes();
+  const turns = createTurns();
   /** Namespaces that wait for a sandbox: they count as having one. */
   let claiming = 0;
 
@@ -209,7 +209,7 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
     enter,
 
     ensure: (namespace) =>
-      lanes.run(namespace, async () => {
+      turns.run(namespace, async () => {
         const living = await current(namespace);
         if (living !== undefined) return { sandbox: living.names.id, nonce: living.nonce, from_pool: false };
         if (tenants.size + claiming >= limit)
@@ -229,11 +229,11 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
       const entry = entries.get(id);
       if (entry === undefined) return;
       if (entry.life.kind !== "tenant") return await end(entry);
-      await lanes.run(entry.life.namespace, () => end(entry));
+      await turns.run(entry.life.namespace, () => end(entry));
     },
 
     freeze: (namespace) =>
-      lanes.run(namespace, async () => {
+      turns.run(namespace, async () => {
         const sandbox = await current(namespace);
         const entry = tenants.get(namespace);
         if (sandbox === undefined || entry === undefined) return false;
@@ -242,13 +242,13 @@ export function createSandboxes(options: SandboxesOptions): Sandboxes {
         if (entry.life.kind !== "tenant") return false;
         entry.standing = setTimeout(() => {
           log.warn("a sandbox stood still for too long and goes on", { sandbox: sandbox.names.id });
-          void lanes.run(namespace, () => letGo(entry));
+          void turns.run(namespace, () => letGo(entry));
         }, freezeMs);
         return true;
       }),
 
     thaw: (namespace) =>
-      lanes.run(namespace, async () => {
+      turns.run(namespace, async () => {
         const entry = tenants.get(namespace);
         return entry !== undefined && (await letGo(entry));
       }),

@@ -24,7 +24,7 @@ import {
 import { constants } from "../kernel/openat2.ts";
 import { syncFileSystem } from "../kernel/syncfs.ts";
 import type { OperationResult } from "../protocol/sandboxd.ts";
-import { createLanes } from "./lanes.ts";
+import { createTurns } from "../turns.ts";
 import { openVolumeRoot } from "./volume.ts";
 
 export interface VolumeKeysParts {
@@ -40,7 +40,7 @@ export interface VolumeKeysParts {
 export function createVolumeKeys({ instance, isAttached }: VolumeKeysParts) {
   const { unlocked: records } = instance.sandboxd;
   mkdirSync(records, { recursive: true, mode: 0o700 });
-  const lanes = createLanes();
+  const turns = createTurns();
 
   /** Keys belong to the file system: any descriptor on it does. */
   async function onFilesystem<T>(work: (fd: number) => T | Promise<T>): Promise<T> {
@@ -107,9 +107,9 @@ export function createVolumeKeys({ instance, isAttached }: VolumeKeysParts) {
 
   return {
     unlock: async (namespace: NamespaceId, key: Uint8Array) =>
-      lanes.run(namespace, async () => unlock(namespace, key)),
+      turns.run(namespace, async () => unlock(namespace, key)),
     lock: async (namespace: NamespaceId): Promise<OperationResult<"lockVolume">> =>
-      lanes.run(namespace, async () => {
+      turns.run(namespace, async () => {
         if (remembered(namespace) === null) return { state: "locked" };
         if (isAttached(namespace)) return { state: "attached" };
         return onFilesystem(async (fd) => {

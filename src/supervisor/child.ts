@@ -5,6 +5,8 @@ import { socketPair } from "../kernel/unixsocket.ts";
 export interface ChildOptions {
   readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
+  /** Called before each start. */
+  readonly prepare?: () => void;
   /** The first bytes on the child's link: a key, which must show neither in its environment nor in its arguments. */
   readonly secret: (() => Uint8Array) | null;
   /** A line of the child's sd_notify. */
@@ -27,7 +29,9 @@ const MAX_LINE = 64 * 1024;
  * A role's process. Its stderr is a pipe, since with a descriptor of a log file or a terminal it could change that
  * file's mode; descriptor 3 (LINK_FD) is a socket to here, whose end tells either side that the other is gone.
  */
-export async function startChild({ command, env, secret, onNotice, onOutput }: ChildOptions): Promise<Child> {
+export async function startChild(options: ChildOptions): Promise<Child> {
+  const { command, env, prepare, secret, onNotice, onOutput } = options;
+  prepare?.();
   const first = secret?.();
   const [ours, theirs] = socketPair();
   if (first !== undefined) writeSync(ours, first);

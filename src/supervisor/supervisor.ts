@@ -1,10 +1,13 @@
 import { readFileSync } from "node:fs";
 import type { Environment } from "../config/environment.ts";
+import { publishGatewayKey } from "../instance/gateway-key.ts";
 import type { Instance } from "../instance/instance.ts";
+import { openKeyring } from "../instance/keyring.ts";
 import { SUPERVISED } from "../kernel/confine.ts";
 import type { ConfinedRole } from "../kernel/confinement.ts";
 import { self } from "../kernel/self.ts";
 import type { Log } from "../log.ts";
+import type { ChildOptions } from "./child.ts";
 import { superviseRole, type SupervisedRole } from "./role.ts";
 
 export interface SupervisorOptions {
@@ -33,10 +36,14 @@ export function startSupervisor(options: SupervisorOptions): Supervisor {
   const { instance, log } = options;
   const { executable, script } = self();
   const env = { ...configuration(options.env), [SUPERVISED]: "1" };
+  const giveKey = () => {
+    const { secret } = openKeyring(instance.keyringFile, readFileSync(instance.masterKeyFile));
+    publishGatewayKey(instance, secret);
+  };
   const roles = new Map<ConfinedRole, SupervisedRole>();
   const supervise = (
     role: ConfinedRole,
-    secret: (() => Uint8Array) | null,
+    given: Pick<ChildOptions, "secret" | "prepare">,
     args: readonly string[],
   ): void => {
     const supervised = superviseRole({
@@ -44,20 +51,21 @@ export function startSupervisor(options: SupervisorOptions): Supervisor {
       process: {
         command: [executable, ...script, role, "--data", instance.data, ...args],
         env,
-        secret,
+        ...given,
       },
       log,
       onOutput: options.onOutput,
       onReady(notices) {
         // After api, which somebody waits for, so as not to slow its start.
-        if (role === "api" && !roles.has("gateway")) supervise("gateway", null, []);
+        if (role === "api" && !roles.has("gateway"))
+          supervise("gateway", { secret: null, prepare: giveKey }, []);
         options.onReady(role, notices);
       },
       onGivenUp: options.onGivenUp,
     });
     roles.set(role, supervised);
   };
-  supervise("api", () => readFileSync(instance.masterKeyFile), options.apiArgs);
+  supervise("api", { secret: () => readFileSync(instance.masterKeyFile) }, options.apiArgs);
   return {
     reload() {
       for (const role of roles.values()) role.reload();

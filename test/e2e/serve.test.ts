@@ -94,7 +94,7 @@ describe("the roles' processes", () => {
       expect(readdirSync(`${root}/etc`)).not.toContain("shadow");
       const inData = role === "api" ? ["api", "inst", "keyring"] : ["gateway", "inst"];
       expect(readdirSync(root + appliance.data).toSorted()).toEqual(inData);
-      const inRun = role === "api" ? ["api", "config", "gateway", "sandboxd"] : ["gateway"];
+      const inRun = role === "api" ? ["api", "config", "gateway", "sandboxd"] : ["gateway", "gateway-config"];
       expect(readdirSync(`${root}/run/cofferdam/${appliance.inst}`).toSorted()).toEqual(inRun);
       for (const fd of [0, 1]) expect(readlinkSync(`/proc/${pid}/fd/${fd}`)).toBe("/dev/null");
       expect(readlinkSync(`/proc/${pid}/fd/2`)).toMatch(/^(pipe|socket):/);

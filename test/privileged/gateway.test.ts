@@ -3,18 +3,22 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Instance } from "../../src/instance/instance.ts";
 import { roleUser } from "../../src/kernel/users.ts";
-import { createInstance, ensureRunDirectories } from "../../src/instance/setup.ts";
+import { createInstance, ensureRunDirectories, publishConfig } from "../../src/instance/setup.ts";
+import { createGatewayClient } from "../../src/runs/gateway-client.ts";
+import { failureOf } from "../fixtures/failure.ts";
 import { Receiver } from "../fixtures/notify-receiver.ts";
 import { ensureUsers } from "../fixtures/users.ts";
 
 const DATA = "/scratch/gateway/data";
 const MAIN = join(import.meta.dir, "../../src/main.ts");
+const quiet = { info() {}, warn() {}, error() {} };
 const made: { instance?: Instance; notices?: Receiver } = {};
 
 beforeAll(async () => {
   ensureUsers();
   made.instance = createInstance(DATA);
   ensureRunDirectories(made.instance);
+  publishConfig(made.instance, null);
   made.notices = await Receiver.listen("/run/notify-test");
 });
 
@@ -40,9 +44,11 @@ test("it tells systemd what it does, answers its health, and stops when asked", 
   await notices.until("WATCHDOG=1");
   await notices.until("WATCHDOG=1");
 
-  const health = await fetch("http://gateway/healthz", { unix: instance.sockets.gateway });
-  expect(await health.json()).toEqual({ status: "ok" });
-  expect((await fetch("http://gateway/else", { unix: instance.sockets.gateway })).status).toBe(404);
+  const client = createGatewayClient({ path: instance.sockets.gateway, log: quiet });
+  expect(await client.call("health", {})).toEqual({});
+  // Without its key it lets nobody in, and says so.
+  expect(await failureOf(client.call("publicKey", {}))).toContain("started without its key");
+  client.close();
 
   const status = readFileSync(`/proc/${gateway.pid}/status`, "utf8");
   const { uid } = roleUser("cofferdam-gw");
@@ -54,9 +60,9 @@ test("it tells systemd what it does, answers its health, and stops when asked", 
   expect(environ).not.toContain("leaked");
   expect(environ).not.toContain("BUN_OPTIONS");
 
-  // It has nothing to take anew; the signal must not end it.
   gateway.kill("SIGHUP");
-  await notices.until("WATCHDOG=1");
+  await notices.until("RELOADING=1");
+  await notices.until("READY=1");
   await notices.until("WATCHDOG=1");
 
   gateway.kill("SIGTERM");

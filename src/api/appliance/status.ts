@@ -4,6 +4,7 @@ import { AppError, foreseen } from "../../errors.ts";
 import type { Check, OperationResult } from "../../protocol/sandboxd.ts";
 import type { Reading } from "../../metrics/readings.ts";
 import type { SandboxdClient } from "../../sandbox/sandboxd-client.ts";
+import type { GatewayClient } from "../../runs/gateway-client.ts";
 import type { AtRest } from "./at-rest.ts";
 import { reasonOf } from "./reason.ts";
 import type { Readiness } from "./readiness.ts";
@@ -46,8 +47,7 @@ export interface StatusParts {
   readonly ledger: Pick<Ledger, "breaks" | "stats">;
   readonly checkStore: () => Promise<Check>;
   readonly checkBackup: () => Promise<Check[]>;
-  /** Throws when it does not answer. */
-  readonly checkGateway: () => Promise<void>;
+  readonly gateway: Pick<GatewayClient, "call">;
   /** What holds this process, as the kernel part sees it. */
   readonly confinement: () => Check[];
   /** Nothing without TLS. */
@@ -92,7 +92,7 @@ export function createStatus(parts: StatusParts) {
         await parts.checkStore(),
         await parts.atRest.check(),
         ...(await parts.checkBackup()),
-        await gatewayCheck(parts.checkGateway),
+        ...(await gatewayChecks(parts.gateway)),
         ...(typeof host === "string" ? [sandboxdAway(host)] : host.checks),
       ];
     },
@@ -139,17 +139,21 @@ function auditCheck(ledger: StatusParts["ledger"]): Check {
   };
 }
 
-async function gatewayCheck(check: StatusParts["checkGateway"]): Promise<Check> {
+async function gatewayChecks(gateway: StatusParts["gateway"]): Promise<Check[]> {
   try {
-    await check();
-    return { name: "gateway", status: "ok", detail: "it answers", fix: null };
+    const { runs, requests, tunnels, checks } = await gateway.call("status", {});
+    const detail = `it answers; ${runs} runs are let in, with ${requests} requests and ${tunnels} connections`;
+    return [{ name: "gateway", status: "ok", detail, fix: null }, ...checks];
   } catch (error) {
-    return {
-      name: "gateway",
-      status: "fail",
-      detail: `it does not answer (${reasonOf(error)})`,
-      fix: "Its log says why: journalctl -u cofferdam-gateway, or what cofferdam serve writes.",
-    };
+    const why = error instanceof AppError && error.cause !== undefined ? error.cause : error;
+    return [
+      {
+        name: "gateway",
+        status: "fail",
+        detail: `it does not answer (${reasonOf(why)})`,
+        fix: "Its log says why: journalctl -u cofferdam-gateway, or what cofferdam serve writes.",
+      },
+    ];
   }
 }
 

@@ -13,7 +13,7 @@ import { isHost, originOf } from "./forwarded.ts";
 import { addHeaders } from "./headers.ts";
 import type { Limits } from "./limits.ts";
 import { bind, openListener, type BunServer, type Generation, type Handlers } from "./listener.ts";
-import { startCrowd } from "./crowd.ts";
+import { startCrowd } from "../../net/crowd.ts";
 import { fileRouteTable, isFolded } from "./rawpath.ts";
 
 export interface App {

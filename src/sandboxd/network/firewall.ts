@@ -1,7 +1,7 @@
 import type { RunId } from "../../ids.ts";
 import type { Log } from "../../log.ts";
 import { explain } from "../../protocol/lines/failure.ts";
-import { createLanes } from "../lanes.ts";
+import { createTurns } from "../../turns.ts";
 import type { Runner } from "../runner.ts";
 import {
   createRules,
@@ -50,7 +50,7 @@ export interface FirewallOptions extends FilterOptions {
 export function createFirewall(options: FirewallOptions): Firewall {
   const { inst, run: command, log } = options;
   const rules = createRules(options);
-  const turns = createLanes();
+  const turns = createTurns();
   const inTurn = <T>(work: () => Promise<T>) => turns.run("rules", work);
   const runs = new Map<RunId, FilteredRun>();
   const state: State = { isKnown: false, entered: false, guarded: [] };

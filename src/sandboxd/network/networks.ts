@@ -9,7 +9,7 @@ import { createOwnAddresses } from "../../net/own.ts";
 import { createAddressPolicy } from "../../net/policy.ts";
 import type { RunNetwork } from "../../protocol/sandboxd.ts";
 import { explain, OperationError, StepError } from "../../protocol/lines/failure.ts";
-import { createLanes } from "../lanes.ts";
+import { createTurns } from "../../turns.ts";
 import type { Runner } from "../runner.ts";
 import { createIndexes, type Indexes, type Resting } from "./allocate.ts";
 import { whileNoOtherClaims } from "./claim.ts";
@@ -73,7 +73,7 @@ export function createNetworks({ instance, config, run: command, log }: Networks
     isOwn: createOwnAddresses(),
   });
   const noneFree = `all ${subnet.count} networks of [runs] subnet are in use, or rest after use; a larger [runs] prefix makes more.`;
-  const turns = createLanes();
+  const turns = createTurns();
   const known = new Map<RunId, FilteredRun>();
   const start: { settled: Promise<Indexes> | null } = { settled: null };
 

@@ -3,7 +3,7 @@ import type { RunId } from "../../ids.ts";
 import type { Log } from "../../log.ts";
 import type { OperationArgs, OperationResult, RunFate, RunState } from "../../protocol/sandboxd.ts";
 import { explain, OperationError, StepError } from "../../protocol/lines/failure.ts";
-import { createLanes } from "../lanes.ts";
+import { createTurns } from "../../turns.ts";
 import { readState } from "../runsc.ts";
 import { bootRun, ceilings, type RunDeps, type RunSandbox } from "./boot.ts";
 import { fateOf, isOver, killSandbox } from "./fate.ts";
@@ -33,7 +33,7 @@ export interface RunsOptions extends RunDeps {
 export async function createRuns(options: RunsOptions) {
   const { instance, config, cgroups, networks, log } = options;
   const lives = new Map<RunId, Life>();
-  const lanes = createLanes();
+  const lanes = createTurns();
   const waiting = new Set<() => void>();
   mkdirSync(exitDirectory(instance), { recursive: true, mode: 0o700 });
 

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { beyondFair } from "../../../../src/api/http/crowd.ts";
+import { beyondFair } from "../../../src/net/crowd.ts";
 
 const of = (source: string, count: number) => Array.from({ length: count }, (_, fd) => ({ fd, source }));
 const ended = (all: { fd: number; source: string }[], most: number) => {

@@ -1,5 +1,5 @@
 /** Work that takes turns within a key and runs freely beside other keys'. */
-export function createLanes() {
+export function createTurns() {
   const last = new Map<string, Promise<unknown>>();
 
   async function inTurn<T>(before: Promise<unknown> | undefined, work: () => Promise<T>): Promise<T> {
