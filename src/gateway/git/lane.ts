@@ -45,7 +45,7 @@ export function createGitLane({ call, secrets, log, now = Date.now }: GitLanePar
     if (route.service === "git-receive-pack" && !route.advertisement) return push(asked);
     const started = performance.now();
     const answer = await send(asked, {
-      ...(request.body === null ? {} : { body: request.body }),
+      ...(request.body === null ? {} : { body: { head: [], reader: request.body.getReader() } }),
       signal: AbortSignal.any([grant.signal, request.signal]),
     });
     if (!(answer instanceof Response)) {
@@ -54,7 +54,7 @@ export function createGitLane({ call, secrets, log, now = Date.now }: GitLanePar
     const source = answer.body ?? new Response("").body ?? new ReadableStream();
     if (route.advertisement) {
       const shown = route.service === "git-upload-pack" ? source : source.pipeThrough(lessCapabilities());
-      return new Response(shown, { headers: headersOf(route.service, "advertisement") });
+      return new Response(watched(shown), { headers: headersOf(route.service, "advertisement") });
     }
     const pack = createPackWatch();
     const count = { bytes: 0 };

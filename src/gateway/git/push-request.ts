@@ -2,8 +2,9 @@ import { plain, pushRefused, headersOf, type PushReport } from "./answers.ts";
 import type { Grant } from "../grant.ts";
 import type { Asked } from "./asked.ts";
 import { keepPush, settlePush, type IsOwnBranch } from "./journal.ts";
+import { FLUSH } from "./packets.ts";
 import { createPushReader, type Push } from "./push.ts";
-import { continued, relayReport, type Reader } from "./relay.ts";
+import { relayReport, type Reader } from "./relay.ts";
 import { createReportReader } from "./report.ts";
 import { listed, refusedOf, type Repository } from "./rules.ts";
 import type { Send } from "./upstream.ts";
@@ -62,7 +63,7 @@ export function createPushHandler({ send, ownBranches, onSent }: PushParts) {
       await drain(reader, grant.signal);
       return plain(400, "This push names no ref.");
     }
-    const answer = await send(asked, { body: new TextEncoder().encode("0000"), signal: grant.signal });
+    const answer = await send(asked, { body: { head: [FLUSH], reader: null }, signal: grant.signal });
     if (!(answer instanceof Response)) return plain(answer.status, answer.text);
     return new Response(answer.body, { headers: headersOf(route.service, "result") });
   }
@@ -94,8 +95,12 @@ export function createPushHandler({ send, ownBranches, onSent }: PushParts) {
       }
     };
 
-    const body = continued([push.head, push.rest], reader, (count) => (sent.bytes += count));
-    const answer = await send(asked, { body, signal: grant.signal }).catch((error: unknown) => {
+    const sending = send(asked, {
+      body: { head: [push.head, push.rest], reader },
+      onBytes: (count) => (sent.bytes += count),
+      signal: grant.signal,
+    });
+    const answer = await sending.catch((error: unknown) => {
       settle({ accepted: null });
       throw error;
     });

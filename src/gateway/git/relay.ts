@@ -1,10 +1,13 @@
 import type { ReportReader } from "./report.ts";
 
-/** Passes a stream on at its reader's pace. `onEnd` is told once, also when the reader has gone. */
+/**
+ * Passes a stream on at its reader's pace. `onEnd` is told once, also when the reader has gone. One that breaks off just
+ * ends: all that git reads says itself where it is whole, and a response that fails Bun would print.
+ */
 export function watched(
   source: ReadableStream<Uint8Array>,
-  onChunk: (chunk: Uint8Array) => void,
-  onEnd: () => void,
+  onChunk: (chunk: Uint8Array) => void = () => {},
+  onEnd: () => void = () => {},
 ): ReadableStream<Uint8Array> {
   const reader = source.getReader();
   const state = { over: false };
@@ -23,9 +26,9 @@ export function watched(
         }
         onChunk(value);
         controller.enqueue(value);
-      } catch (error) {
+      } catch {
         end();
-        controller.error(error);
+        controller.close();
       }
     },
     async cancel(reason) {
@@ -36,9 +39,9 @@ export function watched(
 }
 
 /**
- * Passes a server's answer to a push on, and reads it to its end even when nobody listens any more: what the server has
- * done is to be known. `settle` is called before the client learns that the server is done, so that it can't build on
- * what is not written down yet.
+ * Passes a server's answer to a push on, and reads it to its end even when its client has left: what the server has done is
+ * to be known. `settle` is called before the client learns that the server is done, so that it can't build on what is not
+ * written down yet; at the latest when `signal` is aborted, however slowly a client reads.
  */
 export function relayReport(
   source: ReadableStream<Uint8Array>,
@@ -46,35 +49,35 @@ export function relayReport(
   settle: () => void,
   signal: AbortSignal,
 ): ReadableStream<Uint8Array> {
-  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
-  const writer = writable.getWriter();
-  const state = { listening: true };
-  const stopListening = () => {
-    state.listening = false;
-  };
-  writer.closed.catch(stopListening);
-  // A client that does not read holds nobody up any longer.
-  const abort = () => void writer.abort(signal.reason).catch(stopListening);
-  signal.addEventListener("abort", abort);
+  const reader = source.getReader();
+  signal.addEventListener("abort", settle);
 
-  async function pass(): Promise<void> {
-    try {
-      for await (const chunk of source) {
-        report.add(chunk);
-        if (report.complete()) settle();
-        if (state.listening) await writer.write(chunk).catch(stopListening);
-      }
+  async function next(): Promise<Uint8Array | null> {
+    const { done, value } = await reader.read().catch(() => ({ done: true, value: undefined }));
+    if (done || value === undefined) {
+      signal.removeEventListener("abort", settle);
       settle();
-      await writer.close().catch(stopListening);
-    } catch (error) {
-      settle();
-      await writer.abort(error).catch(stopListening);
-    } finally {
-      signal.removeEventListener("abort", abort);
+      return null;
     }
+    report.add(value);
+    if (report.complete()) settle();
+    return value;
   }
-  void pass();
-  return readable;
+
+  async function readOn(): Promise<void> {
+    while ((await next()) !== null);
+  }
+
+  return new ReadableStream({
+    async pull(controller) {
+      const chunk = await next();
+      if (chunk === null) controller.close();
+      else controller.enqueue(chunk);
+    },
+    cancel() {
+      void readOn();
+    },
+  });
 }
 
 /** Of a stream's reader, what is used of it here. */
@@ -83,17 +86,23 @@ export interface Reader {
   cancel(reason?: unknown): Promise<void>;
 }
 
-/** The rest of a body, after some of it was read: at its reader's pace, and nothing before it asks. */
+export interface BodyParts {
+  /** What was read of it already. */
+  readonly head: readonly Uint8Array[];
+  /** Whence the rest comes; null: there is no rest. */
+  readonly reader: Reader | null;
+}
+
+/** A body as it comes, at its reader's pace: nothing is taken before it asks, and `onBytes` is told of what it gets. */
 export function continued(
-  head: readonly Uint8Array[],
-  reader: Reader,
+  { head, reader }: BodyParts,
   onBytes: (count: number) => void,
 ): ReadableStream<Uint8Array> {
   const waiting = head.filter((chunk) => chunk.length > 0);
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
-        const chunk = waiting.shift() ?? (await reader.read()).value;
+        const chunk = waiting.shift() ?? (await reader?.read())?.value;
         if (chunk === undefined) {
           controller.close();
           return;
@@ -101,7 +110,7 @@ export function continued(
         onBytes(chunk.length);
         controller.enqueue(chunk);
       },
-      cancel: (reason) => reader.cancel(reason),
+      cancel: (reason) => reader?.cancel(reason),
     },
     { highWaterMark: 0 },
   );

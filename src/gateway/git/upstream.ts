@@ -4,6 +4,7 @@ import { headersOf } from "./answers.ts";
 import type { AppTokens } from "./app-tokens.ts";
 import type { Asked } from "./asked.ts";
 import { basic } from "./credential.ts";
+import { continued, type BodyParts } from "./relay.ts";
 import { nameOf, type Route } from "./route.ts";
 
 /** A server's answer that git can't use, in words for a person; `status` is what its client gets. */
@@ -15,12 +16,16 @@ export interface Problem {
 }
 
 export interface SendOptions {
-  readonly body?: Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array>;
+  readonly body?: BodyParts;
+  /** Of what the server takes of it. */
+  readonly onBytes?: (count: number) => void;
   readonly signal: AbortSignal;
 }
 
 export type Send = (asked: Asked, options: SendOptions) => Promise<Response | Problem>;
 
+/** For a server to take a request. Its answer may take as long as a pack takes to be made, or to be unpacked. */
+const TAKEN_MS = 30_000;
 const APP_USER = "x-access-token";
 /** Servers that take a token alone want any name beside it. */
 const TOKEN_USER = "git";
@@ -31,11 +36,23 @@ export function createSend({ call, tokens }: { readonly call: Call; readonly tok
     const { request, grant, route } = asked;
     const { url, authorization, token } = await authorized(asked);
     const path = route.advertisement ? `info/refs?service=${route.service}` : route.service;
+    const { body, onBytes, signal } = options;
+    const abort = new AbortController();
+    const untaken = () =>
+      abort.abort(
+        new AppError("unavailable", `${route.host} did not take a request in ${TAKEN_MS / 1000} s.`),
+      );
+    const timer = setTimeout(untaken, TAKEN_MS);
+    const onTaken = (count: number) => {
+      clearTimeout(timer);
+      onBytes?.(count);
+    };
     const response = await call(`${url}/${path}`, {
       method: route.advertisement ? "GET" : "POST",
       headers: { ...forwarded(request.headers, route), authorization },
-      ...options,
-    });
+      ...(body === undefined ? {} : { body: continued(body, onTaken) }),
+      signal: AbortSignal.any([signal, abort.signal]),
+    }).finally(() => clearTimeout(timer));
     if (response.status === 401 && token !== null) await tokens.forget(grant.run, token);
     return { response, retry: response.status === 401 && token !== null && route.advertisement };
   }
