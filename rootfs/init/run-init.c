@@ -307,13 +307,19 @@ static void on_child(int number)
 	(void)number;
 }
 
-/* As PID 1, of every orphan too. */
+/*
+ * As PID 1, of every orphan too. The command's is also said to sandboxd: runsc reports a sandbox that was killed just like
+ * one whose command was.
+ */
 static void reap(void)
 {
 	int status;
 	for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
-		if (pid == command.pid)
-			_exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+		if (pid == command.pid) {
+			int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+			dprintf(STDERR_FILENO, "exit %d\n", code);
+			_exit(code);
+		}
 }
 
 int main(void)

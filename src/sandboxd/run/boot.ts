@@ -76,6 +76,7 @@ export async function bootRun(deps: RunDeps, run: RunId): Promise<RunSandbox> {
       throw error instanceof OperationError ? error : new StepError(name, error);
     }
   };
+  let shim: ProcessIdentity | undefined;
   try {
     await step("directory", () => mkdirSync(names.emptyRoot, { recursive: true, mode: 0o700 }));
     const fifos = await step("fifos", () => openFifos(instance, run, deps.api));
@@ -88,6 +89,7 @@ export async function bootRun(deps: RunDeps, run: RunId): Promise<RunSandbox> {
       const { netnsPath, ...network } = await step("network", () => deps.networks.ensure(run));
       const spec = await step("spec", () => writeSpec(names, deps, netnsPath));
       const process = await step("shim", () => startShim(names, deps.runsc, runscArguments(names), fifos));
+      shim = process;
       const record: RunRecord = { process, network, ...spec, deadline: null, ending: null };
       await step("record", () => writeRecord(names, record));
       const pid = await step("running", () => whenRunning(names, process));
@@ -97,7 +99,7 @@ export async function bootRun(deps: RunDeps, run: RunId): Promise<RunSandbox> {
       fifos.close();
     }
   } catch (error) {
-    await undo(deps, names, error);
+    await undo(deps, names, shim, error);
     throw error;
   }
 }
@@ -126,9 +128,14 @@ async function whenRunning(names: RunNames, shim: ProcessIdentity): Promise<numb
 }
 
 /** The boot's own error stays the one that is told; a failed teardown is added to it. */
-async function undo(deps: RunDeps, names: RunNames, error: unknown): Promise<void> {
+async function undo(
+  deps: RunDeps,
+  names: RunNames,
+  shim: ProcessIdentity | undefined,
+  error: unknown,
+): Promise<void> {
   try {
-    await removeRun(deps, names);
+    await removeRun(deps, names, shim);
   } catch (second) {
     const message = `run ${names.id} could neither be started nor be cleaned up`;
     throw new AggregateError([error, second], message, { cause: second });

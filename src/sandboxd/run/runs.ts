@@ -11,7 +11,7 @@ import { exitDirectory, runNames } from "./names.ts";
 import { readFate, readRecord, writeFate, writeRecord } from "./record.ts";
 import { hostTasks } from "./spec.ts";
 import { runsOnHost } from "./survey.ts";
-import { removeRun, removeSandbox, removeShim, removeTraces } from "./teardown.ts";
+import { removeRun, removeSandbox, endSession, removeTraces } from "./teardown.ts";
 
 const LOOK_EVERY_MS = 1_000;
 const RECONCILE_EVERY_MS = 30_000;
@@ -21,8 +21,9 @@ const MIB = 1024 * 1024;
 type Life =
   | { readonly kind: "starting" }
   | { readonly kind: "running"; readonly sandbox: RunSandbox; readonly clock: Timer | null }
-  | { readonly kind: "ending"; readonly sandbox: RunSandbox; readonly gone: Promise<void> }
-  | { readonly kind: "ended"; readonly fate: RunFate; readonly clean: boolean };
+  | { readonly kind: "ending"; readonly known: Promise<void> }
+  /** `removed`: whether nothing is left of it but what is written. */
+  | { readonly kind: "ended"; readonly fate: RunFate; readonly removed: Promise<boolean> };
 
 export interface RunsOptions extends RunDeps {
   readonly log: Log;
@@ -106,35 +107,47 @@ export async function createRuns(options: RunsOptions) {
     lives.set(run, { kind: "running", sandbox, clock });
   }
 
-  /** Ends a run that runs; null: it did so itself. Resolves when all of it is gone; never rejects. */
+  /** Ends a run that runs; null: it did so itself. Resolves when its fate is known; never rejects. */
   function end(run: RunId, why: "stopped" | "timeout" | null): Promise<void> {
     const life = lives.get(run);
-    if (life?.kind === "ending") return life.gone;
+    if (life?.kind === "ending") return life.known;
     if (life?.kind !== "running") return Promise.resolve();
     if (life.clock !== null) clearTimeout(life.clock);
-    const gone = finish(run, life.sandbox, why);
-    lives.set(run, { kind: "ending", sandbox: life.sandbox, gone });
-    return gone;
+    const known = finish(run, life.sandbox, why);
+    lives.set(run, { kind: "ending", known });
+    return known;
   }
 
   async function finish(run: RunId, sandbox: RunSandbox, why: "stopped" | "timeout" | null): Promise<void> {
+    const fate = await settle(run, sandbox, why);
+    const dead = Promise.withResolvers<void>();
+    const removed = tryToRemove(run, dead.resolve);
+    // Nothing writes into its worktree any more.
+    await dead.promise;
+    enterEnded(run, fate, removed);
+  }
+
+  async function settle(
+    run: RunId,
+    sandbox: RunSandbox,
+    why: "stopped" | "timeout" | null,
+  ): Promise<RunFate> {
     const { names } = sandbox;
     const record = { ...sandbox.record, ending: why ?? sandbox.record.ending };
-    let fate: RunFate;
     try {
       if (why !== null) writeRecord(names, record);
       await killSandbox(cgroups, sandbox);
       const [how, dropped] = await Promise.all([fateOf(cgroups, { names, record }), droppedOf(run)]);
-      fate = { ...how, dropped };
+      const fate = { ...how, dropped };
       // Before anything is removed: a sandboxd that is killed in between finds it, and removes the rest.
       writeFate(names, fate);
+      return fate;
     } catch (error) {
-      log.error("what became of a run is not known", { run, error: explain(error) });
       const fault = explain(error);
+      log.error("what became of a run is not known", { run, error: fault });
       const ended_at = Date.now();
-      fate = { exit_code: null, cause: "lost", fault, ended_at, peak_memory_bytes: null, cpu_ms: null };
+      return { exit_code: null, cause: "lost", fault, ended_at, peak_memory_bytes: null, cpu_ms: null };
     }
-    enterEnded(run, fate, await tryToRemove(run));
   }
 
   async function droppedOf(run: RunId): Promise<NonNullable<RunFate["dropped"]>> {
@@ -146,9 +159,9 @@ export async function createRuns(options: RunsOptions) {
     }
   }
 
-  async function tryToRemove(run: RunId): Promise<boolean> {
+  async function tryToRemove(run: RunId, onDead?: () => void): Promise<boolean> {
     try {
-      await removeSandbox(options, runNames(instance, run));
+      await removeSandbox(options, runNames(instance, run), onDead);
       return true;
     } catch (error) {
       log.error("a run is not wholly removed", { run, error: explain(error) });
@@ -156,10 +169,17 @@ export async function createRuns(options: RunsOptions) {
     }
   }
 
-  function enterEnded(run: RunId, fate: RunFate, clean: boolean): void {
-    lives.set(run, { kind: "ended", fate, clean });
+  function enterEnded(run: RunId, fate: RunFate, removed: Promise<boolean>): void {
+    lives.set(run, { kind: "ended", fate, removed });
     log.info("a run is over", { run, cause: fate.cause, exit: fate.exit_code, fault: fate.fault });
     for (const wake of waiting) wake();
+  }
+
+  async function stop(run: RunId): Promise<void> {
+    await end(run, "stopped");
+    const life = lives.get(run);
+    if (life?.kind === "ended" && !(await life.removed))
+      throw new Error(`run ${run} is over, but not wholly removed`);
   }
 
   async function forget(run: RunId): Promise<void> {
@@ -168,8 +188,8 @@ export async function createRuns(options: RunsOptions) {
     if (life.kind !== "ended") throw new OperationError("bad_request", `run ${run} is not over`);
     const names = runNames(instance, run);
     const shim = readRecord(names)?.process;
-    if (shim !== undefined) await removeShim(shim);
-    await (life.clean ? removeTraces(names) : removeRun(options, names));
+    if (shim !== undefined) await endSession(shim);
+    await ((await life.removed) ? removeTraces(names) : removeRun(options, names));
     lives.delete(run);
   }
 
@@ -194,7 +214,7 @@ export async function createRuns(options: RunsOptions) {
   async function adopt(run: RunId): Promise<void> {
     const names = runNames(instance, run);
     const fate = readFate(names);
-    if (fate !== undefined) return enterEnded(run, fate, await tryToRemove(run));
+    if (fate !== undefined) return enterEnded(run, fate, tryToRemove(run));
     const record = readRecord(names);
     const sandbox = record === undefined ? undefined : { names, record };
     if (sandbox === undefined || (!isOver(sandbox) && readState(names.runscState)?.status !== "running")) {
@@ -216,8 +236,8 @@ export async function createRuns(options: RunsOptions) {
           log.warn("remains of a run are removed", { run });
           await removeRun(options, runNames(instance, run));
         }
-        if (life?.kind === "ended" && !life.clean && (await tryToRemove(run)))
-          lives.set(run, { ...life, clean: true });
+        if (life?.kind === "ended" && !(await life.removed))
+          lives.set(run, { ...life, removed: tryToRemove(run) });
       });
     }
     if (lives.size > 0) await reconcileNetworks();
@@ -254,7 +274,7 @@ export async function createRuns(options: RunsOptions) {
     const life = lives.get(run);
     if (life === undefined) return { state: "unknown" };
     if (life.kind === "ending") {
-      await life.gone;
+      await life.known;
       return await inspect(run);
     }
     if (life.kind === "ended") return { state: "ended", fate: life.fate };
@@ -265,7 +285,7 @@ export async function createRuns(options: RunsOptions) {
   return {
     start: (run: RunId) => lanes.run(run, () => start(run)),
     admit: (args: OperationArgs<"admitRun">) => lanes.run(args.run, () => admit(args)),
-    stop: (run: RunId) => lanes.run(run, () => end(run, "stopped")),
+    stop: (run: RunId) => lanes.run(run, () => stop(run)),
     forget: (run: RunId) => lanes.run(run, () => forget(run)),
     inspect,
     awaitEnds,
@@ -279,7 +299,12 @@ export async function createRuns(options: RunsOptions) {
       clearInterval(looks);
       clearInterval(reconciles);
       if (runs === "end") await Promise.all([...lives.keys()].map((run) => end(run, "stopped")));
-      await Promise.all([...lives.values()].map(async (life) => life.kind === "ending" && (await life.gone)));
+      await Promise.all(
+        [...lives.values()].map(async (life) => life.kind === "ending" && (await life.known)),
+      );
+      await Promise.all(
+        [...lives.values()].map(async (life) => life.kind === "ended" && (await life.removed)),
+      );
       for (const life of lives.values())
         if (life.kind === "running" && life.clock !== null) clearTimeout(life.clock);
       for (const wake of waiting) wake();

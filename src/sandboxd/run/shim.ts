@@ -13,7 +13,7 @@ import type { RunNames } from "./names.ts";
 const SCRIPT = '"$@"; echo $? >"$0"; kill -STOP $$';
 const MAX_LOG_BYTES = 2 * 1024;
 
-/** runsc gets the FIFOs as its stdin, its stdout and RUN_STDERR_FD; its own stderr is the log. */
+/** runsc gets the FIFOs as its stdin, its stdout and what it passes on (RUN_STDERR_FD); its own stderr is the log. */
 export function startShim(
   names: RunNames,
   runsc: string,

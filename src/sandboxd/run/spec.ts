@@ -93,7 +93,7 @@ export function hostTasks(processes: number): number {
 }
 
 /** The descriptor at which runsc has the run's stderr; its own is the log. */
-export const RUN_STDERR_FD = 3;
+const RUN_STDERR_FD = 3;
 
 export function runscArguments(names: RunNames): string[] {
   return [

@@ -1,9 +1,11 @@
 import { readFileSync, readdirSync, rmSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Cgroups } from "../cgroup.ts";
 import { StepError } from "../../protocol/lines/failure.ts";
-import { isAlive, killProcess, signalPid, whenGone, type ProcessIdentity } from "../process.ts";
+import { isAlive, signalPid, type ProcessIdentity } from "../process.ts";
 import type { RunNames } from "./names.ts";
 import type { RunNetworks } from "./network.ts";
+import { readRecord } from "./record.ts";
 import { unmountWorktree } from "./worktree.ts";
 
 const TIMEOUT_MS = 10_000;
@@ -16,9 +18,13 @@ interface Deps {
 /**
  * Removes all that the host shows of a run's sandbox, whatever state it is in, and leaves its directory with the record
  * and the fate. Every step is tried, only absence is a success, and what failed is thrown together at the end. The
- * processes go first, since they pin the rest.
+ * processes go first, since they pin the rest: `onDead` is called when there is none any more.
  */
-export async function removeSandbox({ cgroups, networks }: Deps, names: RunNames): Promise<void> {
+export async function removeSandbox(
+  { cgroups, networks }: Deps,
+  names: RunNames,
+  onDead = () => {},
+): Promise<void> {
   const failures: unknown[] = [];
   const attempt = async (step: string, act: () => void | Promise<void>) => {
     try {
@@ -28,6 +34,7 @@ export async function removeSandbox({ cgroups, networks }: Deps, names: RunNames
     }
   };
   await attempt("cgroup", () => cgroups.remove(names.cgroup, TIMEOUT_MS));
+  onDead();
   await Promise.all([
     attempt("network", () => networks.remove(names.id)),
     attempt("worktree", () => unmountWorktree(names)),
@@ -38,10 +45,15 @@ export async function removeSandbox({ cgroups, networks }: Deps, names: RunNames
 
 /**
  * Removes all of a run, what is written of it last. Its processes are looked for on the host, since a sandboxd that was
- * killed may have noted none.
+ * killed may have noted none; `shim` is the one that is known.
  */
-export async function removeRun(deps: Deps, names: RunNames): Promise<void> {
-  for (const pid of runProcesses(names)) signalPid(pid);
+export async function removeRun(
+  deps: Deps,
+  names: RunNames,
+  shim = readRecord(names)?.process,
+): Promise<void> {
+  if (shim !== undefined) await endSession(shim);
+  await endProcesses(() => runProcesses(names));
   // Throws before anything is removed below a worktree that is still mounted there.
   await removeSandbox(deps, names);
   removeTraces(names);
@@ -53,11 +65,20 @@ export function removeTraces(names: RunNames): void {
   rmSync(names.directory, { recursive: true, force: true });
 }
 
-/** Lets go of the FIFOs, and with them of what nobody has read. */
-export async function removeShim(shim: ProcessIdentity): Promise<void> {
-  killProcess(shim);
-  await Promise.race([whenGone(shim, 1), new Promise((resolve) => setTimeout(resolve, TIMEOUT_MS).unref())]);
-  if (isAlive(shim)) throw new Error(`process ${shim.pid} does not end`);
+/** Of a shim: it and runsc, whose sandbox dies with it. And lets go of the FIFOs with what nobody has read. */
+export async function endSession(shim: ProcessIdentity): Promise<void> {
+  if (!isAlive(shim)) return;
+  // By what a process can't lose while it becomes another program: its arguments are away for that moment.
+  await endProcesses(() => pids().filter((pid) => sessionOf(pid) === shim.pid));
+}
+
+async function endProcesses(find: () => readonly number[]): Promise<void> {
+  const end = Date.now() + TIMEOUT_MS;
+  for (let found = find(); found.length > 0; found = find()) {
+    if (Date.now() > end) throw new Error(`processes ${found.join(", ")} do not end`);
+    for (const pid of found) signalPid(pid);
+    await sleep(2);
+  }
 }
 
 /** Of a run: its shim, runsc, its sandbox and its gofer, whose command lines all name its runsc root. */
@@ -67,20 +88,31 @@ function runProcesses({ runscRoot }: RunNames): number[] {
 
 /** Processes with such an argument, and the argument. */
 export function processesWith(matches: (argument: string) => boolean): [pid: number, argument: string][] {
-  return readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .flatMap((pid) => {
-      const argument = commandLine(pid).find(matches);
-      return argument === undefined ? [] : [[Number(pid), argument] as [number, string]];
-    });
+  return pids().flatMap((pid) => {
+    const argument = procText(pid, "cmdline")?.split("\0").find(matches);
+    return argument === undefined ? [] : [[pid, argument] as [number, string]];
+  });
 }
 
-function commandLine(pid: string): string[] {
+/** undefined for one that has ended, also when its parent does not know yet. */
+function sessionOf(pid: number): number | undefined {
+  const text = procText(pid, "stat") ?? "";
+  const [state, , , session] = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  return state === "Z" || state === "X" ? undefined : Number(session);
+}
+
+function pids(): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+}
+
+function procText(pid: number, name: string): string | undefined {
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+    return readFileSync(`/proc/${pid}/${name}`, "utf8");
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ESRCH") return [];
+    if (code === "ENOENT" || code === "ESRCH") return undefined;
     throw error;
   }
 }

@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync } from "node:fs";
 import { configSchema, type Config } from "../../../../src/config/schema.ts";
 import { createInstance, ensureRunDirectories } from "../../../../src/instance/setup.ts";
 import { openStderr } from "../../../../src/kernel/stderr.ts";
@@ -18,6 +19,21 @@ export interface BoxOptions {
 type Limits = Omit<OperationArgs<"admitRun">, "run">;
 const LIMITS: Limits = { memory_mb: 512, cpus: 2, pids: 512, timeout_s: 60, direct: [] };
 
+/** The host's processes whose arguments name a run: its shim, runsc, its sandbox and its gofer. */
+export function processesOf(run: string): { pid: number; argv: string }[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((pid) => {
+      try {
+        const argv = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
+        return argv.includes(run) ? [{ pid: Number(pid), argv }] : [];
+      } catch {
+        // It ended while it was looked at.
+        return [];
+      }
+    });
+}
+
 /** One instance with a sandboxd in this process, a client of it, and what api does for runs. */
 export async function box(options: BoxOptions = {}) {
   ensureUsers();
@@ -25,7 +41,12 @@ export async function box(options: BoxOptions = {}) {
   const instance = createInstance(`/scratch/data-${crypto.randomUUID().slice(0, 8)}`);
   ensureRunDirectories(instance);
   const config = configSchema.parse({ exec: { pool: 0 }, runs: { memory_mb: 512, ...options.runs } });
-  const log = createLog("sandboxd", process.env["VERBOSE"] === "1" ? openStderr().write : () => {});
+  const logged: string[] = [];
+  const show = process.env["VERBOSE"] === "1" ? openStderr().write : () => {};
+  const log = createLog("sandboxd", (line, urgent) => {
+    logged.push(line);
+    show(line, urgent);
+  });
   const { onRunStep } = options;
   const start = () =>
     startSandboxd({ instance, config, lib, log, ...(onRunStep === undefined ? {} : { onRunStep }) });
@@ -37,9 +58,7 @@ export async function box(options: BoxOptions = {}) {
     instance,
     config,
     client,
-    lib,
-    start,
-    sandboxd,
+    logged,
     make: () => staged.make(),
     /** Booted, waiting for its launch. */
     async boot(): Promise<StagedRun> {
@@ -47,7 +66,7 @@ export async function box(options: BoxOptions = {}) {
       await client.call("startRun", { run: run.id });
       return run;
     },
-    admit: (run: StagedRun, limits: Partial<Limits> = {}) =>
+    admit: (run: Pick<StagedRun, "id">, limits: Partial<Limits> = {}) =>
       client.call("admitRun", { run: run.id, ...LIMITS, ...limits }),
     async begin(script: string, limits: Partial<Limits> = {}): Promise<StagedRun> {
       const run = await this.boot();
@@ -69,9 +88,12 @@ export async function box(options: BoxOptions = {}) {
       const run = await this.begin(script, limits);
       const fate = await this.fate(run);
       const { out, err } = run.output();
+      await this.forget(run);
+      return { ...fate, out, err };
+    },
+    async forget(run: StagedRun): Promise<void> {
       await client.call("forgetRun", { run: run.id });
       run.close();
-      return { ...fate, out, err };
     },
     left: () => hostState(instance.inst),
     async end(): Promise<string[]> {
