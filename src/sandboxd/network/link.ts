@@ -1,4 +1,5 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { runId, type InstanceTag, type RunId } from "../../ids.ts";
 import { withinNetwork } from "../../kernel/network-namespace.ts";
@@ -84,22 +85,33 @@ function hasIpv6(): boolean {
   return existsSync("/proc/sys/net/ipv6");
 }
 
-/** Takes away whatever is there of a link; what is not there is a success. */
+/** How long the kernel may take to clear a namespace away, and its end of the pair with the host's. */
+const CLEARING_MS = 100;
+const LOOK_EVERY_MS = 2;
+
+/**
+ * Takes away whatever is there of a link; what is not there is a success. The pair goes with its namespace, in a third
+ * of the time that it takes by itself, unless something holds on to that.
+ */
 export async function removeLink(
   run: Runner,
   { veth, netns }: { readonly veth: string; readonly netns: string | null },
 ): Promise<void> {
-  const left = () => [
-    ...(interfaces().includes(veth) ? [`link del ${veth}`] : []),
-    ...(netns !== null && existsSync(`${NETNS_DIR}/${netns}`) ? [`netns del ${netns}`] : []),
-  ];
-  const lines = left();
-  if (lines.length === 0) return;
+  const named = () => netns !== null && existsSync(`${NETNS_DIR}/${netns}`);
+  const linked = () => interfaces().includes(veth);
+  const isTried = named();
+  if (isTried) await unlessGone(named, () => batch(run, ["ip", "-batch", "-"], [`netns del ${netns}`]));
+  const end = performance.now() + (isTried ? CLEARING_MS : 0);
+  while (linked() && performance.now() < end) await sleep(LOOK_EVERY_MS);
+  if (linked()) await unlessGone(linked, () => batch(run, ["ip", "-batch", "-"], [`link del ${veth}`]));
+}
+
+/** Whatever went in the meantime is as well. */
+async function unlessGone(isThere: () => boolean, remove: () => Promise<void>): Promise<void> {
   try {
-    await batch(run, ["ip", "-force", "-batch", "-"], lines);
+    await remove();
   } catch (error) {
-    // With its namespace, or its other end, either may have gone in between.
-    if (left().length > 0) throw error;
+    if (isThere()) throw error;
   }
 }
 

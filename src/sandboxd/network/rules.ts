@@ -55,40 +55,49 @@ export interface RunPart {
  * them. The first is in `raw`, before the host tracks, routes or translates a packet, and so before all rules of others:
  * a run's packets come with its own address, to the gateway's ports on its own host's end, or they go no further; and
  * nobody else's go to any run's network. The second, in `filter`, knows less and holds without the first; it is also
- * what lets the gateway's port through where others drop by default.
+ * what lets the gateway's port through where others drop by default. Of this host's processes, too, nobody but the
+ * gateway sends a run anything.
  */
 export function createRules({ inst, subnet, gatewayPort }: FilterOptions) {
   const ours = `${vethPrefix(inst)}+`;
   const name = (suffix: string) => `${chainPrefix(inst)}${suffix}`;
   const gateway = `-p tcp -m tcp --dport ${gatewayPort}:${gatewayPort + 1}`;
 
+  const answer = `-s ${subnet} -o ${ours} -p tcp -m tcp --sport ${gatewayPort}:${gatewayPort + 1}`;
+
   return {
     /** `guarded`: interfaces that forward only for us; whatever else comes in there goes no further, as before. */
     base(table: Table, guarded: readonly string[]): Base {
       if (table === "raw") {
-        const rules = [`-i ${ours} -j DROP`, `-d ${subnet} -j DROP`, `-s ${subnet} -j DROP`];
         return {
-          chains: [{ name: name("PRE"), rules }],
-          jumps: [{ from: "PREROUTING", to: name("PRE") }],
+          chains: [
+            {
+              name: name("PRE"),
+              rules: [`-i ${ours} -j DROP`, `-d ${subnet} -j DROP`, `-s ${subnet} -j DROP`],
+            },
+            { name: name("OUT"), rules: [`${answer} -j CT --notrack`] },
+          ],
+          jumps: [
+            { from: "PREROUTING", to: name("PRE") },
+            { from: "OUTPUT", to: name("OUT") },
+          ],
         };
       }
       if (table === "filter") {
+        const forward = [`-i ${ours}`, `-o ${ours}`, ...guarded.map((name) => `-i ${name}`)];
         return {
           chains: [
             {
               name: name("IN"),
-              rules: [`-i ${ours} -d ${subnet} ${gateway} -j ACCEPT`, `-i ${ours} -j DROP`],
+              rules: [`-d ${subnet} -i ${ours} ${gateway} -j ACCEPT`, `-i ${ours} -j DROP`],
             },
-            {
-              name: name("FWD"),
-              rules: [`-i ${ours}`, `-o ${ours}`, ...guarded.map((name) => `-i ${name}`)].map(
-                (match) => `${match} -j DROP`,
-              ),
-            },
+            { name: name("FWD"), rules: forward.map((match) => `${match} -j DROP`) },
+            { name: name("OUT"), rules: [`${answer} -j ACCEPT`, `-o ${ours} -j DROP`] },
           ],
           jumps: [
             { from: "INPUT", to: name("IN") },
             { from: "FORWARD", to: name("FWD") },
+            { from: "OUTPUT", to: name("OUT") },
           ],
         };
       }
@@ -106,6 +115,8 @@ export function createRules({ inst, subnet, gatewayPort }: FilterOptions) {
           chain: {
             name: chain,
             rules: [
+              // Not tracked: nobody fills the host's table of connections by calling the gateway.
+              `-s ${network.run} -d ${network.host} ${gateway} -j CT --notrack`,
               `-s ${network.run} -d ${network.host} ${gateway} -j RETURN`,
               `! -s ${network.run} ${drop("forged")}`,
               ...lanes.flatMap((lane) => toLane(lane).map((match) => `${match} -j RETURN`)),
@@ -127,8 +138,9 @@ export function createRules({ inst, subnet, gatewayPort }: FilterOptions) {
             name: chain,
             rules: [
               ...lanes.flatMap((lane) =>
-                toLane(lane).map((match) => `-s ${network.run} ${match} -i ${veth} -j ACCEPT`),
+                toLane(lane).map((match) => `-s ${network.run} ${match} -i ${veth} ${NEW} -j ACCEPT`),
               ),
+              `-s ${network.run} -i ${veth} -m conntrack --ctstate ESTABLISHED -j ACCEPT`,
               // Whatever comes back: only these lanes' connections, and those of nobody to the run.
               `-d ${network.run} -o ${veth} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`,
             ],
@@ -149,6 +161,9 @@ export function createRules({ inst, subnet, gatewayPort }: FilterOptions) {
     },
   };
 }
+
+/** Connections are tracked for two minutes after their end, and the host has room for so many. */
+const NEW = "-m conntrack --ctstate NEW -m limit --limit 20/sec --limit-burst 100";
 
 /** The comment is what counts are told apart by. */
 function drop(reason: DropReason): string {

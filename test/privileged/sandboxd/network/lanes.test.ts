@@ -47,9 +47,9 @@ const forwarding = () =>
     ]),
   );
 
-async function reaches(netns: string, address: string, port: number): Promise<boolean> {
+async function reaches(netns: string, address: string, port: number, waitMs = 150): Promise<boolean> {
   using attempt = tcpFrom(netns, address, port);
-  await Bun.sleep(150);
+  await Bun.sleep(waitMs);
   return attempt.arrived();
 }
 
@@ -75,6 +75,7 @@ COMMIT
 -A DOCKER-FORWARD -i docker0 -j ACCEPT
 -A DOCKER-USER -j RETURN
 -A ufw-before-input -i lo -j ACCEPT
+-A ufw-before-input -i lan0 -p tcp -m tcp --dport 4180 -j ACCEPT
 -A ufw-before-input -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 -A ufw-before-input -m conntrack --ctstate INVALID -j DROP
 -A ufw-reject-forward -j REJECT --reject-with icmp-port-unreachable
@@ -102,6 +103,13 @@ test.each([
     const gateway = (await networks.ensure(one)).host;
     await networks.ensure(two);
     expect(await reaches(near, gateway, PORT)).toBe(true);
+    // A tenant could fill the host's table of connections, which others need, with calls to the gateway.
+    const tracked = () => Number(readFileSync("/proc/sys/net/netfilter/nf_conntrack_count", "utf8"));
+    const trackedBefore = tracked();
+    for (let call = 0; call < 20; call++) expect(await reaches(near, gateway, PORT, 5)).toBe(true);
+    expect(tracked()).toBeLessThanOrEqual(trackedBefore);
+    for (let call = 0; call < 20; call++) expect(await reaches("lan", LAN.host, PORT, 5)).toBe(true);
+    expect(tracked()).toBeGreaterThanOrEqual(trackedBefore + 20);
     expect(await reaches(near, FAR.address, 5432)).toBe(false);
     expect(sh("iptables-save -t nat | grep -c CD0c || true")).toBe("0");
 
@@ -117,7 +125,9 @@ test.each([
     // After a restart, and someone's flush of all rules.
     const next = open();
     await next.list();
-    sh("iptables -t nat -F POSTROUTING; iptables -F FORWARD; iptables -A FORWARD -j ufw-reject-forward");
+    sh(
+      "iptables -t nat -F POSTROUTING; iptables -F OUTPUT; iptables -F FORWARD; iptables -A FORWARD -j ufw-reject-forward",
+    );
     expect(await reaches(near, FAR.address, 5432)).toBe(false);
     await next.reconcile(() => true);
     expect(await reaches(near, FAR.address, 5432)).toBe(true);

@@ -27,10 +27,10 @@ export interface Attempt extends Disposable {
   arrived(): boolean;
 }
 
-/** A TCP connection from a namespace, begun and not waited for. */
-export function tcpFrom(netns: string, host: string, port: number): Attempt {
+/** A TCP connection from a namespace, or from the host's own, begun and not waited for. */
+export function tcpFrom(netns: string | null, host: string, port: number): Attempt {
   let fd = -1;
-  withinNetwork(`/run/netns/${netns}`, () => {
+  withinNetwork(netns === null ? "/proc/self/ns/net" : `/run/netns/${netns}`, () => {
     fd = syscall("socket", NR.socket, AF_INET, SOCK.stream | SOCK.nonBlocking, 0);
   });
   const to = address(host, port);
