@@ -50,7 +50,7 @@ export type RunOutput = ReturnType<typeof createRunOutput>;
  */
 export function createRunOutput({ instance, maxBytes, live, log, idleMs = IDLE_MS }: RunOutputParts) {
   const places = createPlaces(instance);
-  const pump = createPump();
+  const pump = createPump(log);
   const attached = new Map<RunId, Attached>();
   /** Of runs that somebody reads. */
   const read = new Map<RunId, { readonly changes: Changes; readers: number }>();

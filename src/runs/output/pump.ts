@@ -1,17 +1,16 @@
 import { codeOf } from "../../errors.ts";
 import { createEpoll } from "../../kernel/epoll.ts";
+import { createWriteWatch } from "../../kernel/write-watch.ts";
+import type { Log } from "../../log.ts";
 
-/** Looks at the pipes so often: while something comes, for a while after, and when all is quiet. */
-const BUSY_MS = 1;
-const AWAKE_MS = 4;
-const QUIET_MS = 10;
-const AWAKE_FOR_MS = 2000;
-/** How long one look may take what there is, before the rest of the process has its turn. */
-const SLICE_MS = 4;
-/** Out of one pipe in one look; so with BUSY_MS and what a look takes, the most that one run writes is some 60 MB/s. */
-const MOST_A_LOOK = 128 * 1024;
-/** Before a pipe whose output could not be stored is looked at again. */
-const FAILED_MS = 500;
+/** Between two looks while something comes: what is written meanwhile is one entry, and others have their turn. */
+const BUSY_MS = 2;
+/** How long one look may take what there is: runs that write without end get half of this process at most. */
+const SLICE_MS = 2;
+/** Out of one pipe in one look, so that it gets some 25 MB/s at most. */
+const MOST_A_LOOK = 64 * 1024;
+/** Before a pipe whose output could not be stored is looked at again, and before a look of which nobody told. */
+const RETRY_MS = 500;
 
 export interface Source {
   readonly fd: number;
@@ -20,31 +19,33 @@ export interface Source {
   readonly failed: (error: unknown) => void;
 }
 
-/**
- * Moves what runs write from their pipes to wherever their sources put it. One descriptor of the kernel's tells which have
- * something; it is asked at an interval, since the event loop of Bun takes no descriptor without reading from it. With
- * no source nothing is asked.
- */
-export function createPump() {
+/** Moves what runs write from their pipes to wherever their sources put it. With no source it does nothing at all. */
+export function createPump(log: Log) {
   const epoll = createEpoll();
+  const watch = createWriteWatch();
   const sources = new Map<number, Source>();
   /** Since when it does not work. */
   const failing = new Map<number, number>();
-  let timer: ReturnType<typeof setTimeout> | null = null;
-  let lastSeen = 0;
+  /** Which of those that have something is first, since time may not do for all of them. */
+  let turn = 0;
+  let closed = false;
+  let listening = false;
+  let emptying: Promise<void> | null = null;
+  let timer: ReturnType<typeof setInterval> | null = null;
 
-  function look(): void {
-    timer = null;
+  /** Whether there was something, so that there may be more. */
+  function look(): boolean {
     const began = performance.now();
     let seen = false;
-    for (const fd of epoll.readable()) {
-      const source = sources.get(fd);
-      if (source === undefined || (failing.get(fd) ?? -FAILED_MS) + FAILED_MS > began) continue;
+    const ready = closed ? [] : epoll.readable();
+    for (const _ of ready) {
+      turn += 1;
+      const source = sources.get(ready[turn % ready.length] ?? -1);
+      if (source === undefined || (failing.get(source.fd) ?? -RETRY_MS) + RETRY_MS > began) continue;
       seen = drain(source) || seen;
       if (performance.now() - began > SLICE_MS) break;
     }
-    if (seen) lastSeen = began;
-    schedule(seen ? BUSY_MS : began - lastSeen < AWAKE_FOR_MS ? AWAKE_MS : QUIET_MS);
+    return seen;
   }
 
   function drain(source: Source): boolean {
@@ -64,16 +65,37 @@ export function createPump() {
     }
   }
 
-  function schedule(ms: number): void {
-    if (timer === null && sources.size > 0) timer = setTimeout(look, ms);
+  /** Until the pipes are empty. */
+  async function empty(): Promise<void> {
+    emptying ??= (async () => {
+      while (look()) await Bun.sleep(BUSY_MS);
+    })().finally(() => void (emptying = null));
+    return emptying;
+  }
+
+  async function listen(): Promise<void> {
+    if (listening) return;
+    listening = true;
+    try {
+      while (sources.size > 0) {
+        await watch.next();
+        await empty();
+      }
+    } catch (error) {
+      log.error("nobody tells of the output of runs; it is looked for twice a second", { cause: error });
+    }
+    listening = false;
+    if (closed) watch.close();
   }
 
   return {
     add(source: Source): void {
       sources.set(source.fd, source);
       epoll.add(source.fd);
-      lastSeen = performance.now();
-      schedule(BUSY_MS);
+      watch.add(source.fd);
+      timer ??= setInterval(() => void empty(), RETRY_MS);
+      void listen();
+      void empty();
     },
 
     /** Before its descriptor is closed. */
@@ -81,12 +103,17 @@ export function createPump() {
       if (!sources.delete(fd)) return;
       failing.delete(fd);
       epoll.remove(fd);
+      watch.remove(fd);
+      if (sources.size > 0 || timer === null) return;
+      clearInterval(timer);
+      timer = null;
     },
 
+    /** Once all are removed. */
     close(): void {
-      if (timer !== null) clearTimeout(timer);
-      sources.clear();
+      closed = true;
       epoll.close();
+      if (!listening) watch.close();
     },
   };
 }

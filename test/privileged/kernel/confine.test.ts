@@ -112,7 +112,7 @@ const GATEWAY: Row[] = [
 
 const MAY = [
   "write, rename and remove in its own directory",
-  "make a FIFO in its own directory",
+  "make a FIFO in its own directory, and hear of writes to it",
   "read who it is",
 ];
 
