@@ -142,12 +142,12 @@ const LOOKS: readonly Look[] = [
   {
     id: "exec.environment",
     claim: "A command's environment holds nothing of the host's.",
-    attack: "list it",
-    names: ["environment"],
-    held: ["HOME,LANG,LC_CTYPE,PATH,PWD,SHLVL,_", "HOME,LANG,PATH,PWD,SHLVL,_"],
-    control: "it is there",
-    controls: ["environment"],
-    worked: ["HOME,LANG,LC_CTYPE,PATH,PWD,SHLVL,_", "HOME,LANG,PATH,PWD,SHLVL,_"],
+    attack: "list its variables",
+    names: ["other variables"],
+    held: ["none"],
+    control: "read one of ours",
+    controls: ["HOME"],
+    worked: ["/tmp/home"],
   },
 ];
 

@@ -85,6 +85,7 @@ seen["left in /tmp"] = "done" if os.path.exists(f"/tmp/{left_name}") else "ENOEN
 seen["left in /dev/shm"] = "done" if os.path.exists(f"/dev/shm/{left_name}") else "ENOENT"
 seen["left in workspace"] = "done" if os.path.exists(os.path.join(here, left_name)) else "ENOENT"
 tried("left daemon", lambda: socket.socket(socket.AF_UNIX).connect("\0" + left_name))
-seen["environment"] = ",".join(sorted(os.environ))
-seen["processes"] = str(sum(name.isdigit() for name in os.listdir("/proc")))
+ours = {"HOME", "LANG", "LC_CTYPE", "LOGNAME", "OLDPWD", "PATH", "PWD", "SHELL", "SHLVL", "TERM", "USER", "_"}
+seen["other variables"] = ",".join(sorted(set(os.environ) - ours)) or "none"
+seen["HOME"] = os.environ.get("HOME", "absent")
 finish()
