@@ -150,6 +150,7 @@ export const NR = {
   renameat2: 316,
   seccomp: 317,
   preadv2: 327,
+  statx: 332,
   open_tree: 428,
   move_mount: 429,
   fsopen: 430,

@@ -47,6 +47,18 @@ export function lookAt(dirFd: number, name: string): Look | null {
   return look();
 }
 
+const STATX_BTIME = 0x800;
+/** struct statx: mask 0, btime as seconds and nanoseconds from 80. */
+const statx = Buffer.from(new ArrayBuffer(256));
+
+/** When an open file was made; null where the file system does not say. Its inode may have been another's before. */
+export function bornAt(fd: number): Time | null {
+  path[0] = 0;
+  syscall("statx", NR.statx, fd, path, AT_EMPTY_PATH, STATX_BTIME, statx);
+  if ((statx.readUInt32LE(0) & STATX_BTIME) === 0) return null;
+  return [Number(statx.readBigInt64LE(80)), statx.readUInt32LE(88)];
+}
+
 export function lookFd(fd: number): Look {
   path[0] = 0;
   syscall("newfstatat", NR.newfstatat, fd, path, words, AT_EMPTY_PATH);

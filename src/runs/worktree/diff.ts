@@ -1,5 +1,6 @@
 import { isUtf8 } from "node:buffer";
 import type { SealedBlobs } from "../../blobs/sealed.ts";
+import { bornAt } from "../../kernel/look.ts";
 import { constants, openBeneath } from "../../kernel/openat2.ts";
 import { BUNDLED_BELOW, HASH_LENGTH } from "../../snapshots/pack.ts";
 import { openContent } from "../../snapshots/read.ts";
@@ -108,7 +109,11 @@ async function paired(items: readonly Item[], parts: DiffParts): Promise<Item[]>
     taken.add(was);
   };
   const byInode = new Map(gone.map((item) => [(item.before as FileBefore).stamp?.inode, item]));
-  for (const item of come) pair(item, byInode.get(item.after?.inode));
+  for (const item of come) {
+    const was = byInode.get(item.after?.inode);
+    if (was !== undefined && isSameFile(item, was.before as FileBefore, parts.work)) pair(item, was);
+    await parts.pause();
+  }
   const byContent = new Map<string, Item>();
   const sizes = new Set<number>();
   for (const item of gone) {
@@ -130,6 +135,15 @@ async function paired(items: readonly Item[], parts: DiffParts): Promise<Item[]>
       const was = used.get(item);
       return was === undefined ? item : { ...item, before: was.before, from: was.path };
     });
+}
+
+/** An inode is given to another file once its own is gone: that one was made later. */
+function isSameFile({ path }: Item, { stamp }: FileBefore, work: Descriptor): boolean {
+  using dir = openDirectory(work, path.slice(0, -1));
+  using file = dir === null ? null : openContent(dir.fd, nameOf(path));
+  const born = file === null ? null : bornAt(file.fd);
+  if (born === null || stamp === null) return false;
+  return born[0] < stamp.ctime[0] || (born[0] === stamp.ctime[0] && born[1] <= stamp.ctime[1]);
 }
 
 interface ShowParts extends DiffParts {
