@@ -25,15 +25,23 @@ export const gateway = defineCommand({
       // A copy that root made: what it was copied from is out of sight.
       const load = () =>
         loadConfig({ file: instance.gatewayConfig, shownAs: instance.configFile, env }).config;
+      const readPrices = () => readPublishedPrices(instance.gatewayPrices);
+      const prices = { current: readPrices() };
       const running = startGateway({
         instance,
         config: load(),
         privateKey,
-        prices: readPublishedPrices(instance.gatewayPrices),
+        prices: { of: (model) => prices.current.of(model) },
         log,
         confinement: () => [confinementCheck("gateway", instance)],
       });
-      return { ...running, reload: () => running.reload(load()) };
+      return {
+        ...running,
+        async reload() {
+          await running.reload(load());
+          prices.current = readPrices();
+        },
+      };
     });
   },
 });

@@ -30,3 +30,16 @@ export function createResolver({ timeoutMs = TIMEOUT_MS } = {}): Resolve {
     }
   };
 }
+
+/** As `resolve`, but what a name was found to lead to is not asked again for a while. Whoever dials judges it anew each time. */
+export function remembering(resolve: Resolve, forMs: number, now: () => number = Date.now): Resolve {
+  const known = new Map<string, { readonly addresses: readonly string[]; readonly until: number }>();
+  return async (name) => {
+    const found = known.get(name);
+    if (found !== undefined && found.until > now()) return found.addresses;
+    const addresses = await resolve(name);
+    for (const [other, { until }] of known) if (until <= now()) known.delete(other);
+    if (addresses.length > 0) known.set(name, { addresses, until: now() + forMs });
+    return addresses;
+  };
+}

@@ -1,4 +1,5 @@
 import type { Log } from "../../log.ts";
+import { remembering } from "../../net/resolve.ts";
 import type { Prices } from "../../prices/prices.ts";
 import type { Dialect, LlmGrant } from "../../protocol/gateway.ts";
 import type { Grant, Lane } from "../grant.ts";
@@ -31,6 +32,8 @@ interface RunState {
 }
 
 const MOST_AT_ONCE = 128;
+/** How long a provider's addresses are good for: a lookup for each request would make each one slower. */
+const NAMES_MS = 30_000;
 
 const APIS: readonly Api[] = [messages, responses, chat];
 /** What a run is refused by its policy, and so is told of; the rest is its own mistake, or its provider's. */
@@ -41,7 +44,9 @@ export function createLlmLane(parts: LlmLaneParts): Lane {
   const { prices, log, timeouts = TIMEOUTS, mostAtOnce = MOST_AT_ONCE } = parts;
   const runs = new WeakMap<Journal, RunState>();
   const room = createRoom();
-  const exchange = createExchange({ upstream: createUpstream({ ...parts, timeouts }), timeouts, log });
+  const vetting = { ...parts.vetting, resolve: remembering(parts.vetting.resolve, NAMES_MS) };
+  const upstream = createUpstream({ dialer: parts.dialer, vetting, timeouts });
+  const exchange = createExchange({ upstream, timeouts, log });
 
   function stateOf({ journal }: Grant): RunState {
     const known = runs.get(journal);

@@ -3,13 +3,27 @@ import { Refused } from "./refusal.ts";
 
 const MIB = 1024 * 1024;
 const ALL_BYTES = 256 * MIB;
-const RUN_BYTES = 96 * MIB;
+const RUN_BYTES = 64 * MIB;
+/** Of one run, after a first burst: looking at them takes time that all runs share. */
+const BYTES_PER_S = 32 * MIB;
 const BODY_BYTES = 32 * MIB;
 
 /** What requests' bodies take of the gateway's memory: of all runs together, and of each. */
-export function createRoom({ all = ALL_BYTES, ofRun = RUN_BYTES } = {}) {
+export function createRoom({ all = ALL_BYTES, ofRun = RUN_BYTES, bytesPerS = BYTES_PER_S } = {}) {
   const taken = new Map<RunId, number>();
+  /** When a run will have made up for what it has sent, if that is yet to come. */
+  const settled = new Map<RunId, number>();
   let total = 0;
+
+  /** Lets a run that sends much wait: its connection fills up, and it with it. */
+  async function slow(run: RunId, bytes: number): Promise<void> {
+    const now = performance.now();
+    for (const [other, at] of settled) if (at <= now) settled.delete(other);
+    const at = Math.max(settled.get(run) ?? 0, now) + (bytes / bytesPerS) * 1000;
+    settled.set(run, at);
+    const ahead = at - now - (ofRun / bytesPerS) * 1000;
+    if (ahead > 1) await Bun.sleep(ahead);
+  }
 
   function add(run: RunId, bytes: number): void {
     total += bytes;
@@ -38,6 +52,7 @@ export function createRoom({ all = ALL_BYTES, ofRun = RUN_BYTES } = {}) {
           add(run, chunk.length);
           size += chunk.length;
           chunks.push(chunk);
+          await slow(run, chunk.length);
         }
       } catch (error) {
         release();

@@ -23,5 +23,10 @@ test("a minute's requests at once, then one each time that one has come back", (
   // A clock that is set back gives nothing away.
   at = 0;
   expect(take()).toBeGreaterThan(0);
-  expect(() => pace.take(null)).not.toThrow();
+});
+
+test("a limit that nobody has set is no danger to others", () => {
+  const pace = createPace(() => 0);
+  for (let n = 0; n < 6000; n += 1) pace.take(null);
+  expect(() => pace.take(null)).toThrow("6000 requests a minute");
 });

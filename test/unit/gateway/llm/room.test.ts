@@ -1,0 +1,33 @@
+import { expect, test } from "bun:test";
+import { createRoom } from "../../../../src/gateway/llm/room.ts";
+import { runId } from "../../../../src/ids.ts";
+import { failureOf } from "../../../fixtures/failure.ts";
+
+const request = (size: number) => new Request("http://x/", { method: "POST", body: new Uint8Array(size) });
+const [one, other] = [runId.make(), runId.make()];
+
+test("what is under way is bounded, of a run and of all, and comes back", async () => {
+  const room = createRoom({ all: 250, ofRun: 100 });
+  const first = await room.read(request(90), one);
+  expect(first.bytes.length).toBe(90);
+  expect(await failureOf(room.read(request(20), one))).toContain("Too many large requests");
+  // A refused one holds nothing, and another run has room of its own.
+  expect(room.bytes).toBe(90);
+  const second = await room.read(request(90), other);
+  expect(await failureOf(room.read(request(80), runId.make()))).toContain("Too many large requests");
+  first[Symbol.dispose]();
+  first[Symbol.dispose]();
+  expect(room.bytes).toBe(90);
+  (await room.read(request(100), one))[Symbol.dispose]();
+  second[Symbol.dispose]();
+  expect(room.bytes).toBe(0);
+});
+
+test("a run that sends much has to wait, and nobody else", async () => {
+  // A byte a second: what waits, waits for minutes.
+  const room = createRoom({ ofRun: 1000, bytesPerS: 1 });
+  const read = async (run: typeof one) => (await room.read(request(900), run))[Symbol.dispose]();
+  await read(one);
+  const late = read(one).then(() => "late");
+  expect(await Promise.race([late, read(other).then(() => "other")])).toBe("other");
+});
