@@ -24,6 +24,8 @@ import type { Secrets } from "../secrets.ts";
 import { createSnapshotRows } from "../snapshots/rows.ts";
 import type { Access } from "./auth.ts";
 import { createRunCalls } from "./run-call.ts";
+import type { Contexts } from "./http/context.ts";
+import { createRunLogStreams, runLogRoutes } from "./run-logs.ts";
 import { runWorktreeRoutes } from "./run-worktrees.ts";
 import { runRoutes } from "./runs.ts";
 
@@ -41,6 +43,7 @@ export interface OpenRunsParts {
   /** Why no run may begin now; null when they may. */
   readonly closed: () => AppError | null;
   readonly bootId: string;
+  readonly contexts: Contexts;
   readonly log: Log;
 }
 
@@ -57,6 +60,7 @@ export function openRuns(parts: OpenRunsParts) {
     log,
   });
   const input = createRunInput({ instance });
+  const streams = createRunLogStreams(log);
   // Read anew for each: a reload may have brought others.
   const prices = () => readPublishedPrices(instance.publishedPrices);
   const addresses = createAddressPolicy({
@@ -90,9 +94,13 @@ export function openRuns(parts: OpenRunsParts) {
       const calls = createRunCalls({ access, rows, namespaces });
       return [
         runRoutes({ access, calls, runs, rows, namespaces, snapshots }),
+        runLogRoutes({ calls, rows, output, input, streams, contexts: parts.contexts }),
         runWorktreeRoutes({ calls, worktrees: parts.worktrees }),
       ];
     },
+
+    /** Its clients come back to whoever answers next. */
+    endStreams: () => streams.close(),
 
     async close(): Promise<void> {
       await runs.close();

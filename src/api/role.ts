@@ -210,6 +210,7 @@ export async function startApi(parts: ApiRoleParts) {
     worktrees: storage.worktrees,
     closed: () => proofs.refusal(),
     bootId,
+    contexts,
     log,
   });
   const { runs } = opened;
@@ -328,6 +329,7 @@ export async function startApi(parts: ApiRoleParts) {
       const stopped = Promise.all([server.stop(STOP_PATIENCE_MS), redirect?.stop(true), webhooks.stop()]);
       // They would never end by themselves.
       streams.close();
+      opened.endStreams();
       stopping.abort();
       await stopped;
       await metricsPort?.stop(true);

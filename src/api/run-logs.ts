@@ -1,13 +1,13 @@
 import { Elysia } from "elysia";
 import { z } from "zod";
 import { AppError } from "../errors.ts";
-import type { KeyId, NamespaceId, RunId } from "../ids.ts";
-import type { Lease } from "../keys/calls.ts";
+import type { RunId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import { StdinFull, type RunInput } from "../runs/input.ts";
 import type { Step } from "../runs/output/follow.ts";
 import type { RunOutput } from "../runs/output/output.ts";
-import { namespaceCalls, type Access, type NamespaceCall } from "./auth.ts";
+import type { RunRows } from "../runs/rows.ts";
+import { isOver, specOf, type Run } from "../runs/run.ts";
 import { readQuery } from "./events/query.ts";
 import { readBounded } from "./http/body.ts";
 import type { Contexts } from "./http/context.ts";
@@ -15,21 +15,15 @@ import { errorResponse } from "./http/errors.ts";
 import { commentBlock, jsonBlock, SSE_HEADERS } from "./http/sse.ts";
 import { createStreams } from "./http/streams.ts";
 import { timestamp } from "./http/time.ts";
-
-/** What a run's output and input depend on. */
-export interface LoggedRun {
-  readonly id: RunId;
-  readonly state: "waiting" | "running" | "over";
-  /** It was made with stdin_open. */
-  readonly stdinOpen: boolean;
-}
+import type { RunCalls } from "./run-call.ts";
 
 export interface RunLogsParts {
+  readonly calls: Pick<RunCalls, "of">;
+  readonly rows: Pick<RunRows, "find">;
   readonly output: Pick<RunOutput, "follow" | "dropped">;
   readonly input: Pick<RunInput, "write" | "eof">;
-  /** Throws not_found for what the namespace does not have; null is one that never was. */
-  readonly find: (namespaceId: NamespaceId | null, id: string) => Promise<LoggedRun>;
-  readonly log: Log;
+  readonly streams: RunLogStreams;
+  readonly contexts: Pick<Contexts, "of">;
 }
 
 /** Streams at once: of one key, of one workspace, of all. Each has one batch of output in memory at most. */
@@ -47,22 +41,48 @@ const seq = z.string().regex(/^\d{1,15}$/, "since has to be the seq of an entry,
 const logsQuery = z.object({ follow: flag.optional(), since: seq.optional() });
 const stdinQuery = z.object({ eof: flag.optional() });
 
-export type RunLogs = ReturnType<typeof createRunLogs>;
+export type RunLogStreams = ReturnType<typeof createStreams>;
 
-/** What runs write, as streams, and what they read. */
-export function createRunLogs({ output, input, find, log }: RunLogsParts) {
-  const streams = createStreams({ what: "log streams", limits: LIMITS, log });
+export const createRunLogStreams = (log: Log): RunLogStreams =>
+  createStreams({ what: "log streams", limits: LIMITS, log });
+
+/** What a run writes, and what it reads. */
+export function runLogRoutes({ calls, rows, output, input, streams, contexts }: RunLogsParts) {
+  async function read(request: Request, id: string): Promise<Response> {
+    const { run, origin, hold } = await calls.of(request, id);
+    const query = readQuery(request, logsQuery);
+    const asBytes = wantsBytes(request.headers.get("accept") ?? "");
+    const options = { after: afterOf(request, query.since), live: isSet(query.follow) };
+    const headers = asBytes ? bytesHeaders(await output.dropped(run.id)) : SSE_HEADERS;
+    if (request.method === "HEAD") return new Response(null, { headers });
+    // A run that says nothing is no reason to end a stream that can't say so.
+    contexts.of(request).silent = true;
+    const ended = async () => (await stateOf(run.id)) === "over";
+    return hold(async (lease) => {
+      const call = { keyId: origin.keyId, owner: run.workspaceId, headers, signal: lease.signal };
+      const { response, done } = streams.open(call, async function* (over) {
+        if (!asBytes) yield commentBlock("connected");
+        for await (const step of output.follow(run.id, options, ended, over)) {
+          const bytes = asBytes ? plainBytes(step) : sseBytes(step);
+          if (bytes.length > 0) yield bytes;
+        }
+      });
+      lease.extend(done);
+      return response;
+    });
+  }
+
+  async function stateOf(id: RunId): Promise<"waiting" | "running" | "over"> {
+    const run = await rows.find(id);
+    if (run === null || isOver(run)) return "over";
+    return run.status === "running" ? "running" : "waiting";
+  }
 
   /** It may have been made just now. */
-  async function begun(namespaceId: NamespaceId | null, id: string, signal: AbortSignal): Promise<LoggedRun> {
+  async function untilBegun({ id }: Run, signal: AbortSignal): Promise<void> {
     const deadline = Date.now() + BEGIN_PATIENCE_MS;
-    for (;;) {
-      const run = await find(namespaceId, id);
-      if (!run.stdinOpen) {
-        throw new AppError("conflict", "Only a run that was made with stdin_open is fed by calls.");
-      }
-      if (run.state === "over") throw new AppError("conflict", "The run is over.");
-      if (run.state === "running") return run;
+    for (let state = await stateOf(id); state !== "running"; state = await stateOf(id)) {
+      if (state === "over") throw new AppError("conflict", "The run is over.");
       if (Date.now() > deadline) {
         throw new AppError("unavailable", "The run has not begun yet.", { retryAfterS: 5 });
       }
@@ -71,97 +91,39 @@ export function createRunLogs({ output, input, find, log }: RunLogsParts) {
     }
   }
 
-  return {
-    find,
-
-    /** `asBytes`: as they were written, instead of as server-sent events. */
-    async open(
-      call: { readonly namespace: NamespaceCall; readonly keyId: KeyId | null; readonly signal: AbortSignal },
-      namespaceId: NamespaceId | null,
-      run: RunId,
-      read: { readonly after: number; readonly live: boolean; readonly asBytes: boolean },
-    ) {
-      const { after, live, asBytes } = read;
-      const headers = asBytes ? bytesHeaders(await output.dropped(run)) : SSE_HEADERS;
-      const isOver = async () => (await find(namespaceId, run)).state === "over";
-      const its = { keyId: call.keyId, owner: call.namespace.workspaceId, headers, signal: call.signal };
-      return streams.open(its, async function* (over) {
-        if (!asBytes) yield commentBlock("connected");
-        for await (const step of output.follow(run, { after, live }, isOver, over)) {
-          const bytes = asBytes ? plainBytes(step) : sseBytes(step);
-          if (bytes.length > 0) yield bytes;
-        }
-      });
-    },
-
-    async feed(
-      namespaceId: NamespaceId | null,
-      id: string,
-      bytes: Uint8Array,
-      eof: boolean,
-      signal: AbortSignal,
-    ) {
-      const run = await begun(namespaceId, id, signal);
+  async function feed(request: Request, id: string): Promise<unknown> {
+    const { run, hold } = await calls.of(request, id);
+    if (specOf(run).stdin !== "open") {
+      throw new AppError("conflict", "Only a run that was made with stdin_open is fed by calls.");
+    }
+    const eof = isSet(readQuery(request, stdinQuery).eof);
+    const bytes = await readBounded(request, MAX_STDIN_BYTES);
+    return hold(async ({ signal }) => {
+      await untilBegun(run, signal);
       await input.write(run.id, bytes);
       if (eof) await input.eof(run.id);
       return { written: bytes.length, eof };
-    },
-
-    close: () => streams.close(),
-  };
-}
-
-export interface RunLogRoutesParts {
-  readonly access: Access;
-  readonly contexts: Pick<Contexts, "of">;
-  readonly logs: RunLogs;
-}
-
-export function runLogRoutes({ access, contexts, logs }: RunLogRoutesParts) {
-  async function read(request: Request, namespace: NamespaceCall, id: string): Promise<Response> {
-    const query = readQuery(request, logsQuery);
-    const asBytes = wantsBytes(request.headers.get("accept") ?? "");
-    const after = afterOf(request, query.since);
-    return namespace.read(async (lease) => {
-      const run = await logs.find(lease.id, id);
-      if (request.method === "HEAD") {
-        return new Response(null, { headers: asBytes ? bytesHeaders(0) : SSE_HEADERS });
-      }
-      const context = contexts.of(request);
-      const { keyId } = context;
-      // A run that says nothing is no reason to end a stream that can't say so.
-      context.silent = true;
-      const call = { namespace, keyId, signal: lease.signal };
-      const live = isSet(query.follow);
-      const { response, done } = await logs.open(call, lease.id, run.id, { after, live, asBytes });
-      lease.extend(done);
-      return response;
     });
   }
 
   return new Elysia({ prefix: "/v1/runs/:id" })
-    .use(namespaceCalls(access))
-    .all("/logs", async ({ request, namespace, params }) => {
+    .all("/logs", async ({ request, params }) => {
       // Not .get: Elysia answers HEAD by a GET whose body it reads to the end to learn its length.
-      if (request.method === "GET" || request.method === "HEAD") return read(request, namespace, params.id);
+      if (request.method === "GET" || request.method === "HEAD") return read(request, params.id);
       const detail = `${request.method} does not work here; use GET, HEAD.`;
       return errorResponse(new AppError("method_not_allowed", detail), { allow: "GET, HEAD" });
     })
     .post(
       "/stdin",
-      async ({ request, namespace, params }) => {
-        const eof = isSet(readQuery(request, stdinQuery).eof);
-        const bytes = await readBounded(request, MAX_STDIN_BYTES);
-        return namespace.read(async (lease: Lease<NamespaceId | null>) => {
-          try {
-            return await logs.feed(lease.id, params.id, bytes, eof, lease.signal);
-          } catch (error) {
-            if (!(error instanceof StdinFull)) throw error;
-            const { message: detail, retryAfterS, written } = error;
-            const headers = { "retry-after": String(retryAfterS) };
-            return Response.json({ detail, written }, { status: 503, headers });
-          }
-        });
+      async ({ request, params }) => {
+        try {
+          return await feed(request, params.id);
+        } catch (error) {
+          if (!(error instanceof StdinFull)) throw error;
+          const { message: detail, retryAfterS, written } = error;
+          const headers = { "retry-after": String(retryAfterS) };
+          return Response.json({ detail, written }, { status: 503, headers });
+        }
       },
       { parse: "none" },
     );

@@ -105,35 +105,12 @@ export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputP
     }
   }
 
-  async function write(
-    run: RunId,
-    its: Open,
-    bytes: Uint8Array,
-    { at, waitMs }: { readonly at: number | null; readonly waitMs: number },
-  ): Promise<void> {
-    let written = 0;
-    for (const part of parts(bytes, MAX_DATA_BYTES)) {
-      const frame = encodeData(at === null ? null : at + written, part);
-      if (!(await put(run, its, frame, waitMs))) throw new StdinFull(written);
-      written += part.length;
-    }
-  }
-
-  /** To its end, or the run's. */
-  async function feed(run: RunId, stdin: Uint8Array): Promise<void> {
-    await inTurn(run, async (its) => {
-      await write(run, its, stdin, { at: 0, waitMs: Infinity });
-      await put(run, its, encodeFrame(FrameType.eof), Infinity);
-    });
-  }
-
   return {
     /**
-     * Starts the command, and feeds it all of its stdin when that is known: the start is awaited, the feeding is not, since
-     * it lasts as long as the command takes to read. May be said again after a crash: what was begun is begun anew, of
-     * two starts the second is passed over, and so is stdin that it has.
+     * Starts the command. May be said again after a crash: what was begun is begun anew, and of two starts the second is
+     * passed over.
      */
-    async launch(run: RunId, launch: Launch, stdin: Uint8Array | null = null): Promise<void> {
+    async launch(run: RunId, launch: Launch): Promise<void> {
       const block = encodeLaunch(launch);
       const frames = [encodeFrame(FrameType.reset)];
       for (const part of parts(block, MAX_PAYLOAD_BYTES)) frames.push(encodeFrame(FrameType.launch, part));
@@ -144,15 +121,22 @@ export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputP
           throw new AppError("unavailable", "The sandbox does not take its command.");
         }
       });
-      if (stdin !== null) void feed(run, stdin).catch(() => {});
     },
 
     /**
      * For the command's stdin; resolves when the FIFO has all of it. `at`: where in its stdin that belongs, for what may
      * be sent again after a crash; null for what comes next. Throws StdinFull when it reads nothing for too long.
      */
-    write: (run: RunId, bytes: Uint8Array, at: number | null = null): Promise<void> =>
-      inTurn(run, (its) => write(run, its, bytes, { at, waitMs: patienceMs })),
+    async write(run: RunId, bytes: Uint8Array, at: number | null = null): Promise<void> {
+      await inTurn(run, async (its) => {
+        let written = 0;
+        for (const part of parts(bytes, MAX_DATA_BYTES)) {
+          const frame = encodeData(at === null ? null : at + written, part);
+          if (!(await put(run, its, frame, patienceMs))) throw new StdinFull(written);
+          written += part.length;
+        }
+      });
+    },
 
     /** Its end, behind what was written. */
     async eof(run: RunId): Promise<void> {

@@ -144,11 +144,11 @@ test("a client that reads nothing holds up neither the run nor another client", 
 
 test("a run that has not begun is waited for, and one that never will ends the stream", async () => {
   const run = runId.make();
-  api.set(run, "waiting");
+  api.set(run, "preparing");
   const live = readEvents(await api.call(`${run}/logs?follow`));
   await live.until(() => live.comments.length > 2);
   expect(live.ended).toBe(false);
-  api.set(run, "over");
+  api.set(run, "cancelled");
   api.output.finish(run);
   await live.ending;
   expect(live.messages).toEqual([]);
@@ -205,6 +205,6 @@ test("a run is fed by calls, which say what was taken when it does not read", as
   await api.end(run);
   expect((await post("", "x")).status).toBe(409);
   const closed = runId.make();
-  api.set(closed, "running", false);
+  api.set(closed, "running", "none");
   expect((await api.call(`${closed}/stdin`, { method: "POST", body: "x" })).status).toBe(409);
 });
