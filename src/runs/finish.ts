@@ -6,6 +6,7 @@ import type { RunFate } from "../protocol/sandboxd.ts";
 import { outcomeOf, type Outcome } from "./outcome.ts";
 import type { LifeParts } from "./parts.ts";
 import { patiently } from "./patience.ts";
+import { withDropped } from "./usage.ts";
 import type { WorktreeCall } from "./worktree/worktrees.ts";
 import {
   accountOf,
@@ -146,7 +147,8 @@ function columns({ status, exitCode, error }: Outcome) {
 }
 
 function ended(run: Run, fate: RunFate, finish_ms: number): ReturnType<End> {
-  const { usage, denials } = accountOf(run);
+  const { usage, denials: before } = accountOf(run);
+  const denials = withDropped(before, fate);
   const { deadline, startedAt } = run;
   const outcome = outcomeOf({ fate, stop: stopOf(run), deadline, limits: limitsOf(run), denials });
   const run_ms = Math.max(0, fate.ended_at - (startedAt ?? fate.ended_at));
@@ -154,6 +156,7 @@ function ended(run: Run, fate: RunFate, finish_ms: number): ReturnType<End> {
     ...columns(outcome),
     finishedAt: fate.ended_at,
     usage: { ...usage, peak_memory_bytes: fate.peak_memory_bytes, cpu_ms: fate.cpu_ms },
+    denials,
     timings: { ...timingsOf(run), run_ms, finish_ms },
   };
 }

@@ -2,6 +2,7 @@ import { z } from "zod";
 import type { EventData } from "../audit/event.ts";
 import type { CredentialId } from "../ids.ts";
 import type { GatewayRecord } from "../protocol/gateway.ts";
+import type { RunFate } from "../protocol/sandboxd.ts";
 
 const count = z.int().min(0).default(0);
 const spent = z.strictObject({
@@ -100,6 +101,14 @@ function withDenial(
   const known = denials[same];
   if (known !== undefined) return denials.with(same, { ...known, count: known.count + count });
   return denials.length >= MOST ? denials : [...denials, { at, kind: lane, reason, count }];
+}
+
+/** With what its network's filter dropped, which is known when a run's sandbox is gone. */
+export function withDropped(denials: RunDenials, { dropped = [], ended_at }: RunFate): RunDenials {
+  return dropped.reduce(
+    (all, { reason, packets }) => withDenial(all, { at: ended_at, lane: "network", reason, count: packets }),
+    denials,
+  );
 }
 
 /** A request was refused because the money, tokens or requests that it had were spent. */
