@@ -1,4 +1,4 @@
-import { and, asc, desc, eq, inArray, lt, or, sql, type SQL } from "drizzle-orm";
+import { and, asc, desc, eq, inArray, isNotNull, lt, or, sql, type SQL } from "drizzle-orm";
 import type { Database } from "../db/open.ts";
 import { namespaces, runs as table } from "../db/schema.ts";
 import type { NamespaceId, RunId, WorkspaceId } from "../ids.ts";
@@ -70,6 +70,13 @@ export function createRunRows(db: Database) {
         namespaceId === undefined ? undefined : eq(table.namespaceId, namespaceId),
       );
       return all(select().where(where).orderBy(asc(table.createdAt), asc(table.id)));
+    },
+
+    /** Those that have a worktree, made from what is known; with `finishedBefore` those that ended before that time. */
+    async withWorktree({ finishedBefore }: { readonly finishedBefore?: number } = {}): Promise<Run[]> {
+      const old = finishedBefore === undefined ? undefined : lt(table.finishedAt, finishedBefore);
+      const has = inArray(table.worktree, ["making", "ready", "merging"]);
+      return all(select().where(and(has, isNotNull(table.base), old)));
     },
 
     async idsOf(namespaceId: NamespaceId): Promise<RunId[]> {

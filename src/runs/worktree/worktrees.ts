@@ -1,10 +1,8 @@
 import { readFile, writeFile } from "node:fs/promises";
-import { and, inArray, isNotNull } from "drizzle-orm";
-import type { EventData, EventDraft } from "../../audit/event.ts";
+import { APPLIANCE, type EventData, type EventDraft } from "../../audit/event.ts";
 import type { Ledger } from "../../audit/ledger.ts";
 import { unchanged } from "../../audit/ledger.ts";
 import type { Judge } from "../../audit/settle.ts";
-import { runs as table } from "../../db/schema.ts";
 import { AppError, codeOf } from "../../errors.ts";
 import { runId, type NamespaceId, type RunId } from "../../ids.ts";
 import { syncFileSystem } from "../../kernel/syncfs.ts";
@@ -12,6 +10,7 @@ import type { Log } from "../../log.ts";
 import { usageOf } from "../../volumes/usage.ts";
 import { createAdmission } from "../../sandbox/admission.ts";
 import type { SealedBlobs } from "../../blobs/sealed.ts";
+import { readHead } from "../../snapshots/manifest.ts";
 import { createBlobReader } from "../../snapshots/reader.ts";
 import { createPause } from "../../volumes/pause.ts";
 import { isOver, noRun, type Run } from "../run.ts";
@@ -30,7 +29,7 @@ import { createMaking, type MakeCall, type Made, type MakeParts } from "./make.t
 export interface WorktreesParts extends Omit<MakeParts, "rows" | "volumes">, MergeParts {
   /** Of all runs. */
   readonly dir: string;
-  readonly rows: Pick<RunRows, "find" | "update" | "updating">;
+  readonly rows: Pick<RunRows, "find" | "update" | "updating" | "withWorktree">;
   readonly ledger: Pick<Ledger, "change" | "begin">;
   /** Blobs of this namespace may be needed no more. */
   readonly tidy: (id: NamespaceId) => void;
@@ -55,6 +54,12 @@ export interface Settled extends Result {
 /** Of a row whose worktree has become part of its namespace. */
 const GONE_INTO = { worktree: "merged", base: null } as const;
 
+/** Below 0: it has less. */
+export interface Growth {
+  readonly bytes: number;
+  readonly entries: number;
+}
+
 /** Who asks. */
 export interface WorktreeCall {
   readonly event: (type: string, data: EventData) => EventDraft;
@@ -67,7 +72,7 @@ export type Worktrees = ReturnType<typeof createWorktrees>;
  * discarded or old. A row's `worktree` and `base` are changed here alone.
  */
 export function createWorktrees(parts: WorktreesParts) {
-  const { db, rows, ledger, bootId, log } = parts;
+  const { rows, ledger, bootId, log } = parts;
   const places = openPlaces(parts.dir);
   const making = createMaking(parts);
   const looks = createAdmission(() => LOOKS);
@@ -125,6 +130,33 @@ export function createWorktrees(parts: WorktreesParts) {
     }
   }
 
+  /** Throws it away. Of one that is gone already nothing is said. */
+  async function discard(run: RunId, call: WorktreeCall, reason = "asked"): Promise<void> {
+    if (merging.has(run)) throw new AppError("conflict", `${run} is being merged; wait for that.`);
+    await ledger.change(async () => {
+      const found = await rows.find(run);
+      if (found === null || found.worktree === "discarded" || found.worktree === "none") {
+        return unchanged(undefined);
+      }
+      if (!isOver(found)) {
+        throw new AppError("conflict", `${run} has not ended; cancel it first.`);
+      }
+      if (found.worktree === "merged") return unchanged(undefined);
+      return {
+        statements: [rows.updating(run, { worktree: "discarded", base: null })],
+        events: [call.event("run.discarded", { run_id: run, reason })],
+        result: undefined,
+      };
+    });
+    await forget(run);
+  }
+
+  async function begun(run: RunId, { manifest }: Base): Promise<{ bytes: number; files: number }> {
+    const row = await rows.find(run);
+    if (manifest === null || row === null) return { bytes: 0, files: 0 };
+    return readHead(await parts.blobsOf(row.namespaceId), manifest);
+  }
+
   return {
     /** An empty worktree, for a sandbox that boots before anybody knows what is to be in it. */
     prepare(run: RunId): void {
@@ -156,12 +188,14 @@ export function createWorktrees(parts: WorktreesParts) {
       return made;
     },
 
-    /** What is in it now; a file with several names counts once. */
-    async measure(run: RunId): Promise<{ readonly bytes: number; readonly entries: number }> {
+    /** What it has more than its run found in it; a file with several names counts once. */
+    async measure(run: RunId): Promise<Growth> {
       using work = places.work(run);
-      if (work === null) return { bytes: 0, entries: 0 };
+      const base = baseOf((await rows.find(run)) ?? { base: null });
+      if (work === null || base === null) return { bytes: 0, entries: 0 };
       const { bytes, files, directories } = await usageOf({ live: work });
-      return { bytes, entries: files + directories };
+      const had = await begun(run, base);
+      return { bytes: bytes - had.bytes, entries: files + directories - had.files };
     },
 
     /** What has changed in it since it was made; while its run goes on, about now. */
@@ -218,25 +252,13 @@ export function createWorktrees(parts: WorktreesParts) {
       }
     },
 
-    /** Throws it away. Of one that is gone already nothing is said. */
-    async discard(run: RunId, call: WorktreeCall, reason = "asked"): Promise<void> {
-      if (merging.has(run)) throw new AppError("conflict", `${run} is being merged; wait for that.`);
-      await ledger.change(async () => {
-        const found = await rows.find(run);
-        if (found === null || found.worktree === "discarded" || found.worktree === "none") {
-          return unchanged(undefined);
-        }
-        if (!isOver(found)) {
-          throw new AppError("conflict", `${run} has not ended; cancel it first.`);
-        }
-        if (found.worktree === "merged") return unchanged(undefined);
-        return {
-          statements: [rows.updating(run, { worktree: "discarded", base: null })],
-          events: [call.event("run.discarded", { run_id: run, reason })],
-          result: undefined,
-        };
-      });
-      await forget(run);
+    discard,
+
+    /** Throws away those whose runs ended longer ago; how many. */
+    async expire(keepMs: number): Promise<number> {
+      const old = await rows.withWorktree({ finishedBefore: Date.now() - keepMs });
+      for (const run of old) await discard(run.id, ownCall(run), "expired");
+      return old.length;
     },
 
     /** For a namespace that goes, with its runs' rows. */
@@ -245,10 +267,7 @@ export function createWorktrees(parts: WorktreesParts) {
     /** At a start: what a crash has left. `spares` are runs that have a worktree and no row yet. */
     async resume(spares: ReadonlySet<string> = new Set()): Promise<void> {
       await places.sweep();
-      const found = await db
-        .select({ id: table.id })
-        .from(table)
-        .where(and(inArray(table.worktree, ["making", "ready", "merging"]), isNotNull(table.base)));
+      const found = await rows.withWorktree();
       const wanted = new Set<string>(found.map(({ id }) => id));
       for (const name of places.runs()) {
         const id = runId.schema.safeParse(name);
@@ -275,6 +294,13 @@ export function mergeJudge(judge: Judge, rows: Pick<RunRows, "update">): Judge {
     const run = runId.schema.safeParse(announced["run_id"]);
     if (judged.fate === "made" && run.success) await rows.update(run.data, GONE_INTO);
     return judged;
+  };
+}
+
+/** What the appliance does by itself. */
+function ownCall({ workspaceId, namespace }: Run): WorktreeCall {
+  return {
+    event: (type, data) => ({ chain: workspaceId, type, namespace, data, origin: APPLIANCE }),
   };
 }
 
