@@ -173,4 +173,3 @@ export const operations = {
 export type Operations = typeof operations;
 export type OperationName = keyof Operations;
 export type OperationArgs<N extends OperationName> = z.infer<Operations[N]["args"]>;
-export type OperationResult<N extends OperationName> = z.infer<Operations[N]["result"]>;

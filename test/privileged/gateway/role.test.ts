@@ -1,16 +1,16 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Instance } from "../../src/instance/instance.ts";
-import { roleUser } from "../../src/kernel/users.ts";
-import { createInstance, ensureRunDirectories, publishConfig } from "../../src/instance/setup.ts";
-import { createGatewayClient } from "../../src/runs/gateway-client.ts";
-import { failureOf } from "../fixtures/failure.ts";
-import { Receiver } from "../fixtures/notify-receiver.ts";
-import { ensureUsers } from "../fixtures/users.ts";
+import type { Instance } from "../../../src/instance/instance.ts";
+import { roleUser } from "../../../src/kernel/users.ts";
+import { createInstance, ensureRunDirectories, publishConfig } from "../../../src/instance/setup.ts";
+import { createGatewayClient } from "../../../src/runs/gateway-client.ts";
+import { failureOf } from "../../fixtures/failure.ts";
+import { Receiver } from "../../fixtures/notify-receiver.ts";
+import { ensureUsers } from "../../fixtures/users.ts";
 
 const DATA = "/scratch/gateway/data";
-const MAIN = join(import.meta.dir, "../../src/main.ts");
+const MAIN = join(import.meta.dir, "../../../src/main.ts");
 const quiet = { info() {}, warn() {}, error() {} };
 const made: { instance?: Instance; notices?: Receiver } = {};
 
