@@ -51,12 +51,17 @@ function models({ grants, token, ...where }: EnvironmentParts): Variables {
   };
 }
 
-/** git is told by its environment alone, so that neither the token nor the gateway ends up in a .git/config. */
+/**
+ * git is told by its environment alone, so that neither the token nor the gateway ends up in a .git/config. A clone that was
+ * made by ssh elsewhere is led the same way.
+ */
 function git({ token, ...where }: EnvironmentParts, gitUrl: string): Variables {
   const { base } = gatewayUrls(where);
-  const { host, origin } = new URL(gitUrl);
+  const { host, pathname } = new URL(gitUrl);
+  const https = `${gitUrl.replace(/\/+$/, "")}/`;
+  const led = pathname === "/" ? [https, `git@${host}:`, `ssh://git@${host}/`] : [https];
   return configured([
-    [`url.${base}/git/${host}/.insteadOf`, `${origin}/`],
+    ...led.map((url) => [`url.${base}/git/${host}/.insteadOf`, url] as const),
     [`http.${base}/.extraHeader`, `Authorization: Bearer ${token}`],
   ]);
 }
