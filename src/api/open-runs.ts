@@ -81,7 +81,6 @@ export function openRuns(parts: OpenRunsParts) {
       hasPrice: (model) => prices().of(model) !== null,
     }),
     adapters: agents,
-    results: { settle: async () => ({}), merge: async () => {} },
     receipt: async () => null,
   });
 

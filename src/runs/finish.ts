@@ -36,7 +36,7 @@ type End = (run: Run) => Partial<RunRow> & Pick<RunRow, "status" | "finishedAt">
 
 /** From the end of a run's sandbox to where nothing is left to be done for it. */
 export function createFinish(parts: FinishParts) {
-  const { rows, ledger, sandboxd, gateway, output, worktrees, results, log } = parts;
+  const { rows, ledger, sandboxd, gateway, output, worktrees, log } = parts;
 
   /** A step whose failure must not keep the run from being over. */
   async function attempt(run: Run, failed: string, work: () => Promise<unknown>): Promise<void> {
@@ -81,7 +81,7 @@ export function createFinish(parts: FinishParts) {
     if (run.status !== "succeeded" || run.worktree !== "ready" || on_success === "keep") return;
     if (on_success === "discard") return worktrees.discard(run.id, callFor(run), "on_success");
     try {
-      await results.merge(run);
+      await worktrees.merge(run.id, callFor(run));
     } catch (error) {
       const known = foreseen(error);
       if (known === null || known.code === "unavailable") throw error;
@@ -96,17 +96,14 @@ export function createFinish(parts: FinishParts) {
       const fate = fateOf(run);
       if (fate === null) throw new Error(`${run.id} has not ended`);
       const begun = performance.now();
-      const result: Partial<RunRow> = {};
       await Promise.all([
         attempt(run, "the end of a run's output was not stored", () => output.drained(run.id)),
         attempt(run, "what a run has used is not known to the last", () => leaveGateway(run, signal)),
-        attempt(run, "the files of a run were not read", async () => {
-          Object.assign(result, await results.settle(run));
-        }),
+        attempt(run, "the files of a run were not read", () => worktrees.settle(run.id, signal)),
       ]);
       signal.throwIfAborted();
       const finish_ms = Math.round(performance.now() - begun);
-      return conclude(run.id, (now) => ({ ...ended(now, fate, finish_ms), ...result }));
+      return conclude(run.id, (now) => ended(now, fate, finish_ms));
     },
 
     /** One that never began. */

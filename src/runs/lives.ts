@@ -117,7 +117,7 @@ export function createLives(parts: LivesParts) {
   async function terminate(life: Life): Promise<void> {
     if (life.stopping.signal.reason !== AT_ONCE) {
       void signalIt(life, SIGTERM);
-      await Promise.race([life.ended.promise, pauseFor(GRACE_S * 1000, closing.signal)]);
+      await Promise.race([life.ended.promise, pauseFor(parts.graceMs ?? GRACE_S * 1000, closing.signal)]);
     }
     await kill(life);
   }

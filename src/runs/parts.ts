@@ -7,22 +7,15 @@ import type { Secrets } from "../secrets.ts";
 import type { GatewayClient } from "./gateway-client.ts";
 import type { RunInput } from "./input.ts";
 import type { RunOutput } from "./output/output.ts";
-import type { Run, RunRow } from "./run.ts";
 import type { RunRows } from "./rows.ts";
 import type { Worktrees } from "./worktree/worktrees.ts";
 
 /** A role that a run's life goes through. It may be away at any time: then its calls throw `unavailable`. */
 type Role<Client extends { call: unknown }> = Pick<Client, "call">;
 
-/** What becomes of what a run has left in its worktree. */
-export interface Results {
-  /** Nothing writes to it any more: what the run's row says of it. */
-  settle(run: Run): Promise<Partial<Pick<RunRow, "result">>>;
-  /** Throws AppError, conflict above all. */
-  merge(run: Run): Promise<void>;
-}
-
 export interface LifeParts {
+  /** How long a run that is asked to end has to do so by itself. */
+  readonly graceMs?: number;
   readonly rows: RunRows;
   readonly ledger: Pick<Ledger, "change">;
   readonly secrets: Pick<Secrets, "seal" | "open">;
@@ -32,8 +25,7 @@ export interface LifeParts {
   readonly gateway: Role<GatewayClient>;
   readonly output: Pick<RunOutput, "prepare" | "attach" | "drained" | "finish" | "remove">;
   readonly input: Pick<RunInput, "launch" | "write" | "eof" | "signal" | "close">;
-  readonly worktrees: Pick<Worktrees, "prepare" | "make" | "discard" | "remove">;
-  readonly results: Results;
+  readonly worktrees: Pick<Worktrees, "prepare" | "make" | "settle" | "merge" | "discard" | "remove">;
   /** Tells one boot of the host from another. */
   readonly bootId: string;
   readonly log: Log;

@@ -85,6 +85,7 @@ export function createRunQueue(limits: () => QueueLimits, admit: (run: RunId) =>
   return {
     /** A place for one more of this workspace's, to live at once or later. Throws AppError busy when there is none. */
     reserve(workspace: WorkspaceId, most: number | null): Reservation {
+      if (most === 0) throw new AppError("forbidden", "The workspace's policy lets it have no runs.");
       const { queue, live: all } = limits();
       const lane = laneOf(workspace);
       lane.most = most ?? Infinity;

@@ -52,8 +52,8 @@ export function withRecord({ usage, denials }: Account, record: GatewayRecord): 
       const known = Object.hasOwn(usage.llm.by_model, record.model);
       const model =
         known || Object.keys(usage.llm.by_model).length < MOST ? record.model.slice(0, 200) : OTHERS;
-      const of_model = usage.llm.by_model[model] ?? spent.parse({});
-      const by_model = { ...usage.llm.by_model, [model]: plus(of_model, record) };
+      const of_model = Object.hasOwn(usage.llm.by_model, model) ? usage.llm.by_model[model] : undefined;
+      const by_model = { ...usage.llm.by_model, [model]: plus(of_model ?? spent.parse({}), record) };
       return { usage: { ...usage, llm: { ...plus(usage.llm, record), by_model } }, denials };
     }
     case "git": {
