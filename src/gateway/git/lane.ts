@@ -10,6 +10,7 @@ import { createAppTokens } from "./app-tokens.ts";
 import { hostOf, parseCredential } from "./credential.ts";
 import { createOwnBranches, settleLostPushes } from "./journal.ts";
 import { createPackWatch } from "./pack-watch.ts";
+import { createPlaces } from "./places.ts";
 import { createPushHandler } from "./push-request.ts";
 import { watched } from "./relay.ts";
 import { nameOf, parseRoute } from "./route.ts";
@@ -27,6 +28,7 @@ export interface GitLaneParts {
 /** git over smart HTTP for runs: `/git/HOST/OWNER/REPO…`, under a credential that they never see. */
 export function createGitLane({ call, secrets, log, now = Date.now }: GitLaneParts): Lane {
   const tokens = createAppTokens({ call, secrets, log, now });
+  const places = createPlaces();
   const send = createSend({ call, tokens });
   /** Pushes of each run whose end is not written down yet, perhaps because its client has left. */
   const pushes = new Map<RunId, Set<Promise<void>>>();
@@ -54,7 +56,7 @@ export function createGitLane({ call, secrets, log, now = Date.now }: GitLanePar
     const source = answer.body ?? new Response("").body ?? new ReadableStream();
     if (route.advertisement) {
       const shown = route.service === "git-upload-pack" ? source : source.pipeThrough(lessCapabilities());
-      return new Response(watched(shown), { headers: headersOf(route.service, "advertisement") });
+      return new Response(shown, { headers: headersOf(route.service, "advertisement") });
     }
     const pack = createPackWatch();
     const count = { bytes: 0 };
@@ -102,9 +104,14 @@ export function createGitLane({ call, secrets, log, now = Date.now }: GitLanePar
       if (route.service === "git-receive-pack" && repository.access !== "write") {
         return refuse("access", `This run may read ${repository.name}, not push to it.`);
       }
+      const leave = places.take(grant.run);
+      if (leave === null) return plain(429, "Too many requests of git's are under way; try again later.");
       try {
-        return await relay({ request, grant, git, credential, route, repository });
+        const response = await relay({ request, grant, git, credential, route, repository });
+        if (response.body === null) leave();
+        return new Response(response.body && watched(response.body, () => {}, leave), response);
       } catch (error) {
+        leave();
         // Its client has gone, or the run is over: nobody reads this.
         if (request.signal.aborted || grant.signal.aborted) return plain(499, "The request was cut short.");
         throw error;

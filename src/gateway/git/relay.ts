@@ -6,8 +6,8 @@ import type { ReportReader } from "./report.ts";
  */
 export function watched(
   source: ReadableStream<Uint8Array>,
-  onChunk: (chunk: Uint8Array) => void = () => {},
-  onEnd: () => void = () => {},
+  onChunk: (chunk: Uint8Array) => void,
+  onEnd: () => void,
 ): ReadableStream<Uint8Array> {
   const reader = source.getReader();
   const state = { over: false };

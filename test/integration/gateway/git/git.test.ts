@@ -51,7 +51,7 @@ async function cloned(from = gateway): Promise<string> {
 
 beforeAll(async () => {
   for (const name of [REPOSITORY, "acme/docs", "acme/secret"]) {
-    const path = server.create(name);
+    const path = server.create(name, { "uploadpack.allowFilter": "true" });
     const dir = at(name.replace("/", "-"));
     mkdirSync(dir);
     await ok(gateway, dir, "init", "--quiet");
@@ -78,8 +78,15 @@ describe("reading", () => {
 
     await ok(gateway, work, "clone", "--quiet", "--depth=1", remote, at("shallow"));
     expect(await ok(gateway, at("shallow"), "rev-list", "--count", "HEAD")).toBe("1");
+    await commit(at("shallow"));
+    const pushed = await gateway.git(at("shallow"), "push", "origin", "HEAD:agent/shallow");
+    expect(pushed.err).toContain("[new branch]");
     await ok(gateway, at("shallow"), "fetch", "--quiet", "--deepen=2");
-    expect(await ok(gateway, at("shallow"), "rev-list", "--count", "HEAD")).toBe("3");
+    expect(await ok(gateway, at("shallow"), "rev-list", "--count", "HEAD")).toBe("4");
+
+    const partial = at("partial");
+    await ok(gateway, work, "clone", "--quiet", "--filter=blob:none", "--no-checkout", remote, partial);
+    expect(await ok(gateway, partial, "show", "HEAD:file-1")).toBe("file-1");
   });
 
   test.each(["0", "1", "2"])("with version %s of the protocol", async (version) => {

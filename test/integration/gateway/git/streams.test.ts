@@ -123,6 +123,24 @@ describe("a pack passes through", () => {
     });
   });
 
+  test("to so many clients at once, and the next one after one of them has gone", async () => {
+    const body = () => new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(MIB)) });
+    server.refuseWith(
+      () => new Response(body(), { headers: { "content-type": "application/x-git-upload-pack-result" } }),
+    );
+    const ask = () => gateway.post("acme/app.git/git-upload-pack", "0000");
+    const held = await Promise.all(Array.from({ length: 16 }, ask));
+    expect(new Set(held.map(({ status }) => status))).toEqual(new Set([200]));
+    const refused = await ask();
+    expect([refused.status, await refused.text()]).toEqual([429, expect.stringContaining("try again later")]);
+    await held[0]?.body?.cancel();
+    const next = await until(async () => {
+      const answer = await ask();
+      return answer.status === 200 ? answer : null;
+    });
+    for (const { body } of [...held.slice(1), next]) await body?.cancel();
+  });
+
   test("and nothing of it is kept while the server takes none", async () => {
     await using slow = net.createServer((socket) => void socket.pause().on("error", () => undefined));
     await new Promise<void>((resolve) => slow.listen(0, "127.0.0.1", resolve));
