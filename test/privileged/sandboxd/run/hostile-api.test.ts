@@ -1,0 +1,169 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import {
+  chownSync,
+  linkSync,
+  mkdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+import { roleUser } from "../../../../src/kernel/users.ts";
+import { bindMount, MountAttr, moveMount, newFilesystem, umount } from "../../../../src/kernel/mounts.ts";
+import { closeFd } from "../../../../src/kernel/openat2.ts";
+import { FrameType } from "../../../../src/protocol/launch.ts";
+import type { StagedRun } from "../../../fixtures/run-stage.ts";
+import { refusal } from "../stage.ts";
+import { box } from "./stage.ts";
+
+let at: Awaited<ReturnType<typeof box>>;
+beforeAll(async () => {
+  at = await box();
+}, 300_000);
+afterAll(async () => {
+  expect(await at.end()).toEqual([]);
+});
+
+const inPlaceOf = (path: string, make: (path: string) => void) => {
+  rmSync(path, { recursive: true });
+  make(path);
+};
+const api = () => roleUser("cofferdam");
+const giveTo = (path: string, { uid, gid }: { uid: number; gid: number }) => chownSync(path, uid, gid);
+
+/** Each plants something where api may, for a run that was good before. */
+const plants: Record<string, (run: StagedRun) => void> = {
+  "out is a link to a file of root's": ({ paths }) =>
+    inPlaceOf(paths.out, (path) => symlinkSync("/scratch/of-root", path)),
+  "out is a link to another FIFO": ({ paths }) =>
+    inPlaceOf(paths.out, (path) => symlinkSync(paths.err, path)),
+  "out is a file of api's": ({ paths }) =>
+    inPlaceOf(paths.out, (path) => {
+      writeFileSync(path, "");
+      giveTo(path, api());
+    }),
+  "out is a second name of a file of root's": ({ paths }) =>
+    inPlaceOf(paths.out, (path) => {
+      writeFileSync("/run/cofferdam/of-root", "");
+      linkSync("/run/cofferdam/of-root", path);
+    }),
+  "err is a FIFO of root's": ({ paths }) => chownSync(paths.err, 0, 0),
+  "err is a FIFO of a tenant's": ({ paths }) => chownSync(paths.err, 10_000, 10_000),
+  "in is a directory": ({ paths }) =>
+    inPlaceOf(paths.in, (path) => {
+      mkdirSync(path);
+      giveTo(path, api());
+    }),
+  "in is absent": ({ paths }) => unlinkSync(paths.in),
+  "in is a device": ({ paths }) =>
+    inPlaceOf(paths.in, (path) => {
+      Bun.spawnSync(["mknod", path, "c", "1", "3"]);
+      giveTo(path, api());
+    }),
+  "the FIFOs' directory is a link": ({ pipes }) => {
+    renameSync(pipes, `${pipes}-real`);
+    symlinkSync(`${pipes}-real`, pipes);
+  },
+  "the FIFOs' directory is another file system": ({ pipes }) => {
+    mountTmpfs(pipes);
+    for (const name of ["in", "out", "err"]) {
+      Bun.spawnSync(["mkfifo", join(pipes, name)]);
+      giveTo(join(pipes, name), api());
+    }
+  },
+  "the worktree is a link to /etc": ({ work }) => inPlaceOf(work, (path) => symlinkSync("/etc", path)),
+  "the worktree is a link to another's": ({ work }) =>
+    inPlaceOf(work, (path) => symlinkSync(at.make().work, path)),
+  "the run's directory is a link": ({ work }) => {
+    renameSync(dirname(work), `${dirname(work)}-real`);
+    symlinkSync(`${dirname(work)}-real`, dirname(work));
+  },
+  "the worktree is root's": ({ work }) => chownSync(work, 0, 0),
+  "the worktree is api's": ({ work }) => giveTo(work, api()),
+  "the worktree is a file": ({ work }) =>
+    inPlaceOf(work, (path) => {
+      writeFileSync(path, "");
+      chownSync(path, 10_000, 10_000);
+    }),
+  "the worktree is absent": ({ work }) => inPlaceOf(work, () => {}),
+  "the worktree is a bind mount of /etc": ({ work }) => bindMount("/etc", work),
+  "the worktree is another file system": ({ work }) => mountTmpfs(work),
+};
+
+function mountTmpfs(path: string): void {
+  const tree = newFilesystem("tmpfs", { mode: "755", uid: "10000", gid: "10000" }, MountAttr.noSuid);
+  moveMount(tree, { path });
+  closeFd(tree);
+}
+
+test("api can have nothing else opened as a run's FIFOs, nor mounted as its worktree", async () => {
+  writeFileSync("/scratch/of-root", "");
+  // The control: what is refused below is, until then, a run that boots.
+  const good = await at.boot();
+  for (const [name, plant] of Object.entries(plants)) {
+    const run = at.make();
+    plant(run);
+    at.logged.length = 0;
+    expect(await refusal(at.client.call("startRun", { run: run.id }))).toContain("could not be prepared");
+    expect([name, at.logged.join("")]).toEqual([
+      name,
+      expect.stringMatching(/(FIFO|worktree).*can't be opened/),
+    ]);
+    expect([name, at.left().filter((line) => line.includes(run.id) && !line.includes("/data-"))]).toEqual([
+      name,
+      name === "the FIFOs' directory is another file system" ? [`mount ${run.pipes}`] : [],
+    ]);
+    for (const path of [run.pipes, run.work]) {
+      try {
+        umount(path, { detach: true });
+      } catch {
+        // Only some of the plants are mounts.
+      }
+    }
+    run.close();
+  }
+  await at.client.call("stopRun", { run: good.id });
+  await at.forget(good);
+}, 60_000);
+
+test("a worktree that is swapped while its run lives stays the one that was mounted", async () => {
+  const run = await at.boot();
+  renameSync(run.work, `${run.work}-was`);
+  symlinkSync("/etc", run.work);
+  await at.admit(run);
+  run.sh("ls -A /work; echo mine >f; cat /work/passwd");
+  await at.fate(run);
+  expect(run.output()).toMatchObject({ out: "", err: expect.stringContaining("No such file") });
+  expect(await Bun.file(join(`${run.work}-was`, "f")).text()).toBe("mine\n");
+  await at.forget(run);
+});
+
+test("what api writes into the FIFO can do no more than end the run", async () => {
+  const junk: [string, (run: StagedRun) => void][] = [
+    ["a frame of no known kind", (run) => run.frame(0x7f)],
+    ["a start without a launch", (run) => run.frame(FrameType.go)],
+    ["a launch of another version", (run) => launchStrings(run, ["2", "/"])],
+    ["a launch without numbers", (run) => launchStrings(run, ["1", "/", "x", "y", "z"])],
+    ["more strings than there are", (run) => launchStrings(run, [...HEAD, "4000000", "sh"])],
+    ["a launch that goes on", (run) => launchStrings(run, [...HEAD, "1", "sh", "0", "more"])],
+    ["no command at all", (run) => launchStrings(run, [...HEAD, "0", "0"])],
+  ];
+  for (const [name, write] of junk) {
+    const run = await at.boot();
+    await at.admit(run);
+    write(run);
+    const fate = await at.fate(run);
+    expect([name, fate.cause, fate.fault]).toEqual([name, "lost", expect.stringContaining("cofferdam: ")]);
+    await at.forget(run);
+  }
+}, 30_000);
+
+/** Version, directory, stdin, processes, file size. */
+const HEAD = ["1", "/", "0", "9", "9"];
+
+function launchStrings(run: StagedRun, strings: readonly string[]): void {
+  run.frame(FrameType.launch, Buffer.from(strings.map((text) => `${text}\0`).join("")));
+  run.frame(FrameType.go);
+}
