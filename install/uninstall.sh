@@ -46,6 +46,7 @@ remove_services() {
 remove_sandboxes() {
   local mount
   kill_cgroups
+  remove_networks
   while read -r mount; do umount --lazy "$mount"; done < <(own_mounts)
   rm -rf --one-file-system "/run/cofferdam/$inst"
   remove_empty /run/cofferdam
@@ -65,6 +66,33 @@ kill_cgroups() {
 }
 
 own_cgroups() { find /sys/fs/cgroup -depth -type d -path "*/cofferdam-$inst*" 2>/dev/null || :; }
+
+# Of runs that a kill left behind: namespaces, interfaces, rules, and what was made to forward for them.
+remove_networks() {
+  local name device
+  for name in /run/netns/"cd$inst"-*; do
+    [ ! -e "$name" ] || ip netns del "${name##*/}"
+  done
+  while read -r device; do ip link del "$device" 2>/dev/null || :; done < <(own_interfaces)
+  if [ -e "/run/cofferdam/$inst/host/forwarding.json" ] && [ "$(</proc/sys/net/ipv4/ip_forward)" = 0 ]; then
+    tr -d '[]"' <"/run/cofferdam/$inst/host/forwarding.json" | tr , '\n' | while read -r device || [ -n "$device" ]; do
+      echo 0 2>/dev/null >"/proc/sys/net/ipv4/conf/$device/forwarding" || :
+    done
+  fi
+  command -v iptables-save >/dev/null || return 0
+  iptables-save | without_own_chains | iptables-restore --noflush -w 5
+}
+
+own_interfaces() { sed -nE "s/^ *(cd$inst[^:]*):.*/\1/p" /proc/self/net/dev; }
+
+# Of what iptables-save says, the changes that leave nothing of ours: the ways into our chains, then the chains.
+without_own_chains() {
+  awk -v own="CD$inst-" '
+    /^\*/ { print; count = 0 }
+    index($0, ":" own) == 1 { print $1, "- [0:0]"; chains[count++] = substr($1, 2) }
+    /^-A / && index($2, own) != 1 && $0 ~ " -[jg] " own { sub("-A", "-D"); print }
+    /^COMMIT/ { for (i = 0; i < count; i++) print "-X", chains[i]; print }'
+}
 
 # Innermost first.
 own_mounts() { awk -v dir="/run/cofferdam/$inst/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | tac; }

@@ -66,17 +66,28 @@ const HOST_END = {
   arp_announce: 2,
 } as const;
 
-function setHostEnd(veth: string): void {
+/** Also of one that lives: whoever sets these for all interfaces, as a start of systemd-sysctl does, sets them here too. */
+export function setHostEnd(veth: string): void {
   for (const [name, value] of Object.entries(HOST_END)) {
-    writeFileSync(`/proc/sys/net/ipv4/conf/${veth}/${name}`, `${value}`);
+    writeSetting(`ipv4/conf/${veth}/${name}`, value);
   }
-  if (hasIpv6()) writeFileSync(`/proc/sys/net/ipv6/conf/${veth}/disable_ipv6`, "1");
+  if (!hasIpv6()) return;
+  for (const [name, value] of [
+    ["accept_ra", 0],
+    ["disable_ipv6", 1],
+  ] as const) {
+    writeSetting(`ipv6/conf/${veth}/${name}`, value);
+  }
+}
+
+function writeSetting(name: string, value: number): void {
+  writeFileSync(`/proc/sys/net/${name}`, `${value}`, { flag: "r+" });
 }
 
 function noIpv6(): void {
   if (!hasIpv6()) return;
   for (const which of ["all", "default"]) {
-    writeFileSync(`/proc/sys/net/ipv6/conf/${which}/disable_ipv6`, "1");
+    writeSetting(`ipv6/conf/${which}/disable_ipv6`, 1);
   }
 }
 
@@ -132,7 +143,7 @@ const listing = z.array(
 
 /** Every interface of this instance on the host. */
 export async function shownLinks(run: Runner, inst: InstanceTag): Promise<ShownLink[]> {
-  if (!interfaces().some((name) => name.startsWith(vethPrefix(inst)))) return [];
+  if (interfacesOf(inst).length === 0) return [];
   // Without -d, addr tells no alias.
   const text = await run(["ip", "-j", "-d", "addr", "show", "type", "veth"], {
     timeoutMs: TIMEOUT_MS,
@@ -146,6 +157,11 @@ export async function shownLinks(run: Runner, inst: InstanceTag): Promise<ShownL
       run: runId.schema.safeParse(ifalias).data ?? null,
       host: addr_info.find(({ family }) => family === "inet")?.local ?? null,
     }));
+}
+
+/** By their names alone. */
+export function interfacesOf(inst: InstanceTag): string[] {
+  return interfaces().filter((name) => name.startsWith(vethPrefix(inst)));
 }
 
 export function shownNamespaces(inst: InstanceTag): RunId[] {

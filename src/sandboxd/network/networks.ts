@@ -2,7 +2,7 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import type { Config } from "../../config/schema.ts";
-import type { RunId } from "../../ids.ts";
+import { runId, type RunId } from "../../ids.ts";
 import type { Instance } from "../../instance/instance.ts";
 import type { Log } from "../../log.ts";
 import { createOwnAddresses } from "../../net/own.ts";
@@ -15,7 +15,7 @@ import { createIndexes, type Indexes, type Resting } from "./allocate.ts";
 import { whileNoOtherClaims } from "./claim.ts";
 import { createFirewall } from "./firewall.ts";
 import { createForwarding } from "./forwarding.ts";
-import { makeLink, removeLink, shownLinks, shownNamespaces } from "./link.ts";
+import { interfacesOf, makeLink, removeLink, setHostEnd, shownLinks, shownNamespaces } from "./link.ts";
 import { networkNames } from "./names.ts";
 import { problemOfOverlap } from "./overlap.ts";
 import type { FilteredRun, Lane } from "./rules.ts";
@@ -35,6 +35,8 @@ export interface Networks {
    * of a sandbox: for another, remove it first. Undone wholly when a step fails.
    */
   ensure(run: RunId): Promise<MadeNetwork>;
+  /** With a network that is nobody's and goes afterwards. */
+  tryOut<T>(work: (network: MadeNetwork) => Promise<T>): Promise<T>;
   /** Sets which addresses a run reaches by NAT: such as anyone may dial, and none of this host's or of a run. */
   openLanes(run: RunId, lanes: readonly Lane[]): Promise<void>;
   /** All of it; what is not there is a success. The run's sandbox has to be gone. */
@@ -75,6 +77,7 @@ export function createNetworks({ instance, config, run: command, log }: Networks
   const noneFree = `all ${subnet.count} networks of [runs] subnet are in use, or rest after use; a larger [runs] prefix makes more.`;
   const turns = createTurns();
   const known = new Map<RunId, FilteredRun>();
+  const tried = new Set<RunId>();
   const start: { settled: Promise<Indexes> | null } = { settled: null };
 
   /** Once, and again only when it failed: an appliance without runs needs none of this. */
@@ -137,19 +140,16 @@ export function createNetworks({ instance, config, run: command, log }: Networks
       known.set(run, filtered);
       return filtered;
     });
-    try {
-      // The pair has no traffic before makeLink's last step, and without a run's rules its packets are dropped.
-      await Promise.all([
-        step("filter", firewall.ensure(made)),
-        step("link", makeLink(command, made.names, made.network, subnet.prefix)),
-      ]);
-      return made;
-    } catch (error) {
-      await unmake(run).catch((error: unknown) =>
-        log.error("a network is not wholly removed", { run, error: explain(error) }),
-      );
-      throw error;
-    }
+    // The pair has no traffic before makeLink's last step, and without a run's rules its packets are dropped.
+    const failures = await failuresOf([
+      step("filter", firewall.ensure(made)),
+      step("link", makeLink(command, made.names, made.network, subnet.prefix)),
+    ]);
+    if (failures.length === 0) return made;
+    await unmake(run).catch((error: unknown) =>
+      log.error("a network is not wholly removed", { run, error: explain(error) }),
+    );
+    throw failures[0];
   }
 
   /** api has judged these, and may have been taken over since. */
@@ -165,8 +165,7 @@ export function createNetworks({ instance, config, run: command, log }: Networks
   async function unmake(run: RunId): Promise<void> {
     const indexes = await settled();
     const names = networkNames(inst, run);
-    const steps = await Promise.allSettled([removeLink(command, names), firewall.remove(run)]);
-    const failures = steps.filter((result) => result.status === "rejected").map(({ reason }) => reason);
+    const failures = await failuresOf([removeLink(command, names), firewall.remove(run)]);
     if (failures.length > 0) throw new AggregateError(failures, "the network");
     const before = known.get(run);
     if (before === undefined) return;
@@ -191,12 +190,26 @@ export function createNetworks({ instance, config, run: command, log }: Networks
     await firewall.guard([]);
   }
 
+  async function ensure(run: RunId): Promise<MadeNetwork> {
+    return await turns.run(run, async () => {
+      const { network, names } = await make(run);
+      return { ...network, netnsPath: names.netnsPath };
+    });
+  }
+
   return {
-    ensure: (run) =>
-      turns.run(run, async () => {
-        const { network, names } = await make(run);
-        return { ...network, netnsPath: names.netnsPath };
-      }),
+    ensure,
+
+    async tryOut(work) {
+      const run = runId.make();
+      tried.add(run);
+      try {
+        return await work(await ensure(run));
+      } finally {
+        await turns.run(run, () => unmake(run));
+        tried.delete(run);
+      }
+    },
 
     openLanes: (run, lanes) =>
       turns.run(run, async () => {
@@ -230,9 +243,18 @@ export function createNetworks({ instance, config, run: command, log }: Networks
     async reconcile(isClaimed) {
       await settled();
       for (const run of new Set([...known.keys(), ...shownNamespaces(inst)])) {
-        if (isClaimed(run)) continue;
+        if (isClaimed(run) || tried.has(run)) continue;
         log.warn("remains of a run's network are removed", { run });
         await turns.run(run, () => unmake(run));
+      }
+      for (const { names } of known.values()) {
+        await turns.run(names.run, async () => {
+          if (known.has(names.run)) setHostEnd(names.veth);
+        });
+      }
+      const live = new Set([...known.values()].map(({ names }) => names.veth));
+      for (const veth of interfacesOf(inst)) {
+        if (!live.has(veth)) await removeLink(command, { veth, netns: null });
       }
       await turns.run("forwarding", () => firewall.guard(forwarding.guarded()));
       if (await firewall.mend()) log.warn("rules of the packet filter that were gone are there again", {});
@@ -242,6 +264,12 @@ export function createNetworks({ instance, config, run: command, log }: Networks
 
 function hasLanes({ lanes }: FilteredRun): boolean {
   return lanes.length > 0;
+}
+
+/** Once all have ended: what is undone must not go on. */
+async function failuresOf(steps: readonly Promise<unknown>[]): Promise<unknown[]> {
+  const results = await Promise.allSettled(steps);
+  return results.filter((result) => result.status === "rejected").map(({ reason }) => reason as unknown);
 }
 
 async function step<T>(name: string, work: Promise<T>): Promise<T> {

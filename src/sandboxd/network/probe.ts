@@ -1,4 +1,3 @@
-import { runId } from "../../ids.ts";
 import { CommandError, type Runner } from "../runner.ts";
 import type { Networks } from "./networks.ts";
 
@@ -18,18 +17,14 @@ export async function probeNetwork(
   networks: Networks,
   { run, gatewayPort }: { readonly run: Runner; readonly gatewayPort: number },
 ): Promise<Probed> {
-  const id = runId.make();
-  try {
-    const { netnsPath, host } = await networks.ensure(id);
+  return await networks.tryOut(async ({ netnsPath, host }) => {
     const from = { run, netnsPath, host };
     const [gateway, other] = await Promise.all([
       answers({ ...from, port: gatewayPort, withinMs: ANSWER_MS }),
       answers({ ...from, port: gatewayPort - 1, withinMs: SILENCE_MS }),
     ]);
     return { gateway, other };
-  } finally {
-    await networks.remove(id);
-  }
+  });
 }
 
 interface Call {

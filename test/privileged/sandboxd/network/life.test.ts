@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
+import { join } from "node:path";
 import { runId, type RunId } from "../../../../src/ids.ts";
 import { networkNames } from "../../../../src/sandboxd/network/names.ts";
 import { CommandError, runCommand, type Runner } from "../../../../src/sandboxd/runner.ts";
@@ -133,4 +134,74 @@ test("a subnet that this host or another instance has a use for is refused, and 
   await other.ensure(run);
   await beside.remove(run);
   await other.remove(run);
+});
+
+test("rules that someone else has deleted with their chains hinder nobody", async () => {
+  const { networks, log } = stage({ inst: "0b09" });
+  const [one, two, three] = [newRun(), newRun(), newRun()];
+  await networks.ensure(one);
+  await networks.ensure(two);
+  const flush = () => sh("iptables -t raw -F; iptables -t raw -X; iptables -F; iptables -X");
+  flush();
+  await networks.remove(one);
+  const rules = () => sh("iptables-save -t raw | grep -c 0b09");
+  expect(Number(rules())).toBeGreaterThan(10);
+  flush();
+  await networks.ensure(three);
+  expect(Number(rules())).toBeGreaterThan(20);
+  expect(log.join("")).toContain("the packet filter is made anew");
+  flush();
+  await networks.reconcile((run) => run === three);
+  expect(await networks.list()).toEqual([three]);
+  await networks.remove(three);
+});
+
+test("what a start of systemd-sysctl sets for all interfaces does not stay on a run's", async () => {
+  const { networks, instance } = stage({ inst: "0b10" });
+  const run = newRun();
+  await networks.ensure(run);
+  const { veth } = networkNames(instance.inst, run);
+  const settings = () =>
+    sh(
+      `cd /proc/sys/net; cat ipv4/conf/${veth}/{rp_filter,arp_ignore} ipv6/conf/${veth}/{accept_ra,disable_ipv6}`,
+    );
+  const before = settings();
+  expect(before.split("\n")).toEqual(["1", "2", "0", "1"]);
+  sh(
+    `cd /proc/sys/net; for x in ipv4/conf/${veth}/{rp_filter,arp_ignore} ipv6/conf/${veth}/disable_ipv6; do echo 0 >$x; done`,
+  );
+  await networks.reconcile(() => true);
+  expect(settings()).toBe(before);
+  await networks.remove(run);
+});
+
+test("whoever is killed at any moment leaves nothing that the next start does not take away", async () => {
+  for (let round = 0; round < 8; round++) {
+    const child = Bun.spawn([process.execPath, join(import.meta.dir, "churn.ts"), "0b11"], {
+      stdout: "pipe",
+    });
+    const reader = child.stdout.getReader();
+    await reader.read();
+    await Bun.sleep(Math.random() * 60);
+    child.kill("SIGKILL");
+    await child.exited;
+    // Programs that it had started end by themselves.
+    await Bun.sleep(100);
+    const { networks } = stage({ inst: "0b11" });
+    await networks.reconcile(() => false);
+    expect(hostState()).toEqual(before.state as never);
+  }
+}, 60_000);
+
+test("an uninstall takes away what a kill has left, and nobody else's", async () => {
+  const { networks } = stage({ inst: "0b12" });
+  const beside = stage({ inst: "0b13", runs: { subnet: "10.43.0.0/16" } }).networks;
+  const run = newRun();
+  await beside.ensure(run);
+  const only = hostState();
+  await networks.ensure(newRun());
+  await networks.ensure(newRun());
+  sh(`inst=0b12; . ${join(import.meta.dir, "../../../../install/uninstall.sh")}; remove_networks`);
+  expect(hostState()).toEqual(only);
+  await beside.remove(run);
 });

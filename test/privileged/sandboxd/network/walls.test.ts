@@ -10,7 +10,7 @@ import { hostState, newRun, PORT, sh, stage, useIptables } from "./stage.ts";
  * The host is as unguarded as it can be: it forwards packets, and what listens on it does so at every address.
  */
 const HOST_PORT = 8081;
-const SETTLE_MS = 300;
+const SETTLE_MS = 200;
 const METADATA = "169.254.169.254";
 /** The host on a network with a neighbour, which sends what is for runs to it. */
 const LAN = { host: "192.0.2.1", neighbour: "192.0.2.2" };
