@@ -24,6 +24,7 @@ const main = defineCommand({
     exec: () => import("./cli/exec.ts").then(({ exec }) => exec),
     file: () => import("./cli/file.ts").then(({ file }) => file),
     snapshot: () => import("./cli/snapshot.ts").then(({ snapshot }) => snapshot),
+    run: () => import("./cli/run.ts").then(({ run }) => run),
     gc: () => import("./cli/gc.ts").then(({ gc }) => gc),
     credential: () => import("./cli/credential.ts").then(({ credential }) => credential),
     event: () => import("./cli/event.ts").then(({ event }) => event),

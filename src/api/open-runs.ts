@@ -1,9 +1,11 @@
+import { readdir } from "node:fs/promises";
 import type { AnyElysia } from "elysia";
 import type { Ledger } from "../audit/ledger.ts";
 import type { Config } from "../config/schema.ts";
 import type { Credentials } from "../credentials/credentials.ts";
 import type { Database } from "../db/open.ts";
 import type { AppError } from "../errors.ts";
+import { runId } from "../ids.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Namespaces } from "../keys/namespaces.ts";
 import type { Log } from "../log.ts";
@@ -18,10 +20,12 @@ import type { Policies } from "../runs/policy.ts";
 import { createResolver } from "../runs/resolve.ts";
 import { createRunRows } from "../runs/rows.ts";
 import { createRuns } from "../runs/runs.ts";
+import { createDiskWatch } from "../runs/worktree/watch.ts";
 import type { Worktrees } from "../runs/worktree/worktrees.ts";
 import type { SandboxdClient } from "../sandbox/sandboxd-client.ts";
 import type { Secrets } from "../secrets.ts";
 import { createSnapshotRows } from "../snapshots/rows.ts";
+import type { Floor } from "../volumes/floor.ts";
 import type { Access } from "./auth.ts";
 import { createRunCalls } from "./run-call.ts";
 import type { Contexts } from "./http/context.ts";
@@ -40,6 +44,7 @@ export interface OpenRunsParts {
   readonly credentials: Credentials;
   readonly policies: Policies;
   readonly worktrees: Worktrees;
+  readonly floor: Floor;
   /** Why no run may begin now; null when they may. */
   readonly closed: () => AppError | null;
   readonly bootId: string;
@@ -48,10 +53,11 @@ export interface OpenRunsParts {
 }
 
 const MIB = 1024 * 1024;
+const HOUR_MS = 60 * 60_000;
 
 /** Runs, and what they write and read. They know of each other here alone. */
 export function openRuns(parts: OpenRunsParts) {
-  const { instance, config, credentials, log } = parts;
+  const { instance, config, credentials, worktrees, log } = parts;
   const rows = createRunRows(parts.db);
   const output = createRunOutput({
     instance,
@@ -81,6 +87,11 @@ export function openRuns(parts: OpenRunsParts) {
       hasPrice: (model) => prices().of(model) !== null,
     }),
     adapters: agents,
+    disk: createDiskWatch({
+      measure: async (run) => worktrees.measure(run),
+      floor: parts.floor,
+      log,
+    }),
     receipt: async () => null,
   });
 
@@ -94,18 +105,29 @@ export function openRuns(parts: OpenRunsParts) {
       return [
         runRoutes({ access, calls, runs, rows, namespaces, snapshots }),
         runLogRoutes({ calls, rows, output, input, streams, contexts: parts.contexts }),
-        runWorktreeRoutes({ calls, worktrees: parts.worktrees }),
+        runWorktreeRoutes({ calls, worktrees }),
       ];
     },
 
     /** Its clients come back to whoever answers next. */
     endStreams: () => streams.close(),
 
+    /** What old runs have left: their worktrees, and what they said. */
+    async expire(): Promise<void> {
+      const keepMs = config().runs.keep_h * HOUR_MS;
+      await worktrees.expire(keepMs);
+      for (const name of await readdir(instance.api.runs)) {
+        const id = runId.schema.safeParse(name);
+        const run = id.success ? await rows.find(id.data) : null;
+        if (run?.finishedAt != null && run.finishedAt < Date.now() - keepMs) await output.remove(run.id);
+      }
+    },
+
     async close(): Promise<void> {
       await runs.close();
       input.closeAll();
       output.close();
-      parts.worktrees.close();
+      worktrees.close();
     },
   };
 }

@@ -208,6 +208,7 @@ export async function startApi(parts: ApiRoleParts) {
     credentials,
     policies,
     worktrees: storage.worktrees,
+    floor,
     closed: () => proofs.refusal(),
     bootId,
     contexts,
@@ -286,6 +287,7 @@ export async function startApi(parts: ApiRoleParts) {
   chores.nowAndEvery(SETTLE_EVERY_MS, "sign-ins that have expired were not removed", async () =>
     logins.sweep(),
   );
+  chores.every(SETTLE_EVERY_MS, "what old runs have left was not removed", async () => opened.expire());
   const retention = createRetention({
     db,
     ledger,

@@ -5,6 +5,7 @@ import { connect } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
 import { sentenceOf } from "./failure.ts";
 import { jsonArgument, print, writeBytes } from "./output.ts";
+import { shellLine } from "./shell-line.ts";
 import { strictBeforeDashes } from "./strict.ts";
 import { workspaceArgument, workspaceOf } from "./workspace-option.ts";
 import { terminal } from "./terminal.ts";
@@ -35,7 +36,7 @@ export const exec = defineCommand({
         `Put the command after --, as: cofferdam exec ${args.namespace} -- 'ls workspace'`,
       );
     }
-    const command = words.length === 1 ? words.join() : words.map(quoted).join(" ");
+    const command = shellLine(words);
     process.exitCode = await run(args, command).catch((error: unknown) => {
       terminal.error(sentenceOf(error));
       return error instanceof AppError && error.code === "timeout" ? TIMED_OUT : NOT_RUN;
@@ -76,8 +77,4 @@ async function run(args: ExecArgs, command: string): Promise<number> {
   if (result.stderr_truncated) terminal.warn("stderr was longer and is cut here.");
   if (result.oom) terminal.warn("the namespace ran out of memory, [exec] memory_mb.");
   return result.exit_code;
-}
-
-function quoted(word: string): string {
-  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
 }

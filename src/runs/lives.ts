@@ -1,5 +1,5 @@
 import { AppError } from "../errors.ts";
-import type { Origin } from "../audit/event.ts";
+import { APPLIANCE, type Origin } from "../audit/event.ts";
 import { unchanged } from "../audit/ledger.ts";
 import type { RunId } from "../ids.ts";
 import type { createFinish } from "./finish.ts";
@@ -9,7 +9,7 @@ import type { LifeParts } from "./parts.ts";
 import { patiently, pauseFor } from "./patience.ts";
 import { GRACE_S, sentenceOf, type createPreparation } from "./prepare.ts";
 import type { RunQueue } from "./queue.ts";
-import { fateOf, isOver, stopOf, type Run, type RunStop } from "./run.ts";
+import { fateOf, isOver, limitsOf, stopOf, type Run, type RunStop } from "./run.ts";
 
 export interface LivesParts extends LifeParts {
   readonly preparation: ReturnType<typeof createPreparation>;
@@ -20,6 +20,7 @@ export interface LivesParts extends LifeParts {
 }
 
 const SIGTERM = 15;
+const MIB = 1024 * 1024;
 const FOREVER_MS = 2 ** 40;
 
 export type Lives = ReturnType<typeof createLives>;
@@ -89,10 +90,14 @@ export function createLives(parts: LivesParts) {
     const left = (run.deadline ?? 0) - Date.now();
     const timer = setTimeout(() => void signalIt(life, SIGTERM), Math.max(0, left));
     const stop = (): void => void terminate(life);
+    const unwatch = parts.disk.watch(life.id, limitsOf(run).disk_mb * MIB, (error) => {
+      void requestStop(life.id, { status: "failed", error }, { origin: APPLIANCE });
+    });
     if (life.stopping.signal.aborted) stop();
     else life.stopping.signal.addEventListener("abort", stop, { once: true });
     void life.ended.promise.finally(() => {
       clearTimeout(timer);
+      unwatch();
       life.stopping.signal.removeEventListener("abort", stop);
     });
   }
@@ -150,6 +155,41 @@ export function createLives(parts: LivesParts) {
     life.settled.resolve();
   }
 
+  /**
+   * Why it is stopped is durable when this resolves, and it is being stopped. One that is over, or being stopped
+   * already, stays as it is.
+   */
+  async function requestStop(
+    id: RunId,
+    why: RunStop,
+    { origin, atOnce = false }: StopOptions,
+  ): Promise<void> {
+    const stopped = await ledger.change(async () => {
+      const run = await rows.find(id);
+      if (run === null || isOver(run) || run.fate !== null || run.stop !== null) return unchanged(false);
+      return {
+        statements: [rows.updating(id, { stop: why })],
+        events: [
+          {
+            chain: run.workspaceId,
+            type: "run.stopped",
+            namespace: run.namespace,
+            data: { run_id: id, status: why.status, reason: why.error },
+            origin,
+          },
+        ],
+        result: true,
+      };
+    });
+    const life = lives.get(id);
+    if (life === undefined || !(stopped || atOnce)) return;
+    // It may have been asked to end before, and have time to.
+    if (atOnce && life.stopping.signal.aborted) return void kill(life);
+    life.stopping.abort(atOnce ? AT_ONCE : undefined);
+    // One that still waits for its turn needs none to end.
+    if (life.phase === "queued") start(life);
+  }
+
   return {
     all: () => lives.values(),
     get: (id: RunId) => lives.get(id),
@@ -184,36 +224,7 @@ export function createLives(parts: LivesParts) {
       life.ended.resolve(fate);
     },
 
-    /**
-     * Why it is stopped is durable when this resolves, and it is being stopped. One that is over, or being stopped
-     * already, stays as it is.
-     */
-    async stop(id: RunId, why: RunStop, { origin, atOnce = false }: StopOptions): Promise<void> {
-      const stopped = await ledger.change(async () => {
-        const run = await rows.find(id);
-        if (run === null || isOver(run) || run.fate !== null || run.stop !== null) return unchanged(false);
-        return {
-          statements: [rows.updating(id, { stop: why })],
-          events: [
-            {
-              chain: run.workspaceId,
-              type: "run.cancelled",
-              namespace: run.namespace,
-              data: { run_id: id, reason: why.error },
-              origin,
-            },
-          ],
-          result: true,
-        };
-      });
-      const life = lives.get(id);
-      if (life === undefined || !(stopped || atOnce)) return;
-      // It may have been asked to end before, and have time to.
-      if (atOnce && life.stopping.signal.aborted) return void kill(life);
-      life.stopping.abort(atOnce ? AT_ONCE : undefined);
-      // One that still waits for its turn needs none to end.
-      if (life.phase === "queued") start(life);
-    },
+    stop: requestStop,
 
     /** Runs go on; what api does for them is left to the next. */
     async close(patienceMs: number): Promise<void> {

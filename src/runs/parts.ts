@@ -8,6 +8,7 @@ import type { GatewayClient } from "./gateway-client.ts";
 import type { RunInput } from "./input.ts";
 import type { RunOutput } from "./output/output.ts";
 import type { RunRows } from "./rows.ts";
+import type { DiskWatch } from "./worktree/watch.ts";
 import type { Worktrees } from "./worktree/worktrees.ts";
 
 /** A role that a run's life goes through. It may be away at any time: then its calls throw `unavailable`. */
@@ -26,6 +27,7 @@ export interface LifeParts {
   readonly output: Pick<RunOutput, "prepare" | "attach" | "drained" | "finish" | "remove">;
   readonly input: Pick<RunInput, "launch" | "write" | "eof" | "signal" | "close">;
   readonly worktrees: Pick<Worktrees, "prepare" | "make" | "settle" | "merge" | "discard" | "remove">;
+  readonly disk: Pick<DiskWatch, "watch">;
   /** Tells one boot of the host from another. */
   readonly bootId: string;
   readonly log: Log;

@@ -206,12 +206,7 @@ test("a run that is cancelled is asked to end, then killed", async () => {
   expect(await fixture.settled(deaf)).toMatchObject({ status: "cancelled", exitCode: null });
   // Twice is once, and one that is over stays what it is.
   await fixture.runs.cancel(await fixture.row(deaf), APPLIANCE);
-  expect(await fixture.eventsOf(deaf)).toEqual([
-    "run.created",
-    "run.started",
-    "run.cancelled",
-    "run.finished",
-  ]);
+  expect(await fixture.eventsOf(deaf)).toEqual(["run.created", "run.started", "run.stopped", "run.finished"]);
 });
 
 test("a run can be cancelled before it lives, and while it is prepared", async () => {
@@ -344,4 +339,16 @@ test("an api that stops leaves its runs going", async () => {
   fixture.host.exit(id, 5);
   await fixture.restart();
   expect(await fixture.settled(id)).toMatchObject({ status: "failed", exitCode: 5 });
+});
+
+test("a run whose worktree grows too large is stopped, and has failed", async () => {
+  await using fixture = await runsFixture();
+  const id = await fixture.start({ limits: { disk_mb: 5 } });
+  await fixture.launched(id);
+  const { limitBytes, stop } = await until(() => fixture.watched.get(id));
+  expect(limitBytes).toBe(5 * 1024 ** 2);
+  stop("It wrote more than its 5 MiB of disk.");
+  const run = await fixture.settled(id);
+  expect(run).toMatchObject({ status: "failed", error: "It wrote more than its 5 MiB of disk." });
+  expect(fixture.watched.size).toBe(0);
 });

@@ -1,0 +1,80 @@
+import { defineCommand } from "citty";
+import { z } from "zod";
+import { connect } from "./appliance.ts";
+import { counted, print } from "./output.ts";
+import { commonArguments, idArgument, runPath } from "./run-row.ts";
+import { strict } from "./strict.ts";
+import { confirm, yesArgument } from "./terminal.ts";
+
+const change = z
+  .object({
+    path: z.string(),
+    change: z.string(),
+    from: z.string().optional(),
+    binary: z.boolean(),
+    patch: z.string().nullable(),
+  })
+  .loose();
+const diffAnswer = z.object({
+  base: z.string().nullable(),
+  changes: z.array(change),
+  truncated: z.boolean(),
+});
+
+export const diff = defineCommand({
+  meta: { name: "diff", description: "What a run has changed in its worktree, as a patch" },
+  plugins: [strict],
+  args: { ...idArgument, ...commonArguments },
+  async run({ args }) {
+    const answer = await connect(args.data).ask(diffAnswer, `${runPath(args.run)}/diff`);
+    print(args.json, answer, () => {
+      const shown = answer.changes.map(
+        ({ path, change, from, patch }) =>
+          patch?.trimEnd() ?? `${change}: ${from === undefined ? path : `${from} -> ${path}`}`,
+      );
+      if (answer.truncated) shown.push("There is more, which does not fit.");
+      return shown.length === 0 ? "Nothing has changed." : shown.join("\n");
+    });
+  },
+});
+
+export const merge = defineCommand({
+  meta: { name: "merge", description: "Put what a run has changed into its namespace, all or nothing" },
+  plugins: [strict],
+  args: {
+    ...idArgument,
+    "on-conflict": {
+      type: "string",
+      description: "What counts where both have changed a path: fail, run or namespace",
+      valueHint: "WHAT",
+      default: "fail",
+    },
+    ...commonArguments,
+  },
+  async run({ args }) {
+    const answer = await connect(args.data).ask(
+      z.object({ files: z.int() }).loose(),
+      `${runPath(args.run)}/merge`,
+      {
+        method: "POST",
+        json: { on_conflict: args["on-conflict"] },
+      },
+    );
+    print(args.json, answer, () => `${args.run} is merged: ${counted(answer.files, "file")}.`);
+  },
+});
+
+export const discard = defineCommand({
+  meta: { name: "discard", description: "Throw away what a run has changed" },
+  plugins: [strict],
+  args: { ...idArgument, ...yesArgument, ...commonArguments },
+  async run({ args }) {
+    await confirm(`Throw away what ${args.run} has left?`, args.yes);
+    const answer = await connect(args.data).ask(
+      z.object({ discarded: z.string() }),
+      `${runPath(args.run)}/discard`,
+      { method: "POST" },
+    );
+    print(args.json, answer, () => `${answer.discarded} is discarded.`);
+  },
+});
