@@ -48,10 +48,12 @@ function printable(_key: string, value: unknown): unknown {
   return { name: value.name, message: value.message, stack: value.stack, ...cause };
 }
 
-/** API keys and signing secrets, past the few characters by which lists show them. */
-const SECRET = /(trove-sk-(?:admin-)?[A-Za-z0-9]{5}|whsec_)[A-Za-z0-9+/=_-]{8,}/g;
+/** API keys, signing secrets and runs' tokens, past the few characters by which lists show them. */
+const SECRET = /(trove-sk-(?:admin-)?[A-Za-z0-9]{5}|whsec_|sk-ant-)[A-Za-z0-9+/=_-]{8,}/g;
+
+const HINTS = ["trove-sk-", "whsec_", "sk-ant-"];
 
 /** Nothing here logs one knowingly, but a client may put its key where a name belongs, and an error may quote it. */
 export function withoutSecrets(line: string): string {
-  return line.includes("trove-sk-") || line.includes("whsec_") ? line.replace(SECRET, "$1[redacted]") : line;
+  return HINTS.some((hint) => line.includes(hint)) ? line.replace(SECRET, "$1[redacted]") : line;
 }

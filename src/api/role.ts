@@ -158,7 +158,7 @@ export async function startApi(parts: ApiRoleParts) {
     askDatabase: () => db.$client.execute("SELECT 1 FROM heads LIMIT 1"),
     askSandboxd: () => sandboxd.call("status", {}),
     askStore: () => blobs.look(),
-    askGateway: async () => void (await gateway.call("health", {}).catch(gatewayAway)),
+    askGateway: () => gateway.call("status", {}).catch(gatewayAway),
     execStats: () => exec.stats(),
     webhookStats: () => webhooks.stats(),
     disk: () => ({

@@ -1,5 +1,6 @@
 import { Counter, Gauge, type Registry } from "prom-client";
 import type { Ledger } from "../audit/ledger.ts";
+import type { GatewayStatus } from "../protocol/gateway.ts";
 import type { OperationResult } from "../protocol/sandboxd.ts";
 import type { Exec } from "../sandbox/exec.ts";
 
@@ -9,6 +10,8 @@ export interface Reading {
   readonly exec: ReturnType<Exec["stats"]>;
   /** null while sandboxd does not answer. */
   readonly sandboxd: Pick<OperationResult<"status">, "pool" | "sandboxes" | "memory_available_bytes"> | null;
+  /** Likewise. */
+  readonly gateway: Pick<GatewayStatus, "runs" | "requests" | "tunnels"> | null;
   readonly audit: ReturnType<Ledger["stats"]>;
   readonly webhooks: { readonly endpoints: number; readonly inFlight: number; readonly overdueMs: number };
   readonly disk: {
@@ -68,6 +71,22 @@ const GAUGES: readonly Measure[] = [
     name: "sandboxd_up",
     help: "1 when sandboxd answers.",
     read: ({ sandboxd }) => Number(sandboxd !== null),
+  },
+  {
+    name: "gateway_up",
+    help: "1 when the gateway answers.",
+    read: ({ gateway }) => Number(gateway !== null),
+  },
+  { name: "gateway_runs", help: "Runs that are let in.", read: ({ gateway }) => gateway?.runs ?? null },
+  {
+    name: "gateway_requests",
+    help: "Runs' requests to models and git that are under way.",
+    read: ({ gateway }) => gateway?.requests ?? null,
+  },
+  {
+    name: "gateway_tunnels",
+    help: "Runs' connections to hosts of the web.",
+    read: ({ gateway }) => gateway?.tunnels ?? null,
   },
   {
     name: "audit_waiting",

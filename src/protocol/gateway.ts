@@ -12,6 +12,16 @@ export const MAX_ANSWER_BYTES = 4 * 1024 * 1024;
 const nano = z.int().min(0);
 const empty = z.strictObject({});
 
+const gatewayStatus = z.strictObject({
+  /** Let in now. */
+  runs: z.int(),
+  /** Under way: requests, and connections of the web proxy. */
+  requests: z.int(),
+  tunnels: z.int(),
+  checks: z.array(check),
+});
+export type GatewayStatus = z.infer<typeof gatewayStatus>;
+
 /** What all lanes know a credential by: `sealed` opens with the gateway's key alone (src/protocol/seal.ts). */
 const sealedCredential = z.strictObject({ credential: credentialId.schema, sealed: z.base64() });
 
@@ -139,17 +149,7 @@ export type GatewayRecord = z.infer<typeof gatewayRecord>;
 
 export const operations = {
   health: { args: empty, result: empty },
-  status: {
-    args: empty,
-    result: z.strictObject({
-      /** Let in now. */
-      runs: z.int(),
-      /** Requests under way, and connections of the web proxy. */
-      requests: z.int(),
-      tunnels: z.int(),
-      checks: z.array(check),
-    }),
-  },
+  status: { args: empty, result: gatewayStatus },
   /** What secrets are sealed to. */
   publicKey: { args: empty, result: z.strictObject({ key_id: z.string(), public_key: z.base64() }) },
   /** Lets a run in, or changes what it may. What it has spent so far the journal knows, also after a restart. */

@@ -46,13 +46,13 @@ test("keys and signing secrets are cut to what lists show of them", () => {
   log.error("a client's mistake", {
     namespace: `trove-sk-${random}`,
     cause: new Error(`no such file: trove-sk-admin-${random}`),
-    nested: [`whsec_${random}+/=`],
+    nested: [`whsec_${random}+/=`, `sk-ant-${random}`],
   });
   expect(lines[0]).not.toContain(random.slice(5, 13));
   const { namespace, cause, nested } = JSON.parse(lines[0] ?? "");
   expect(namespace).toBe("trove-sk-Ab3dE[redacted]");
   expect(cause.message).toBe("no such file: trove-sk-admin-Ab3dE[redacted]");
-  expect(nested).toEqual(["whsec_[redacted]"]);
+  expect(nested).toEqual(["whsec_[redacted]", "sk-ant-[redacted]"]);
   log.info("key made", { prefix: "trove-sk-admin-Ab3dE" });
   expect(JSON.parse(lines[1] ?? "").prefix).toBe("trove-sk-admin-Ab3dE");
 });

@@ -5,6 +5,7 @@ import type { LineWriter } from "../../kernel/stderr.ts";
 import type { Log } from "../../log.ts";
 import type { Metrics } from "../../metrics/metrics.ts";
 import type { Reading } from "../../metrics/readings.ts";
+import type { GatewayStatus } from "../../protocol/gateway.ts";
 import type { OperationResult } from "../../protocol/sandboxd.ts";
 import { createAccessLog, type Answered } from "../http/access-log.ts";
 import type { MetricsPage } from "./metrics.ts";
@@ -21,7 +22,7 @@ export interface WatchParts {
   /** Throws when the blob store does not answer. */
   readonly askStore: () => Promise<void>;
   readonly askSandboxd: () => Promise<OperationResult<"status">>;
-  readonly askGateway: () => Promise<void>;
+  readonly askGateway: () => Promise<GatewayStatus>;
   readonly execStats: () => Reading["exec"];
   readonly webhookStats: () => Reading["webhooks"];
   readonly disk: () => Reading["disk"];
@@ -37,13 +38,14 @@ const MIB = 1024 * 1024;
 /** Of those who ask about the whole appliance, however many they are. */
 const MAX_AGE_MS = 1000;
 /** A scrape has to end well within Prometheus's own 10 s. */
-const SANDBOXD_PATIENCE_MS = 3000;
+const PATIENCE_MS = 3000;
 
 /** What is told to those who watch the appliance: its log, whether it is ready, its metrics. */
 export function createWatch(parts: WatchParts): Watch {
   const { log, stderr, metrics, ledger } = parts;
   const { meters } = metrics;
   const sandboxes = createRecent(parts.askSandboxd, MAX_AGE_MS);
+  const gateway = createRecent(parts.askGateway, MAX_AGE_MS);
   const accessLog = createAccessLog("api", stderr.write);
 
   const ready = createReadiness({
@@ -56,20 +58,22 @@ export function createWatch(parts: WatchParts): Watch {
       { name: "disk", look: async () => checkDisk(parts.disk()) },
       { name: "store", look: parts.askStore },
       { name: "sandboxd", look: sandboxes },
-      { name: "gateway", look: parts.askGateway },
+      { name: "gateway", look: gateway },
     ],
   });
 
   async function read(): Promise<Reading> {
-    const patience = Bun.sleep(SANDBOXD_PATIENCE_MS).then(() => null);
-    const [sandboxd, reasons] = await Promise.all([
+    const patience = Bun.sleep(PATIENCE_MS).then(() => null);
+    const [sandboxd, runs, reasons] = await Promise.all([
       Promise.race([sandboxes().catch(() => null), patience]),
+      Promise.race([gateway().catch(() => null), patience]),
       ready(),
     ]);
     const { user, system } = process.cpuUsage();
     return {
       ready: reasons.length === 0,
       sandboxd,
+      gateway: runs,
       exec: parts.execStats(),
       audit: ledger.stats(),
       webhooks: parts.webhookStats(),
