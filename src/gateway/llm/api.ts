@@ -10,6 +10,8 @@ export interface Asked {
   readonly stream: boolean;
   /** Tokens of each of its answers at most; null when it does not say. */
   readonly maxOutput: number | null;
+  /** Less than so many make no sense to it. */
+  readonly leastOutput: number;
   readonly answers: number;
   /** What makes its price another one. */
   readonly modes: readonly string[];
@@ -32,7 +34,7 @@ export interface Api {
   readonly dialect: Dialect;
   /** Throws a Refused for what makes no sense. */
   judge(body: Body): Asked;
-  /** With so many tokens of output at most, where the request does not say. `isOpenAi`: the provider is OpenAI itself. */
+  /** With so many tokens of output at most, whatever it says. `isOpenAi`: the provider is OpenAI itself. */
   withLimit(body: Body, tokens: number, isOpenAi: boolean): Body;
   /** What else has to be in the body for the answer to say what it cost. */
   accounted(body: Body, asked: Asked): Accounted;

@@ -111,12 +111,35 @@ function keyOf(quoted: string): string {
   return quoted.includes("\\") ? (JSON.parse(quoted) as string) : quoted.slice(1, -1);
 }
 
-/** The body with one more key at its top, which it does not have yet; all else stays byte for byte. */
+/** The body with a key at its top that says something else, or is new; all besides stays byte for byte. */
 export function withKey({ text, json }: Body, key: string, value: unknown): Body {
   const changed = { ...json, [key]: value };
-  if (key in json) return { text: JSON.stringify(changed), json: changed };
-  const begin = text.indexOf("{") + 1;
-  const comma = Object.keys(json).length === 0 ? "" : ",";
-  const added = `${JSON.stringify(key)}:${JSON.stringify(value)}${comma}`;
-  return { text: text.slice(0, begin) + added + text.slice(begin), json: changed };
+  const said = JSON.stringify(value);
+  if (!(key in json)) {
+    const begin = text.indexOf("{") + 1;
+    const comma = Object.keys(json).length === 0 ? "" : ",";
+    const added = `${JSON.stringify(key)}:${said}${comma}`;
+    return { text: text.slice(0, begin) + added + text.slice(begin), json: changed };
+  }
+  const [begin, end] = placeOf(text, key);
+  return { text: text.slice(0, begin) + said + text.slice(end), json: changed };
+}
+
+/** From where to where the value of a key at the top stands. */
+function placeOf(text: string, key: string): [begin: number, end: number] {
+  let depth = 0;
+  let begin: number | null = null;
+  for (let at = 0; at < text.length; at += 1) {
+    const code = text.charCodeAt(at);
+    if (depth === 1 && begin !== null && (code === 0x2c || code === 0x7d)) return [begin, at];
+    if (code === 0x7b || code === 0x5b) depth += 1;
+    else if (code === 0x7d || code === 0x5d) depth -= 1;
+    else if (code === 0x22) {
+      const end = endOfString(text, at);
+      const isIt = depth === 1 && isKey(text, end) && keyOf(text.slice(at, end)) === key;
+      if (isIt) begin = text.indexOf(":", end) + 1;
+      at = (isIt ? (begin ?? end) : end) - 1;
+    }
+  }
+  throw new Error(`there is no ${key}`);
 }

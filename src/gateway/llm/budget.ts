@@ -15,8 +15,18 @@ export interface Wanted {
 
 export interface Reserved {
   readonly reservation: Reservation;
-  /** Tokens of output that its body has to be limited to, since it does not say and there is a budget. */
+  /** Tokens of output that its body has to be limited to, since the budget is not enough for what it says. */
   readonly limit: number | null;
+}
+
+/** What became of a request. */
+export interface Outcome extends Pick<LlmRecord, "status" | "first_byte_ms" | "duration_ms" | "content"> {
+  /** What the answer said; null when it cost nothing, "unknown" when nobody knows. */
+  readonly told: Told | null | "unknown";
+  /** How long it came in, where it came as a stream: the provider stops when that is cut. */
+  readonly streamedMs: number | null;
+  /** Of the request. */
+  readonly bytes: number;
 }
 
 export type Budget = ReturnType<typeof createBudget>;
@@ -29,11 +39,15 @@ const DOCUMENT_BYTES_PER_TOKEN = 8;
 const TELLING_BYTES = 4000;
 /** For a model that no price list knows. */
 const MAX_OUTPUT = 128_000;
-/** The least room for an answer that is worth sending a request for. */
-const LEAST_OUTPUT = 64;
-/** Requests that do not say what they take get half of what is left, but at least that. */
-const USUAL_LEAST = 4096;
+/** An answer of so many tokens is worth being sent for, whatever more the request allows; most have less. */
+const WORTH = 4096;
+/** The same where a request does not say. */
+const LEAST = 64;
 const HELD_RETRY_S = 2;
+/** Faster than what is sold as the fastest, and what is made before the first event and after the last. */
+const TOKENS_PER_S = 2000;
+const LEEWAY = 2000;
+const NO_TOKENS: TokenUse = { input: 0, cacheRead: 0, cacheWrite: 0, cacheWriteLong: 0, output: 0 };
 const NOTHING: Spent = { requests: 0, input_tokens: 0, output_tokens: 0, usd_nano: 0 };
 
 /**
@@ -60,9 +74,8 @@ export function createBudget(journal: Journal, prices: Prices) {
     const text = bytes - media.imageBytes - media.documentBytes;
     const documents = media.documentBytes / DOCUMENT_BYTES_PER_TOKEN;
     const tokens = Math.ceil(text * density + media.images * TOKENS_PER_IMAGE + documents);
-    const none = { input: 0, cacheRead: 0, cacheWrite: 0, cacheWriteLong: 0, output: 0 };
     const where = cache === "none" ? "input" : cache === "short" ? "cacheWrite" : "cacheWriteLong";
-    return { ...none, [where]: tokens };
+    return { ...NO_TOKENS, [where]: tokens };
   }
 
   return {
@@ -78,52 +91,41 @@ export function createBudget(journal: Journal, prices: Prices) {
         throw new Refused("budget", `The run's budget of ${grant.max_requests} requests is spent.`);
       }
       const price = priceFor(prices, grant, asked);
-      const left = (max: number | null, key: "output_tokens" | "usd_nano") => ({
-        max: max ?? Number.POSITIVE_INFINITY,
-        now: max === null ? Number.POSITIVE_INFINITY : max - spent[key],
-        /** What will be there at most, when what is under way has cost nothing. */
-        atMost: max === null ? Number.POSITIVE_INFINITY : max - spent[key] + under[key],
-      });
-      const tokens = left(grant.max_output_tokens, "output_tokens");
-      const usd = left(grant.max_usd_nano, "usd_nano");
       const input = inputOf(wanted);
-      const cost = (output: number) =>
-        price === null ? 0 : costOf(price, { ...input, output }, asked.modes);
+      const cost = (each: number) =>
+        price === null ? 0 : costOf(price, { ...input, output: each * asked.answers }, asked.modes);
+      /** Tokens of each answer that what is left is enough for; less than none where not even the input is paid. */
+      const room = (of: Spent) =>
+        Math.min(
+          Math.floor(((grant.max_output_tokens ?? Infinity) - of.output_tokens) / asked.answers),
+          affordable(cost, (grant.max_usd_nano ?? Infinity) - of.usd_nano),
+        );
 
-      const isLimited = grant.max_output_tokens !== null || grant.max_usd_nano !== null;
-      const room = (tokensLeft: number, usdLeft: number) => Math.min(tokensLeft, affordable(cost, usdLeft));
-      const most = price?.maxOutput ?? MAX_OUTPUT;
-      const limit =
-        asked.maxOutput !== null
-          ? null
-          : limitFor(Math.floor(room(tokens.now, usd.now) / asked.answers), most);
-      const output = asked.answers * (asked.maxOutput ?? limit ?? most);
-      const usd_nano = cost(output);
-      const least = asked.maxOutput === null ? asked.answers * LEAST_OUTPUT : output;
-      const needed = { output_tokens: Math.max(output, least), usd_nano: Math.max(usd_nano, cost(least)) };
-      if (needed.output_tokens > tokens.now || needed.usd_nano > usd.now) {
-        if (needed.output_tokens <= tokens.atMost && needed.usd_nano <= usd.atMost) {
+      const wish = asked.maxOutput ?? price?.maxOutput ?? MAX_OUTPUT;
+      const least = Math.min(wish, Math.max(asked.leastOutput, asked.maxOutput === null ? LEAST : WORTH));
+      const now = room(spent);
+      if (now < least) {
+        const atMost = minus(spent, under);
+        if (room(atMost) >= least) {
           throw new Refused("rate", "What is left of the run's budget is held by its requests under way.", {
             retryAfterS: HELD_RETRY_S,
           });
         }
-        throw new Refused(
-          "budget",
-          needed.usd_nano > usd.atMost
-            ? `This request may cost ${dollars(needed.usd_nano)} (${output} tokens of output), and ${dollars(usd.atMost)} is left of the run's budget of ${dollars(usd.max)}.`
-            : `This request may take ${needed.output_tokens} tokens of output, and ${tokens.atMost} are left of the run's budget of ${tokens.max}.`,
-        );
+        throw new Refused("budget", tooLittle(grant, atMost, least * asked.answers, cost(least)));
       }
+      const each = Math.min(wish, shareOf(now, least, asked.maxOutput !== null && under.requests === 0));
+      const usd_nano = cost(each);
       const reservation = journal.reserve({
         credential,
         model: asked.model,
         route,
         input_tokens: input.input + input.cacheWrite + input.cacheWriteLong,
-        output_tokens: output,
+        output_tokens: each * asked.answers,
         usd_nano,
       });
       hold(reservation, 1);
-      return { reservation, limit: isLimited ? limit : null };
+      const isSaid = asked.maxOutput === each || (asked.maxOutput === null && isBoundless(grant));
+      return { reservation, limit: isSaid ? null : each };
     },
 
     /** For a call that costs nothing but counts. */
@@ -144,17 +146,12 @@ export function createBudget(journal: Journal, prices: Prices) {
       return reservation;
     },
 
-    /** Once. `told` is what the answer said; null when it cost nothing, "unknown" when nobody knows. */
-    settle(
-      reservation: Reservation,
-      bytes: number,
-      told: Told | null | "unknown",
-      of: Pick<LlmRecord, "status" | "first_byte_ms" | "duration_ms" | "content">,
-    ): void {
+    /** Once. */
+    settle(reservation: Reservation, { told, streamedMs, bytes, ...of }: Outcome): void {
       hold(reservation, -1);
       const { credential, model, route } = reservation;
       const price = prices.of(model);
-      const { use, usd_nano, estimated } = actual(reservation, told, price);
+      const { use, usd_nano, estimated } = actual(reservation, told, mostOf(reservation, streamedMs), price);
       const input = use.input + use.cacheRead + use.cacheWrite + use.cacheWriteLong;
       if (bytes >= TELLING_BYTES && !estimated) density = Math.min(1, Math.max(density, input / bytes));
       journal.settle(reservation, {
@@ -162,32 +159,32 @@ export function createBudget(journal: Journal, prices: Prices) {
         credential,
         model,
         route,
-        status: of.status,
         input_tokens: use.input,
         output_tokens: use.output,
         cache_read_tokens: use.cacheRead,
         cache_write_tokens: use.cacheWrite + use.cacheWriteLong,
         usd_nano,
         estimated,
-        first_byte_ms: of.first_byte_ms,
-        duration_ms: of.duration_ms,
-        content: of.content,
+        ...of,
       });
     },
   };
 
+  /** `most`: tokens of output that an answer may have had which did not say. */
   function actual(
     { input_tokens, output_tokens, usd_nano }: Reservation,
-    told: Told | null | "unknown",
+    told: Outcome["told"],
+    most: number,
     price: Price | null,
   ): { use: TokenUse; usd_nano: number; estimated: boolean } {
-    const none = { input: 0, cacheRead: 0, cacheWrite: 0, cacheWriteLong: 0, output: 0 };
-    if (told === null) return { use: none, usd_nano: 0, estimated: false };
+    if (told === null) return { use: NO_TOKENS, usd_nano: 0, estimated: false };
     if (told === "unknown") {
-      return { use: { ...none, input: input_tokens, output: output_tokens }, usd_nano, estimated: true };
+      const use = { ...NO_TOKENS, input: input_tokens, output: most };
+      // Its input at what it may have cost at most.
+      const less = price === null ? 0 : (output_tokens - most) * price.output;
+      return { use, usd_nano: Math.max(0, usd_nano - less), estimated: true };
     }
-    // An answer that was cut may have cost all that it was let.
-    const use = told.final ? told.use : { ...told.use, output: Math.max(told.use.output, output_tokens) };
+    const use = told.final ? told.use : { ...told.use, output: Math.max(told.use.output, most) };
     const own = price === null ? 0 : costOf(price, use, told.modes);
     const others = told.others.reduce((sum, other) => {
       const otherPrice = (other.model === null ? null : prices.of(other.model)) ?? price;
@@ -195,6 +192,12 @@ export function createBudget(journal: Journal, prices: Prices) {
     }, 0);
     return { use, usd_nano: own + others, estimated: !told.final };
   }
+}
+
+/** What an answer that was cut may have come to: all that it was let, but no more than any model makes in that time. */
+function mostOf({ output_tokens }: Reservation, streamedMs: number | null): number {
+  if (streamedMs === null) return output_tokens;
+  return Math.min(output_tokens, LEEWAY + Math.ceil((streamedMs / 1000) * TOKENS_PER_S));
 }
 
 /** Null only where no budget in dollars depends on it. */
@@ -214,8 +217,9 @@ function priceFor(prices: Prices, grant: LlmGrant, { model, modes }: Asked): Pri
   return price;
 }
 
-/** How many tokens of output so much money is enough for. The price of one grows at most once, so bisecting is exact. */
-function affordable(cost: (output: number) => number, usdNano: number): number {
+/** How many tokens of each answer so much money is enough for: more cost more, so bisecting finds it. */
+function affordable(cost: (each: number) => number, usdNano: number): number {
+  if (cost(0) > usdNano) return -1;
   if (cost(MAX_AFFORDABLE) <= usdNano) return MAX_AFFORDABLE;
   let [enough, tooMany] = [0, MAX_AFFORDABLE];
   while (tooMany - enough > 1) {
@@ -226,11 +230,35 @@ function affordable(cost: (output: number) => number, usdNano: number): number {
   return enough;
 }
 
-const MAX_AFFORDABLE = 1_000_000;
+/** More than any request may ask for. */
+const MAX_AFFORDABLE = 100_000_000;
 
-/** Half of what is left, so that others beside it get something, too. */
-function limitFor(room: number, most: number): number {
-  return Math.max(0, Math.min(most, room, Math.max(USUAL_LEAST, Math.floor(room / 2))));
+/** What one request may take of what is left: all when it is alone, else half, so that others beside it get something, too. */
+function shareOf(room: number, least: number, isAlone: boolean): number {
+  return isAlone ? room : Math.min(room, Math.max(least, WORTH, Math.floor(room / 2)));
+}
+
+function isBoundless({ max_output_tokens, max_usd_nano }: LlmGrant): boolean {
+  return max_output_tokens === null && max_usd_nano === null;
+}
+
+function minus(one: Spent, other: Spent): Spent {
+  return {
+    requests: one.requests - other.requests,
+    input_tokens: one.input_tokens - other.input_tokens,
+    output_tokens: one.output_tokens - other.output_tokens,
+    usd_nano: one.usd_nano - other.usd_nano,
+  };
+}
+
+function tooLittle(grant: LlmGrant, spent: Spent, output: number, usdNano: number): string {
+  const { max_usd_nano, max_output_tokens } = grant;
+  if (max_usd_nano !== null && usdNano > max_usd_nano - spent.usd_nano) {
+    const left = dollars(max_usd_nano - spent.usd_nano);
+    return `This request may cost ${dollars(usdNano)} (${output} tokens of output), and ${left} is left of the run's budget of ${dollars(max_usd_nano)}.`;
+  }
+  const left = (max_output_tokens ?? 0) - spent.output_tokens;
+  return `This request may take ${output} tokens of output, and ${left} are left of the run's budget of ${max_output_tokens}.`;
 }
 
 function dollars(nano: number): string {

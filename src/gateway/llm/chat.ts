@@ -28,6 +28,7 @@ export const chat: Api = {
       stream: flagOf(body, "stream"),
       // Whichever of the two a server heeds.
       maxOutput: limits.length === 0 ? null : Math.max(...limits),
+      leastOutput: 0,
       answers,
       modes: tierOf(json["service_tier"]),
       cache: cacheOf(body),
@@ -39,9 +40,12 @@ export const chat: Api = {
         sourceOutside(json["messages"], media),
     };
   },
-  // Other servers know only the older name, and OpenAI's newer models only the newer.
-  withLimit: (body, tokens, isOpenAi) =>
-    withKey(body, isOpenAi ? "max_completion_tokens" : "max_tokens", tokens),
+  withLimit(body, tokens, isOpenAi) {
+    const there = ["max_completion_tokens", "max_tokens"].filter((key) => isGiven(body.json[key]));
+    // Other servers know only the older name, and OpenAI's newer models only the newer.
+    const keys = there.length > 0 ? there : [isOpenAi ? "max_completion_tokens" : "max_tokens"];
+    return keys.reduce((limited, key) => withKey(limited, key, tokens), body);
+  },
   accounted(body, { stream }) {
     const options = fieldsOf(body.json["stream_options"]);
     if (!stream || options["include_usage"] === true) return { body, isExtra: null };

@@ -4,7 +4,7 @@ import type { Grant } from "../grant.ts";
 import type { Reservation } from "../journal.ts";
 import type { Accounted, Api, Asked } from "./api.ts";
 import { parseBody, type Body } from "./body.ts";
-import type { Budget } from "./budget.ts";
+import type { Budget, Outcome } from "./budget.ts";
 import { answerHeaders } from "./headers.ts";
 import { allows } from "./models.ts";
 import { errorIn, Refused } from "./refusal.ts";
@@ -64,7 +64,7 @@ export function createExchange({ upstream, timeouts, log }: ExchangeParts) {
           route: free,
           reservation,
           bytes,
-          body: { body, isExtra: null },
+          prepare: () => ({ body, isExtra: null }),
           usage: NO_USAGE,
         });
       }
@@ -79,7 +79,7 @@ export function createExchange({ upstream, timeouts, log }: ExchangeParts) {
         route: api.route,
         reservation,
         bytes,
-        body: finalBody(api, body, asked, limit, provider),
+        prepare: () => finalBody(api, body, asked, limit, provider),
         usage: api.usage(),
       });
     },
@@ -88,7 +88,7 @@ export function createExchange({ upstream, timeouts, log }: ExchangeParts) {
       const provider = openProvider(call.grant.secret(grant.credential));
       const reservation = call.budget.reserveFree(grant, route, "");
       const bytes = new Uint8Array();
-      return send(call, { grant, provider, route, reservation, bytes, body: null, usage: NO_USAGE });
+      return send(call, { grant, provider, route, reservation, bytes, prepare: () => null, usage: NO_USAGE });
     },
   };
 
@@ -98,7 +98,8 @@ export function createExchange({ upstream, timeouts, log }: ExchangeParts) {
     readonly route: string;
     readonly reservation: Reservation;
     readonly bytes: Uint8Array;
-    readonly body: Accounted | null;
+    /** What is sent, in its final form. */
+    readonly prepare: () => Accounted | null;
     readonly usage: UsageReader;
   }
 
@@ -107,16 +108,20 @@ export function createExchange({ upstream, timeouts, log }: ExchangeParts) {
     const { grant, provider, route, reservation, bytes } = sending;
     const { dialect } = grant;
     const began = performance.now();
+    const since = (moment: number) => Math.round(performance.now() - moment);
     const state = { isSent: false, status: null as number | null, firstByteMs: null as number | null };
+    const stream = { began: null as number | null };
     const { abort, release } = abortOf(call);
 
-    const settle = (told: Told | null | "unknown", answer: Uint8Array = new Uint8Array()) => {
-      const content = grant.record_content ? contentOf(bytes, answer, provider.secret) : null;
-      call.budget.settle(reservation, bytes.length, told, {
+    const settle = (told: Outcome["told"], answer: Uint8Array = new Uint8Array()) => {
+      call.budget.settle(reservation, {
+        told,
+        streamedMs: stream.began === null ? null : since(stream.began),
+        bytes: bytes.length,
         status: state.status,
         first_byte_ms: state.firstByteMs,
-        duration_ms: Math.round(performance.now() - began),
-        content,
+        duration_ms: since(began),
+        content: grant.record_content ? contentOf(bytes, answer, provider.secret) : null,
       });
     };
     const end = () => {
@@ -125,9 +130,17 @@ export function createExchange({ upstream, timeouts, log }: ExchangeParts) {
     };
 
     let answer: Response;
+    let sent: Accounted | null;
     try {
-      const text = sending.body?.body.text ?? null;
-      const outgoing = { provider, dialect, route, given: call.request, body: text, abort };
+      sent = sending.prepare();
+      const outgoing = {
+        provider,
+        dialect,
+        route,
+        given: call.request,
+        body: sent?.body.text ?? null,
+        abort,
+      };
       answer = await upstream(outgoing, () => (state.isSent = true));
     } catch (error) {
       const isFree = sending.usage === NO_USAGE;
@@ -138,7 +151,7 @@ export function createExchange({ upstream, timeouts, log }: ExchangeParts) {
       throw error;
     }
     state.status = answer.status;
-    state.firstByteMs = Math.round(performance.now() - began);
+    state.firstByteMs = since(began);
     if (!answer.ok) {
       try {
         return await failed(answer, grant, provider);
@@ -150,17 +163,20 @@ export function createExchange({ upstream, timeouts, log }: ExchangeParts) {
       }
     }
     const headers = answerHeaders(answer.headers);
-    const stream = relay({
+    const isStream = (headers.get("content-type") ?? "").includes("text/event-stream");
+    if (isStream) stream.began = performance.now();
+    const passed = relay({
       answer,
+      isStream,
       usage: sending.usage,
-      isExtra: sending.body?.isExtra ?? null,
+      isExtra: sent?.isExtra ?? null,
       idleMs: timeouts.idleMs,
       abort,
       onCost: settle,
       onEnd: end,
       keepBytes: grant.record_content ? CONTENT_BYTES : 0,
     });
-    return new Response(stream, { status: answer.status, headers });
+    return new Response(passed, { status: answer.status, headers });
   }
 }
 

@@ -1,5 +1,5 @@
 import { flagOf, isGiven, listOf, modelOf, numberOf, type Api } from "./api.ts";
-import type { Body } from "./body.ts";
+import { withKey, type Body } from "./body.ts";
 import { addMedia, noMedia, type Media } from "./media.ts";
 import { createMessagesUsage, fieldsOf, modesOf } from "./usage.ts";
 
@@ -10,11 +10,15 @@ export const messages: Api = {
   judge(body) {
     const media = noMedia();
     const { json, text } = body;
+    const { type, budget_tokens } = fieldsOf(json["thinking"]);
+    const budget = type === "enabled" && typeof budget_tokens === "number" ? budget_tokens : null;
     return {
       model: modelOf(body),
       stream: flagOf(body, "stream"),
       // It has to be there; the provider says so when it is not.
       maxOutput: numberOf(body, "max_tokens") ?? 0,
+      // What it thinks with is a part of max_tokens, and has to be less.
+      leastOutput: (budget ?? -1) + 1,
       answers: 1,
       modes: modesOf(json["speed"], json["inference_geo"]),
       cache: !text.includes('"cache_control"') ? "none" : /"ttl"\s*:\s*"1h"/.test(text) ? "long" : "short",
@@ -22,7 +26,7 @@ export const messages: Api = {
       providerSide: topLevel(json) ?? listOf(json["tools"]).map(tool).find(isFound) ?? contents(json, media),
     };
   },
-  withLimit: (body) => body,
+  withLimit: (body, tokens) => withKey(body, "max_tokens", tokens),
   accounted: (body) => ({ body, isExtra: null }),
   usage: createMessagesUsage,
 };

@@ -3,6 +3,8 @@ import type { Told, UsageReader } from "./usage.ts";
 
 export interface Relayed {
   readonly answer: Response;
+  /** Of server-sent events. */
+  readonly isStream: boolean;
   readonly usage: UsageReader;
   /** The event that only we asked for. */
   readonly isExtra: ((data: unknown) => boolean) | null;
@@ -26,8 +28,7 @@ const MAX_WHOLE_BYTES = 32 * 1024 * 1024;
 
 /** The answer's body, passed on byte by byte as it comes and no faster than it is taken. */
 export function relay(parts: Relayed): ReadableStream<Uint8Array> {
-  const { answer, usage, abort, idleMs } = parts;
-  const isStream = (answer.headers.get("content-type") ?? "").includes("text/event-stream");
+  const { answer, isStream, usage, abort, idleMs } = parts;
   const source = answer.body?.getReader();
   const kept: Uint8Array[] = [];
   const state = { keptBytes: 0, isCostTold: false, isOver: false };

@@ -23,6 +23,7 @@ export const responses: Api = {
       model,
       stream: flagOf(body, "stream"),
       maxOutput: numberOf(body, "max_output_tokens"),
+      leastOutput: 0,
       answers: 1,
       modes: tierOf(json["service_tier"]),
       cache: cacheOf(body),

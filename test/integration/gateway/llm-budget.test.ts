@@ -159,3 +159,39 @@ test("a model whose price nobody knows is refused on a budget of dollars, and on
   expect((await requests.post("/v1/messages", ask)).status).toBe(200);
   await provider.stop();
 });
+
+test("a request that allows more than there is gets what is there, as long as that is worth it", async () => {
+  const provider = startProvider();
+  // Enough for 10,000 tokens of output.
+  await using lane = startLlmLane(provider, {
+    grant: { max_usd_nano: 100_000_000 },
+    dialects: ["anthropic"],
+  });
+  // As Claude Code asks.
+  const ask = { model, max_tokens: 128_000, messages: [{ role: "user", content: "x" }] };
+  const sent = (): number => provider.requests.at(-1)?.json.max_tokens;
+  expect((await lane.post("/v1/messages", ask)).status).toBe(200);
+  expect(sent()).toBeWithin(9_900, 10_000);
+  // What it allows itself is not touched while it fits.
+  await lane.post("/v1/messages", { ...ask, max_tokens: 5000 });
+  expect(sent()).toBe(5000);
+  // Beside another it gets half.
+  provider.behaviour.script = () => ({ text: "one two", fault: { kind: "stall", afterEvents: 4 } });
+  const other = await lane.post("/v1/messages", { ...ask, max_tokens: 1000, stream: true });
+  provider.behaviour.script = () => ({ text: "x", usage: { output: 12 } });
+  await lane.post("/v1/messages", ask);
+  expect(sent()).toBeWithin(4300, 4500);
+  await other.body?.cancel();
+  await until(async () => (await lane.records()).length === 4);
+  // Thinking has to have its room: more than is left.
+  const thinking = { ...ask, thinking: { type: "enabled", budget_tokens: 20_000 } };
+  const refused = await lane.post("/v1/messages", thinking);
+  expect(refused.status).toBe(402);
+  expect(await refused.text()).toContain("(20001 tokens of output)");
+  // Too little is left for an answer.
+  provider.behaviour.script = ({ json }) => ({ text: "x", usage: { output: json.max_tokens - 1000 } });
+  expect((await lane.post("/v1/messages", ask)).status).toBe(200);
+  expect((await lane.post("/v1/messages", ask)).status).toBe(402);
+  expect((await lane.post("/v1/messages", { ...ask, max_tokens: 500 })).status).toBe(200);
+  await provider.stop();
+});

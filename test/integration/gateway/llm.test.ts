@@ -249,6 +249,20 @@ describe("a provider that fails", () => {
     ]);
   });
 
+  test("breaks off soon: no model makes all that it was let in that time", async () => {
+    await using lane = startLlmLane(provider, { grant: { max_usd_nano: 5_000_000_000 } });
+    goWrong({ kind: "cut", afterEvents: 5 });
+    await (await post(lane, { stream: true, max_tokens: 128_000 })).text().catch(() => "broken");
+    const chat = { model: "gpt-6.2-sol", messages: [], max_tokens: 100_000, stream: true };
+    await (await lane.post("/v1/chat/completions", chat)).text().catch(() => "broken");
+    const records = await lane.records();
+    expect(records.map(({ estimated }) => estimated)).toEqual([true, true]);
+    for (const { output_tokens, usd_nano } of records) {
+      expect(output_tokens).toBeWithin(2000, 100_000);
+      expect(usd_nano).toBeWithin(output_tokens * 10_000, output_tokens * 10_000 + 1_000_000);
+    }
+  });
+
   test("says so in its own words, which are passed on; an error costs nothing", async () => {
     await using lane = startLlmLane(provider);
     for (const status of [400, 429, 500, 529]) {

@@ -9,8 +9,14 @@ test("one more key, and all else as it was", () => {
   const text = ' { "big" : 12345678901234567890, "a":1.0}';
   expect(withKey(parse(text), "n", 5).text).toBe(' {"n":5, "big" : 12345678901234567890, "a":1.0}');
   expect(withKey(parse("{ }"), "n", { a: 1 }).text).toBe('{"n":{"a":1} }');
-  // Where it stands already, it is replaced.
-  expect(JSON.parse(withKey(parse('{"n":null,"m":2}'), "n", 5).text)).toEqual({ n: 5, m: 2 });
+  // Where it stands already, it is replaced there, and only there.
+  const again = ' {"x":{"n":1,"s":"\\"n\\":2,}"}, "n" : [{"n":[1,"]}"]}] ,"big":12345678901234567890}';
+  expect(withKey(parse(again), "n", 5).text).toBe(
+    ' {"x":{"n":1,"s":"\\"n\\":2,}"}, "n" :5,"big":12345678901234567890}',
+  );
+  for (const text of ['{"n":null}', '{"n" : 1.5e3 }', '{"a":1,"n":"x,}"}', '{"\\u006e":{}}']) {
+    expect(JSON.parse(withKey(parse(text), "n", 5).text)).toMatchObject({ n: 5 });
+  }
 });
 
 test(`any JSON without a key twice passes, and none with one, SEED=${seed}`, () => {
