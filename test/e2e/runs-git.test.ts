@@ -1,0 +1,147 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { mkdirSync, mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { startAppliance, type Appliance } from "../fixtures/appliance.ts";
+import { startGitServer } from "../fixtures/git-server.ts";
+import { startGitHub } from "../fixtures/github.ts";
+import { until } from "../fixtures/until.ts";
+
+const github = startGitHub({ installed: { acme: ["app"] } });
+const server = startGitServer({
+  root: mkdtempSync(join(tmpdir(), "git-server-")),
+  refuse: ({ headers, path }) =>
+    github.allows(headers.get("authorization"), "acme/app", path.includes("receive-pack"))
+      ? null
+      : new Response("no", { status: 401 }),
+});
+
+let appliance: Appliance;
+beforeAll(async () => {
+  const dir = mkdtempSync(join(tmpdir(), "git-work-"));
+  mkdirSync(join(dir, "app"));
+  const git = (...args: string[]) =>
+    Bun.spawnSync(["git", "-c", "user.name=a", "-c", "user.email=a@b.test", ...args], {
+      cwd: join(dir, "app"),
+    });
+  git("init", "--quiet", "--initial-branch=main");
+  git("commit", "--quiet", "--allow-empty", "-m", "first");
+  git("push", "--quiet", server.create("acme/app"), "main");
+  appliance = await startAppliance({
+    config: '[exec]\npool = 0\n\n[providers]\nallow_private = ["127.0.0.0/8"]\n',
+  });
+  const { workspace_id, admin_key } = appliance.keys;
+  const { app_id, private_key, url } = github;
+  const json = { name: "hub", kind: "github-app", app_id, private_key, api_url: url, git_url: server.url };
+  const made = await until(async () => {
+    const answer = await appliance.call(`/v1/workspaces/${workspace_id}/credentials`, {
+      key: admin_key,
+      json,
+    });
+    // The gateway may be ready after api.
+    return answer.status === 503 ? null : answer;
+  });
+  expect([made.status, await made.text()]).toEqual([201, expect.stringContaining("cred-")]);
+});
+afterAll(async () => {
+  await appliance.stop();
+  await server[Symbol.asyncDispose]();
+  await github[Symbol.asyncDispose]();
+});
+
+interface Shown {
+  readonly run_id: string;
+  readonly status: string;
+  readonly usage: { readonly git: { readonly fetches: number; readonly pushes: number } };
+  readonly denials: readonly { readonly kind: string; readonly reason: string }[];
+}
+
+const GRANT = {
+  credential: "hub",
+  repositories: [{ name: "acme/app", access: "write", branches: ["agent/*"] }],
+};
+const CLONE = [
+  `git clone ${server.url}/acme/app && cd app`,
+  "git config user.name agent && git config user.email agent@example.test",
+];
+
+async function start(body: object): Promise<string> {
+  const answer = await appliance.call("/v1/runs", {
+    json: { worktree: { from: "empty" }, git: GRANT, ...body },
+  });
+  const text = await answer.text();
+  expect([answer.status, text]).toEqual([201, text]);
+  return (JSON.parse(text) as Shown).run_id;
+}
+
+const over = (id: string) =>
+  until(async () => {
+    const shown = (await (await appliance.call(`/v1/runs/${id}`)).json()) as Shown;
+    return ["queued", "preparing", "running"].includes(shown.status) ? null : shown;
+  }, 60_000);
+
+async function outputOf(id: string): Promise<string> {
+  return (await appliance.call(`/v1/runs/${id}/logs`, { headers: { accept: "text/plain" } })).text();
+}
+
+test("a run clones, pushes its own branch, is told why it may push no other, and never has a token", async () => {
+  const command = [
+    ...CLONE,
+    "git commit --allow-empty --quiet -m agent && git push origin HEAD:agent/one",
+    "git push origin HEAD:main; git push origin HEAD:refs/tags/v1",
+    "cat .git/config; env; true",
+  ];
+  const id = await start({ command: command.join("\n") });
+  const run = await over(id);
+  const output = await outputOf(id);
+  expect(output).toContain("[new branch]      HEAD -> agent/one");
+  expect(output).toContain("! [remote rejected] HEAD -> main (this run may push only to agent/*)");
+  expect(output).toContain("! [remote rejected] HEAD -> v1 (runs push branches, no tags)");
+  expect(output).toContain(
+    "remote: Nothing of this push was taken. In acme/app this run may create branches that",
+  );
+  expect(run).toMatchObject({ status: "succeeded", usage: { git: { fetches: 1, pushes: 1 } } });
+  expect(run.denials.map(({ kind, reason }) => [kind, reason])).toEqual([
+    ["git", "branch"],
+    ["git", "tag"],
+  ]);
+  expect(Object.keys(server.refs("acme/app"))).toEqual(["refs/heads/agent/one", "refs/heads/main"]);
+  expect(
+    github.tokens.map(({ repositories, contents, revoked }) => [repositories, contents, revoked]),
+  ).toEqual([[["app"], "write", true]]);
+  for (const { token } of github.tokens) expect(output).not.toContain(token);
+});
+
+test("over a killed gateway it goes on, its branch is still its own, and every token is revoked", async () => {
+  github.tokens.length = 0;
+  const command = [
+    ...CLONE,
+    "git commit --allow-empty --quiet -m before && git push origin HEAD:agent/two",
+    "read -r",
+    "git commit --amend --allow-empty --quiet -m after",
+    "until git push --force origin HEAD:agent/two; do sleep 0.2; done",
+    "git push --force origin HEAD:agent/one || git rev-parse HEAD",
+  ];
+  const id = await start({ command: command.join("\n"), stdin_open: true });
+  const before = await until(() => server.refs("acme/app")["refs/heads/agent/two"]);
+  const killed = appliance.pid("gateway");
+  process.kill(killed, "SIGKILL");
+  await until(() => {
+    try {
+      return appliance.pid("gateway") !== killed;
+    } catch {
+      return false;
+    }
+  });
+  expect((await appliance.call(`/v1/runs/${id}/stdin?eof=true`, { method: "POST", body: "\n" })).status).toBe(
+    200,
+  );
+  const run = await over(id);
+  const output = await outputOf(id);
+  expect([run.status, output]).toEqual(["succeeded", output]);
+  const after = server.refs("acme/app")["refs/heads/agent/two"] ?? "";
+  expect(after).not.toBe(before);
+  expect(output).toContain(after);
+  expect(output).toContain("! [remote rejected] HEAD -> agent/one (the branch is not of this run");
+  expect(github.tokens.map(({ revoked }) => revoked)).toEqual([true, true]);
+});
