@@ -1,4 +1,5 @@
-import { join } from "node:path";
+import { rmSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { createInstance, ensureRunDirectories } from "../../../../src/instance/setup.ts";
 import { createSandboxdClient } from "../../../../src/sandbox/sandboxd-client.ts";
 import { runStage, type StagedRun } from "../../../fixtures/run-stage.ts";
@@ -18,6 +19,12 @@ export function killable() {
   return {
     instance,
     make: () => staged.make(),
+    /** What api has of a run. */
+    forget(run: StagedRun): void {
+      run.close();
+      rmSync(run.pipes, { recursive: true });
+      rmSync(dirname(run.work), { recursive: true });
+    },
     async start() {
       const verbose = process.env["VERBOSE"] === "1";
       const daemon = Bun.spawn([process.execPath, join(import.meta.dir, "daemon.ts"), instance.data, lib], {
