@@ -13,6 +13,18 @@ import {
   type Table,
 } from "./rules.ts";
 import { readShown, type Shown } from "./shown.ts";
+import {
+  blockText,
+  difference,
+  entering,
+  isSame,
+  isWhole,
+  leaving,
+  NONE,
+  rebuilt,
+  type TableBlock,
+  type Wanted,
+} from "./transaction.ts";
 
 const TIMEOUT_MS = 15_000;
 /** How long iptables waits for others who change rules. */
@@ -72,74 +84,67 @@ export function createFirewall(options: FirewallOptions): Firewall {
     await command(["iptables-restore", "--noflush", "-w", WAIT_S], { timeoutMs: TIMEOUT_MS, stdin });
   }
 
-  /** Tries the difference alone, and all of it when what is there turns out to be something else. */
-  async function change(difference: (table: Table) => readonly string[]): Promise<void> {
+  /**
+   * Changes what is wanted, and by these lines the host; what tables have in common comes and goes by itself. When the
+   * host turns out to show something else than before, it is made anew as it should be.
+   */
+  async function change({ want, take, lines }: Change): Promise<void> {
+    const before = new Map(TABLES.map((table) => [table, baseIn(table)]));
+    want();
+    const blocks = TABLES.map((table) => {
+      const [old, now] = [before.get(table) ?? NONE, baseIn(table)];
+      const isNew = old.chains.length === 0;
+      const isOver = now.chains.length === 0;
+      return {
+        table,
+        lines: [...(isNew ? entering(now) : []), ...(lines?.(table) ?? []), ...(isOver ? leaving(old) : [])],
+      };
+    });
+    try {
+      if (!(await tried(blocks))) await rebuild(await shown());
+    } catch (error) {
+      take();
+      throw error;
+    }
+  }
+
+  async function tried(blocks: readonly TableBlock[]): Promise<boolean> {
     const { isKnown } = state;
     state.isKnown = false;
-    if (isKnown) {
-      try {
-        await apply(TABLES.map((table) => ({ table, lines: difference(table) })));
-        state.isKnown = true;
-        return;
-      } catch (error) {
-        log.warn("the packet filter is made anew", { why: explain(error) });
-      }
+    if (!isKnown) return false;
+    try {
+      await apply(blocks);
+      state.isKnown = true;
+    } catch (error) {
+      log.warn("the packet filter is made anew", { why: explain(error) });
     }
-    await rebuild(await shown());
+    return state.isKnown;
+  }
+
+  /** Of the tables that are whole nothing is changed, and so their counts go on. */
+  async function rebuild(now: Shown, torn = tornIn(now)): Promise<void> {
+    state.isKnown = false;
+    await apply(torn.map((table) => ({ table, lines: rebuilt(wanted(table), now[table]) })));
+    state.isKnown = true;
+  }
+
+  function tornIn(now: Shown): Table[] {
+    return TABLES.filter((table) => !isWhole(wanted(table), now[table]));
+  }
+
+  function wanted(table: Table): Wanted {
+    return { base: baseIn(table), parts: partsIn(table) };
   }
 
   function partsIn(table: Table): RunPart[] {
     return [...runs.values()].map((run) => rules.part(table, run)).filter((part) => part !== null);
   }
 
-  async function rebuild(now: Shown): Promise<void> {
-    state.isKnown = false;
-    await apply(TABLES.map((table) => ({ table, lines: rebuilt(table, now) })));
-    state.isKnown = true;
-  }
-
-  function rebuilt(table: Table, now: Shown): string[] {
-    const parts = partsIn(table);
-    const base = baseIn(table);
-    const want = [...base.chains, ...parts.map(({ chain }) => chain)];
-    const names = new Set(want.map(({ name }) => name));
-    const there = [...now[table].chains.keys()];
-    return [
-      ...[...new Set([...there, ...names])].map(declare),
-      ...now[table].jumps.map(({ from, rule }) => `-D ${from} ${rule}`),
-      ...want.flatMap(fill),
-      ...parts.flatMap(enter),
-      ...base.jumps.map(jumpTo),
-      ...there.filter((name) => !names.has(name)).map((name) => `-X ${name}`),
-    ];
-  }
-
   /** A host that has `nat` tracks every connection: it has it only as long as there are lanes. */
   function baseIn(table: Table): Base {
     const isNeeded =
       state.entered && (table !== "nat" || [...runs.values()].some(({ lanes }) => lanes.length > 0));
-    return isNeeded ? rules.base(table, state.guarded) : { chains: [], jumps: [] };
-  }
-
-  function leaving(table: Table): string[] {
-    const { chains, jumps } = baseIn(table);
-    return [
-      ...chains.map(({ name }) => declare(name)),
-      ...jumps.map(({ from, to }) => `-D ${from} -j ${to}`),
-      ...chains.map(({ name }) => `-X ${name}`),
-    ];
-  }
-
-  function added(table: Table, run: FilteredRun): string[] {
-    const part = rules.part(table, run);
-    return part === null ? [] : [declare(part.chain.name), ...fill(part.chain), ...enter(part)];
-  }
-
-  function taken(table: Table, run: FilteredRun): string[] {
-    const part = rules.part(table, run);
-    if (part === null) return [];
-    const { name } = part.chain;
-    return [declare(name), ...part.entries.map(({ chain, rule }) => `-D ${chain} ${rule}`), `-X ${name}`];
+    return isNeeded ? rules.base(table, state.guarded) : NONE;
   }
 
   return {
@@ -149,41 +154,19 @@ export function createFirewall(options: FirewallOptions): Firewall {
         for (const run of live) runs.set(run.names.run, run);
         state.entered = runs.size > 0;
         state.guarded = guarded;
-        const now = await shown();
-        if (TABLES.every((table) => isWhole(table, now))) state.isKnown = true;
-        else await rebuild(now);
+        await rebuild(await shown());
       }),
 
     enter: () =>
       inTurn(async () => {
         if (state.entered) return;
-        state.entered = true;
-        try {
-          await change((table) => {
-            const { chains, jumps } = baseIn(table);
-            return [
-              ...chains.map(({ name }) => declare(name)),
-              ...chains.flatMap(fill),
-              ...jumps.map(jumpTo),
-            ];
-          });
-        } catch (error) {
-          state.entered = false;
-          throw error;
-        }
+        await change({ want: () => (state.entered = true), take: () => (state.entered = false) });
       }),
 
     leave: () =>
       inTurn(async () => {
         if (!state.entered || runs.size > 0) return;
-        const lines = new Map(TABLES.map((table) => [table, leaving(table)]));
-        state.entered = false;
-        try {
-          await change((table) => lines.get(table) ?? []);
-        } catch (error) {
-          state.entered = true;
-          throw error;
-        }
+        await change({ want: () => (state.entered = false), take: () => (state.entered = true) });
       }),
 
     guard: (interfaces) =>
@@ -198,14 +181,14 @@ export function createFirewall(options: FirewallOptions): Firewall {
         const id = run.names.run;
         const before = runs.get(id);
         if (before !== undefined && sameLanes(before, run)) return;
-        runs.set(id, run);
         try {
-          if (before === undefined) await change((table) => added(table, run));
-          // Its lanes change the tables that are needed, too.
-          else await rebuild(await shown());
+          await change({
+            want: () => runs.set(id, run),
+            take: () => (before === undefined ? runs.delete(id) : runs.set(id, before)),
+            lines: (table) =>
+              difference(before === undefined ? null : rules.part(table, before), rules.part(table, run)),
+          });
         } catch (error) {
-          if (before === undefined) runs.delete(id);
-          else runs.set(id, before);
           await shown()
             .then(rebuild)
             .catch((error: unknown) => log.error("the packet filter is not as it should be", { error }));
@@ -217,52 +200,23 @@ export function createFirewall(options: FirewallOptions): Firewall {
       inTurn(async () => {
         const run = runs.get(id);
         if (run === undefined) return;
-        runs.delete(id);
-        try {
-          if (run.lanes.length === 0) await change((table) => taken(table, run));
-          else await rebuild(await shown());
-        } catch (error) {
-          runs.set(id, run);
-          throw error;
-        }
+        await change({
+          want: () => runs.delete(id),
+          take: () => runs.set(id, run),
+          lines: (table) => difference(rules.part(table, run), null),
+        });
       }),
 
     mend: () =>
       inTurn(async () => {
         const now = await shown();
-        if (TABLES.every((table) => isWhole(table, now))) return false;
-        await rebuild(now);
-        return true;
+        const torn = tornIn(now);
+        if (torn.length > 0) await rebuild(now, torn);
+        return torn.length > 0;
       }),
 
     shown,
   };
-
-  /** By the rules' targets: what others do by mistake is to flush our chains, not to rewrite them. */
-  function isWhole(table: Table, { [table]: now }: Shown): boolean {
-    const parts = partsIn(table);
-    const base = baseIn(table);
-    const want = new Map(
-      [...base.chains, ...parts.map(({ chain }) => chain)].map(({ name, rules }) => [
-        name,
-        rules.map(targetOf),
-      ]),
-    );
-    for (const { chain, rule } of parts.flatMap(({ entries }) => entries))
-      want.get(chain)?.push(targetOf(rule));
-    const shownJumps = now.jumps.map(({ from, to }) => `${from} ${to}`);
-    return (
-      now.chains.size === want.size &&
-      [...want].every(([name, targets]) => {
-        const there = now.chains.get(name)?.map(({ target }) => target);
-        return there !== undefined && isSame(there, targets);
-      }) &&
-      isSame(
-        shownJumps,
-        base.jumps.map(({ from, to }) => `${from} ${to}`),
-      )
-    );
-  }
 }
 
 interface State {
@@ -273,39 +227,11 @@ interface State {
   guarded: readonly string[];
 }
 
-interface TableBlock {
-  readonly table: Table;
-  readonly lines: readonly string[];
-}
-
-function blockText({ table, lines }: TableBlock): string {
-  return `*${table}\n${lines.join("\n")}\nCOMMIT\n`;
-}
-
-/** Made where it is not there, and emptied. */
-function declare(chain: string): string {
-  return `:${chain} - [0:0]`;
-}
-
-function fill({ name, rules }: { name: string; rules: readonly string[] }): string[] {
-  return rules.map((rule) => `-A ${name} ${rule}`);
-}
-
-function enter({ entries }: RunPart): string[] {
-  return entries.map(({ chain, rule }) => `-I ${chain} 1 ${rule}`);
-}
-
-function jumpTo({ from, to }: { from: string; to: string }): string {
-  return `-I ${from} 1 -j ${to}`;
-}
-
-function targetOf(rule: string): string {
-  return /(?:^| )-[jg] (\S+)/.exec(rule)?.[1] ?? "";
-}
-
-/** In any order: runs' entries come in the order of their starts. */
-function isSame(one: readonly string[], other: readonly string[]): boolean {
-  return one.toSorted().join("\n") === other.toSorted().join("\n");
+interface Change {
+  /** What is wanted from now on, and how that is taken back. */
+  readonly want: () => void;
+  readonly take: () => void;
+  readonly lines?: (table: Table) => readonly string[];
 }
 
 function sameLanes(one: FilteredRun, other: FilteredRun): boolean {

@@ -94,7 +94,7 @@ test.each([
     const before = hostState();
     const policies = () => sh("iptables-save | grep -E '^:(INPUT|FORWARD)' | sed 's/ .0.*//; s/ .[0-9].*//'");
     const policiesBefore = policies();
-    const { networks, open, instance } = stage({ inst });
+    const { networks, open, instance, log } = stage({ inst });
     const [one, two] = [newRun(), newRun()];
     const [near, beside] = [one, two].map((run) => networkNames(instance.inst, run).netns) as [
       string,
@@ -122,6 +122,10 @@ test.each([
     expect(await reaches(beside, FAR.address, 5432)).toBe(false);
     expect(await reaches(near, gateway, PORT)).toBe(true);
 
+    // What iptables-save shows of what was written is known as that.
+    await networks.reconcile(() => true);
+    expect(log.join("")).not.toContain("there again");
+
     // After a restart, and someone's flush of all rules.
     const next = open();
     await next.list();
@@ -130,6 +134,7 @@ test.each([
     );
     expect(await reaches(near, FAR.address, 5432)).toBe(false);
     await next.reconcile(() => true);
+    expect(log.join("")).toContain("there again");
     expect(await reaches(near, FAR.address, 5432)).toBe(true);
     expect(await reaches(beside, FAR.address, 5432)).toBe(false);
 

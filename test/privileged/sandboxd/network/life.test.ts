@@ -175,6 +175,18 @@ test("what a start of systemd-sysctl sets for all interfaces does not stay on a 
   await networks.remove(run);
 });
 
+test("a start with another gateway's port changes the rules of runs that go on", async () => {
+  const run = newRun();
+  await stage({ inst: "0b14" }).networks.ensure(run);
+  const ports = () => sh("iptables-save | grep -oE 'port [0-9:]+' | sort | uniq -c | sort | xargs");
+  const { networks, log } = stage({ inst: "0b14", runs: { gateway_port: 5000 } });
+  const before = ports();
+  await networks.list();
+  expect(ports()).toBe(before.replaceAll("4180:4181", "5000:5001"));
+  expect(log).toEqual([]);
+  await networks.remove(run);
+});
+
 test("whoever is killed at any moment leaves nothing that the next start does not take away", async () => {
   for (let round = 0; round < 8; round++) {
     const child = Bun.spawn([process.execPath, join(import.meta.dir, "churn.ts"), "0b11"], {
