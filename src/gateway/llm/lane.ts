@@ -31,6 +31,14 @@ interface RunState {
   underWay: number;
 }
 
+interface Incoming {
+  readonly request: Request;
+  readonly grant: Grant;
+  readonly state: RunState;
+  /** Those of the caller's dialect. */
+  readonly grants: readonly LlmGrant[];
+}
+
 const MOST_AT_ONCE = 128;
 /** How long a provider's addresses are good for: a lookup for each request would make each one slower. */
 const NAMES_MS = 30_000;
@@ -68,8 +76,8 @@ export function createLlmLane(parts: LlmLaneParts): Lane {
     if (grants.length === 0) throw new Refused("lane", `The run was given no ${NAMES[dialect]} credential.`);
     const call = { request, grant, state, grants };
     if (method === "GET" && pathname === "/v1/models") return models(call, dialect);
-    const one = /^\/v1\/models\/([^/]+)$/.exec(pathname)?.[1];
-    if (method === "GET" && one !== undefined) return oneModel(call, dialect, decodeURIComponent(one));
+    const one = /^\/v1\/models\/(.+)$/.exec(pathname)?.[1];
+    if (method === "GET" && one !== undefined) return oneModel(grants, dialect, one);
     if (method === "POST") {
       if (pathname === COUNT_TOKENS) return withBody(call, messages, COUNT_TOKENS);
       const api = APIS.find(({ route }) => route === pathname);
@@ -77,8 +85,6 @@ export function createLlmLane(parts: LlmLaneParts): Lane {
     }
     throw new Refused("route", `${method} ${pathname} is not served to runs.`);
   }
-
-  type Incoming = { request: Request; grant: Grant; state: RunState; grants: readonly LlmGrant[] };
 
   async function withBody(incoming: Incoming, api: Api, free: string | null): Promise<Response> {
     const { request, grant, state } = incoming;
@@ -127,10 +133,9 @@ export function createLlmLane(parts: LlmLaneParts): Lane {
     );
   }
 
-  async function oneModel(incoming: Incoming, dialect: Dialect, id: string): Promise<Response> {
-    if (!incoming.grants.some((one) => allows(one, id)))
-      throw new Refused("model", `The run may not use ${id.slice(0, 200)}.`);
-    return showModel(dialect, id);
+  function oneModel(grants: readonly LlmGrant[], dialect: Dialect, id: string): Response {
+    if (grants.some((one) => allows(one, id))) return showModel(dialect, id);
+    throw new Refused("model", `The run may not use the model ${id.slice(0, 200)}.`);
   }
 
   return {
@@ -142,6 +147,8 @@ export function createLlmLane(parts: LlmLaneParts): Lane {
       } catch (error) {
         if (!(error instanceof Refused)) {
           if (grant.signal.aborted) return answerRefusal(dialect, new Refused("lane", "The run is over."));
+          // Whoever asked has gone, in the middle of its body: nobody reads this.
+          if (request.signal.aborted) return answerRefusal(dialect, new Refused("request", "It was cut."));
           throw error;
         }
         if (DENIALS.has(error.reason)) {

@@ -4,12 +4,26 @@ import { Refused } from "./refusal.ts";
 const MIB = 1024 * 1024;
 const ALL_BYTES = 256 * MIB;
 const RUN_BYTES = 64 * MIB;
+/** What each run may take whatever the others have. */
+const SURE_BYTES = 4 * MIB;
+/** For a body to come. */
+const READ_MS = 60_000;
 /** Of one run, after a first burst: looking at them takes time that all runs share. */
 const BYTES_PER_S = 32 * MIB;
 const BODY_BYTES = 32 * MIB;
 
+const LIMITS = {
+  all: ALL_BYTES,
+  ofRun: RUN_BYTES,
+  sure: SURE_BYTES,
+  bytesPerS: BYTES_PER_S,
+  readMs: READ_MS,
+};
+type RoomLimits = typeof LIMITS;
+
 /** What requests' bodies take of the gateway's memory: of all runs together, and of each. */
-export function createRoom({ all = ALL_BYTES, ofRun = RUN_BYTES, bytesPerS = BYTES_PER_S } = {}) {
+export function createRoom(options: Partial<RoomLimits> = {}) {
+  const { all, ofRun, sure, bytesPerS, readMs } = { ...LIMITS, ...options };
   const taken = new Map<RunId, number>();
   /** When a run will have made up for what it has sent, if that is yet to come. */
   const settled = new Map<RunId, number>();
@@ -41,12 +55,20 @@ export function createRoom({ all = ALL_BYTES, ofRun = RUN_BYTES, bytesPerS = BYT
         add(run, -size);
         size = 0;
       };
+      const reader = request.body?.getReader();
+      const deadline = Date.now() + readMs;
+      const timer = setTimeout(() => void reader?.cancel().catch(() => {}), readMs);
       try {
-        for await (const chunk of request.body ?? []) {
+        for (;;) {
+          const next = await reader?.read();
+          if (Date.now() >= deadline) throw new Refused("request", "The body did not come in time.");
+          if (next === undefined || next.done) break;
+          const chunk = next.value;
+          const own = (taken.get(run) ?? 0) + chunk.length;
           if (size + chunk.length > BODY_BYTES) {
             throw new Refused("too_large", `A request may have ${BODY_BYTES / MIB} MiB.`);
           }
-          if (total + chunk.length > all || (taken.get(run) ?? 0) + chunk.length > ofRun) {
+          if (own > ofRun || (total + chunk.length > all && own > sure)) {
             throw new Refused("rate", "Too many large requests are under way.", { retryAfterS: 1 });
           }
           add(run, chunk.length);
@@ -56,7 +78,10 @@ export function createRoom({ all = ALL_BYTES, ofRun = RUN_BYTES, bytesPerS = BYT
         }
       } catch (error) {
         release();
+        await reader?.cancel().catch(() => {});
         throw error;
+      } finally {
+        clearTimeout(timer);
       }
       const [only] = chunks;
       return {

@@ -77,6 +77,21 @@ describe("routes", () => {
   });
 });
 
+test("a caller that leaves in the middle of its body leaves nothing behind, and no error in the log", async () => {
+  await using lane = startLlmLane(provider, { parts: { mostAtOnce: 1 } });
+  const socket = net.connect(Number(new URL(lane.url).port), "127.0.0.1");
+  socket.write("POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{");
+  const status = async () => {
+    const answer = await lane.post("/v1/messages", ask);
+    await answer.text();
+    return answer.status;
+  };
+  await until(async () => (await status()) === 429);
+  socket.destroy();
+  await until(async () => (await status()) === 200);
+  expect(lane.logged).toEqual([]);
+});
+
 describe("what is passed on", () => {
   test("the body, byte for byte, and the answer's events, byte for byte", async () => {
     await using lane = startLlmLane(provider);

@@ -7,18 +7,20 @@ const request = (size: number) => new Request("http://x/", { method: "POST", bod
 const [one, other] = [runId.make(), runId.make()];
 
 test("what is under way is bounded, of a run and of all, and comes back", async () => {
-  const room = createRoom({ all: 250, ofRun: 100 });
+  const room = createRoom({ all: 170, ofRun: 100, sure: 20 });
   const first = await room.read(request(90), one);
   expect(first.bytes.length).toBe(90);
   expect(await failureOf(room.read(request(20), one))).toContain("Too many large requests");
   // A refused one holds nothing, and another run has room of its own.
   expect(room.bytes).toBe(90);
   const second = await room.read(request(90), other);
-  expect(await failureOf(room.read(request(80), runId.make()))).toContain("Too many large requests");
+  const third = runId.make();
+  expect(await failureOf(room.read(request(30), third))).toContain("Too many large requests");
+  (await room.read(request(20), third))[Symbol.dispose]();
   first[Symbol.dispose]();
   first[Symbol.dispose]();
   expect(room.bytes).toBe(90);
-  (await room.read(request(100), one))[Symbol.dispose]();
+  (await room.read(request(80), one))[Symbol.dispose]();
   second[Symbol.dispose]();
   expect(room.bytes).toBe(0);
 });
@@ -30,4 +32,12 @@ test("a run that sends much has to wait, and nobody else", async () => {
   await read(one);
   const late = read(one).then(() => "late");
   expect(await Promise.race([late, read(other).then(() => "other")])).toBe("other");
+});
+
+test("a body that does not come is given up, and holds nothing", async () => {
+  const room = createRoom({ readMs: 20 });
+  const body = new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(10)) });
+  const stuck = new Request("http://x/", { method: "POST", body });
+  expect(await failureOf(room.read(stuck, one))).toContain("did not come in time");
+  expect(room.bytes).toBe(0);
 });
