@@ -27,6 +27,7 @@ const main = defineCommand({
     run: () => import("./cli/run.ts").then(({ run }) => run),
     gc: () => import("./cli/gc.ts").then(({ gc }) => gc),
     credential: () => import("./cli/credential.ts").then(({ credential }) => credential),
+    receipt: () => import("./cli/receipt.ts").then(({ receipt }) => receipt),
     event: () => import("./cli/event.ts").then(({ event }) => event),
     webhook: () => import("./cli/webhook.ts").then(({ webhook }) => webhook),
     backup: () => import("./cli/backup.ts").then(({ backup }) => backup),

@@ -283,6 +283,8 @@ export function createAccess({
     admin,
     adminOfForm,
     namespace,
+    /** For what every key may know. */
+    anyone: async (request: Request): Promise<void> => void (await caller(request)),
     byId,
     listing,
     origin,

@@ -17,6 +17,8 @@ import { agents } from "../runs/agents/agents.ts";
 import { createRunInput } from "../runs/input.ts";
 import { createRunOutput } from "../runs/output/output.ts";
 import type { Policies } from "../runs/policy.ts";
+import { factsOf } from "../runs/facts.ts";
+import { createReceiptSigner } from "../runs/receipt.ts";
 import { createResolver } from "../runs/resolve.ts";
 import { createRunRows } from "../runs/rows.ts";
 import { createRuns } from "../runs/runs.ts";
@@ -30,6 +32,7 @@ import type { Access } from "./auth.ts";
 import { createRunCalls } from "./run-call.ts";
 import type { Contexts } from "./http/context.ts";
 import { createRunLogStreams, runLogRoutes } from "./run-logs.ts";
+import { receiptRoutes } from "./receipts.ts";
 import { runWorktreeRoutes } from "./run-worktrees.ts";
 import { runRoutes } from "./runs.ts";
 
@@ -67,6 +70,7 @@ export function openRuns(parts: OpenRunsParts) {
   });
   const input = createRunInput({ instance });
   const streams = createRunLogStreams(log);
+  const signer = createReceiptSigner(parts.secrets);
   // Read anew for each: a reload may have brought others.
   const prices = () => readPublishedPrices(instance.publishedPrices);
   const addresses = createAddressPolicy({
@@ -92,7 +96,14 @@ export function openRuns(parts: OpenRunsParts) {
       floor: parts.floor,
       log,
     }),
-    receipt: async () => null,
+    receipt: async (run) => {
+      try {
+        return signer.createReceipt(factsOf(run, parts.ledger.head(run.workspaceId)));
+      } catch (error) {
+        log.error("a run has no receipt", { run: run.id, cause: error });
+        return null;
+      }
+    },
   });
 
   const snapshots = createSnapshotRows(parts.db);
@@ -105,6 +116,7 @@ export function openRuns(parts: OpenRunsParts) {
       return [
         runRoutes({ access, calls, runs, rows, namespaces, snapshots }),
         runLogRoutes({ calls, rows, output, input, streams, contexts: parts.contexts }),
+        receiptRoutes({ access, calls, key: signer.key }),
         runWorktreeRoutes({ calls, worktrees }),
       ];
     },

@@ -262,4 +262,9 @@ export const migrations: readonly (readonly string[])[] = [
        override TEXT
      ) STRICT`,
   ],
+  [
+    // What receipts say besides the rest of a run's row: who asked for it and where the log was, and what it ran in.
+    `ALTER TABLE runs ADD COLUMN origin TEXT`,
+    `ALTER TABLE runs ADD COLUMN made_of TEXT`,
+  ],
 ];

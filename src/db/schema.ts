@@ -250,6 +250,9 @@ export const runs = sqliteTable("runs", {
   base: text("base", { mode: "json" }).$type<unknown>(),
   result: text("result", { mode: "json" }).$type<unknown>(),
   receipt: text("receipt", { mode: "json" }).$type<unknown>(),
+  /** What was known before its end of what its receipt says; src/runs/facts.ts. */
+  origin: text("origin", { mode: "json" }).$type<unknown>(),
+  madeOf: text("made_of", { mode: "json" }).$type<unknown>(),
 });
 
 /** The newest proofs that the walls hold; src/proof. */

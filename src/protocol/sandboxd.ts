@@ -47,6 +47,17 @@ export type RunNetwork = z.infer<typeof runNetwork>;
 export const dropReason = z.enum(["forged", "metadata", "dns", "neighbour", "other"]);
 export type DropReason = z.infer<typeof dropReason>;
 
+/** What a run's sandbox is made of, for its receipt. */
+export const runMake = z.strictObject({
+  /** Of its OCI spec, and of the seccomp profile in it. */
+  spec_sha256: z.string(),
+  seccomp_sha256: z.string(),
+  /** The digest of the image that is its root file system. */
+  rootfs: z.string(),
+  runsc: z.string(),
+});
+export type RunMake = z.infer<typeof runMake>;
+
 /** What became of a run's sandbox, kept until it is forgotten. */
 export const runFate = z.strictObject({
   /** null when it was not seen to exit: it was killed, or lost. */
@@ -80,7 +91,7 @@ export const operations = {
    */
   startRun: {
     args: z.strictObject({ run: runId.schema }),
-    result: z.strictObject({ network: runNetwork, spec_sha256: z.string(), seccomp_sha256: z.string() }),
+    result: z.strictObject({ network: runNetwork, made_of: runMake }),
   },
   /** Right before the launch: its limits, its wall clock from now on, and the addresses that it reaches by NAT. */
   admitRun: {

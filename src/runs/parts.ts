@@ -18,7 +18,7 @@ export interface LifeParts {
   /** How long a run that is asked to end has to do so by itself. */
   readonly graceMs?: number;
   readonly rows: RunRows;
-  readonly ledger: Pick<Ledger, "change">;
+  readonly ledger: Pick<Ledger, "change" | "head">;
   readonly secrets: Pick<Secrets, "seal" | "open">;
   readonly config: () => Config["runs"];
   readonly credentials: Pick<Credentials, "sealed" | "used">;

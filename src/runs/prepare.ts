@@ -1,6 +1,6 @@
 import { AppError, foreseen } from "../errors.ts";
 import type { RunId } from "../ids.ts";
-import type { RunNetwork } from "../protocol/sandboxd.ts";
+import type { OperationResult } from "../protocol/sandboxd.ts";
 import { grantOf, refuseIncomplete } from "./grant.ts";
 import { openGiven } from "./given.ts";
 import { StdinFull } from "./input.ts";
@@ -33,12 +33,8 @@ export function createPreparation(parts: PrepareParts) {
     );
   }
 
-  async function boot(run: Run, signal: AbortSignal): Promise<RunNetwork> {
-    const { network } = await patiently(() => sandboxd.call("startRun", { run: run.id }), {
-      forMs: PATIENCE_MS,
-      signal,
-    });
-    return network;
+  async function boot(run: Run, signal: AbortSignal): Promise<OperationResult<"startRun">> {
+    return patiently(() => sandboxd.call("startRun", { run: run.id }), { forMs: PATIENCE_MS, signal });
   }
 
   async function begin(run: Run, startedAt: number, timings: Record<string, number>): Promise<Run> {
@@ -122,10 +118,11 @@ export function createPreparation(parts: PrepareParts) {
       ]);
       if (made.status === "rejected") throw made.reason;
       if (booted.status === "rejected") throw booted.reason;
-      const { ms: sandbox_ms, result: network } = booted.value;
+      const { ms: sandbox_ms, result: sandbox } = booted.value;
+      const { network, made_of: madeOf } = sandbox;
       Object.assign(timings, { base_ms: made.value.baseMs, files_ms: made.value.filesMs, sandbox_ms });
       const connected = { ...run, network };
-      await rows.update(run.id, { network });
+      await rows.update(run.id, { network, madeOf });
       output.attach(run.id);
       const startedAt = Date.now();
       timings["admit_ms"] = (await clock.of(() => admit(connected, startedAt, signal))).ms;

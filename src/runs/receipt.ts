@@ -1,9 +1,12 @@
 import { createHash, createPublicKey, verify, type KeyObject } from "node:crypto";
 import { z } from "zod";
-import { canonicalJson, type Json } from "../audit/event.ts";
 import { createSigner } from "../audit/signer.ts";
 import type { KeyId, RunId, WorkspaceId } from "../ids.ts";
+import type { RunMake } from "../protocol/sandboxd.ts";
 import type { Secrets } from "../secrets.ts";
+import { canonicalize } from "./canonical.ts";
+import type { RunGrants, RunLimits } from "./grants.ts";
+import type { RunUsage } from "./usage.ts";
 
 const VERSION = 1;
 const ALGORITHM = "ed25519";
@@ -15,17 +18,17 @@ interface ChainHead {
 }
 
 /**
- * What a receipt says of a run, as its payload has it. Times are ISO 8601, amounts whole numbers (usd_nano: billionths
- * of a dollar), hashes SHA-256 in hexadecimal digits; null is what was not there or is not known.
+ * What a receipt says of a run, as its payload has it. Times are ISO 8601, amounts of money billionths of a dollar,
+ * hashes SHA-256; null is what was not there or is not known.
  */
 export interface ReceiptFacts {
   readonly run_id: RunId;
   readonly workspace_id: WorkspaceId;
   readonly namespace: string;
   readonly label: string | null;
-  /** Who asked for it: a key, or somebody on the host. */
+  /** A key, or somebody on the host. */
   readonly asked_by: { readonly key_id: KeyId | null; readonly local_user: string | null };
-  /** Of the program line or the agent and its prompt: not the text, which is the caller's to keep. */
+  /** Of what it was asked to do, in canonical JSON: the text itself is the caller's to keep. */
   readonly request_sha256: string;
 
   readonly status: string;
@@ -38,42 +41,32 @@ export interface ReceiptFacts {
   readonly peak_memory_bytes: number | null;
   readonly cpu_ms: number | null;
 
-  /** What it ran in. */
-  readonly sandbox: {
-    readonly spec_sha256: string | null;
-    readonly seccomp_sha256: string | null;
-    readonly rootfs: string | null;
-    readonly runsc: string | null;
-    readonly cofferdam: string;
-  };
+  /** What it ran in; null when it did not come to that. */
+  readonly sandbox: RunMake | null;
+  /** The appliance's version. */
+  readonly cofferdam: string;
   /** What it was allowed, narrowed by its workspace's policy, without secrets. */
-  readonly policy: Json;
-  readonly limits: Json;
+  readonly policy: RunGrants;
+  readonly limits: RunLimits;
 
-  /** The manifests of its files. */
-  readonly base_sha256: string | null;
-  readonly result_sha256: string | null;
-
-  readonly llm: readonly {
-    readonly model: string;
-    readonly requests: number;
-    readonly input_tokens: number;
-    readonly output_tokens: number;
-    readonly usd_nano: number;
-  }[];
-  readonly git: {
-    readonly fetches: number;
-    readonly pushes: readonly {
-      readonly repository: string;
-      readonly ref: string;
-      readonly old: string | null;
-      readonly new: string | null;
-    }[];
+  readonly worktree: {
+    readonly from: string | null;
+    /** Of the manifest that it began with, and of what is different at the end. */
+    readonly base: string | null;
+    readonly result: string | null;
+    readonly changes: number | null;
   };
+  readonly llm: readonly ({ readonly model: string } & RunUsage["llm"]["by_model"][string])[];
+  readonly git: RunUsage["git"];
   readonly egress: readonly { readonly host: string; readonly connections: number; readonly bytes: number }[];
-  readonly denials: readonly { readonly kind: string; readonly reason: string; readonly count: number }[];
+  readonly denials: readonly {
+    readonly at: string;
+    readonly kind: string;
+    readonly reason: string;
+    readonly count: number;
+  }[];
 
-  /** When it was made, and now. */
+  /** When it was made, and when this was signed. */
   readonly audit: { readonly before: ChainHead | null; readonly after: ChainHead | null };
 }
 
@@ -86,6 +79,8 @@ export const receiptSchema = z.strictObject({
 });
 export type Receipt = z.infer<typeof receiptSchema>;
 
+export type ReceiptSigner = ReturnType<typeof createReceiptSigner>;
+
 /** Signs with a key of its own, which comes from the appliance's secret: it stays the same, and is in no file. */
 export function createReceiptSigner(secrets: Pick<Secrets, "derive">) {
   const signer = createSigner(secrets.derive("receipt signature"));
@@ -95,7 +90,7 @@ export function createReceiptSigner(secrets: Pick<Secrets, "derive">) {
     key: { key_id, algorithm: ALGORITHM, public_key: signer.publicKeyPem },
 
     createReceipt(facts: ReceiptFacts): Receipt {
-      const payload = canonicalJson(wellFormed({ version: VERSION, ...facts } as unknown as Json));
+      const payload = canonicalize(wellFormed({ version: VERSION, ...facts }));
       return { payload, signature: signer.sign(payload), key_id };
     },
   };
@@ -131,17 +126,17 @@ function publicKeyOf(pem: string): KeyObject | null {
 
 function isCanonical(payload: string): boolean {
   try {
-    return canonicalJson(wellFormed(JSON.parse(payload) as Json)) === payload;
+    return canonicalize(JSON.parse(payload)) === payload;
   } catch {
     return false;
   }
 }
 
-/** Half a surrogate pair, which a label or a reason may hold, has no canonical form (RFC 8785, 3.2.2.2). */
-function wellFormed(value: Json): Json {
+/** Half a surrogate pair, which a label or a reason may hold, has no canonical form. */
+function wellFormed(value: unknown): unknown {
   if (typeof value === "string") return value.toWellFormed();
   if (value === null || typeof value !== "object") return value;
-  if (Array.isArray(value)) return value.map((one: Json) => wellFormed(one));
+  if (Array.isArray(value)) return value.map(wellFormed);
   return Object.fromEntries(
     Object.entries(value).map(([name, field]) => [name.toWellFormed(), wellFormed(field)]),
   );

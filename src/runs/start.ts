@@ -5,6 +5,7 @@ import { keys, namespaces } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
 import { runId, type KeyId, type NamespaceId, type RunId, type WorkspaceId } from "../ids.ts";
 import { narrowToDay } from "./day.ts";
+import { originOf } from "./facts.ts";
 import { checkEnvironment } from "./environment.ts";
 import { makeToken, sealGiven, type Given } from "./given.ts";
 import { checkLaunch, type Adapters } from "./launch.ts";
@@ -107,10 +108,12 @@ export function createStarting(parts: StartingParts) {
           createdAt,
           given: sealGiven(secrets, given, id),
         };
+        const created = call.event("run.created", createdData(id, request, { ...resolved, grants }));
+        const origin = originOf(created.origin, ledger.head(workspaceId));
         return {
-          statements: [rows.inserting(row)],
-          events: [call.event("run.created", createdData(id, request, { ...resolved, grants }))],
-          result: { ...row, namespace },
+          statements: [rows.inserting({ ...row, origin })],
+          events: [created],
+          result: { ...row, origin, namespace },
         };
       });
     },
@@ -139,6 +142,7 @@ const FRESH = {
   base: null,
   result: null,
   receipt: null,
+  madeOf: null,
 } as const;
 
 function specOf({ command, agent, stdin, stdin_open, env, worktree, on_success }: RunRequest): RunSpec {

@@ -15,11 +15,21 @@ const spent = z.strictObject({
   usd_nano: count,
 });
 
+const reached = z.strictObject({ connections: count, bytes: count });
+const pushedRef = z.strictObject({
+  repository: z.string(),
+  ref: z.string(),
+  old: z.string(),
+  new: z.string(),
+  /** The server's word; null when it was not heard. */
+  accepted: z.boolean().nullable(),
+});
+
 /** What a run has used, as its row keeps it. */
 export const runUsage = z.strictObject({
   llm: spent.extend({ by_model: z.record(z.string(), spent).default({}) }).prefault({}),
-  git: z.strictObject({ fetches: count, pushes: count }).prefault({}),
-  egress: z.strictObject({ connections: count, bytes: count }).prefault({}),
+  git: z.strictObject({ fetches: count, pushes: count, refs: z.array(pushedRef).default([]) }).prefault({}),
+  egress: reached.extend({ by_host: z.record(z.string(), reached).default({}) }).prefault({}),
   peak_memory_bytes: z.int().nullable().default(null),
   cpu_ms: z.int().nullable().default(null),
 });
@@ -41,7 +51,7 @@ export interface Account {
   readonly denials: RunDenials;
 }
 
-/** Different models, and kinds of denials, that are told apart: the run names them. */
+/** Different models, hosts, and kinds of denials, that are told apart, and refs that are kept: the run names them. */
 const MOST = 100;
 const OTHERS = "others";
 
@@ -49,32 +59,46 @@ const OTHERS = "others";
 export function withRecord({ usage, denials }: Account, record: GatewayRecord): Account {
   switch (record.kind) {
     case "llm": {
-      const known = Object.hasOwn(usage.llm.by_model, record.model);
-      const model =
-        known || Object.keys(usage.llm.by_model).length < MOST ? record.model.slice(0, 200) : OTHERS;
-      const of_model = Object.hasOwn(usage.llm.by_model, model) ? usage.llm.by_model[model] : undefined;
-      const by_model = { ...usage.llm.by_model, [model]: plus(of_model ?? spent.parse({}), record) };
+      const model = keyIn(usage.llm.by_model, record.model.slice(0, 200));
+      const of_model = ownIn(usage.llm.by_model, model) ?? spent.parse({});
+      const by_model = { ...usage.llm.by_model, [model]: plus(of_model, record) };
       return { usage: { ...usage, llm: { ...plus(usage.llm, record), by_model } }, denials };
     }
     case "git": {
-      const { fetches, pushes } = usage.git;
-      const git =
-        record.action === "fetch" ? { fetches: fetches + 1, pushes } : { fetches, pushes: pushes + 1 };
+      const { fetches, pushes, refs } = usage.git;
+      if (record.action === "fetch")
+        return { usage: { ...usage, git: { ...usage.git, fetches: fetches + 1 } }, denials };
+      const pushed = record.refs.map((one) => ({ repository: record.repository, ...one }));
+      const git = { fetches, pushes: pushes + 1, refs: [...refs, ...pushed].slice(0, MOST) };
       return { usage: { ...usage, git }, denials };
     }
     case "egress": {
-      const { connections, bytes } = usage.egress;
-      const more = record.bytes_sent + record.bytes_received;
-      return {
-        usage: { ...usage, egress: { connections: connections + record.connections, bytes: bytes + more } },
-        denials,
-      };
+      const { by_host, ...all } = usage.egress;
+      const more = { connections: record.connections, bytes: record.bytes_sent + record.bytes_received };
+      const host = keyIn(by_host, `${record.host}:${record.port}`.slice(0, 300));
+      const of_host = both(ownIn(by_host, host) ?? reached.parse({}), more);
+      const egress = { ...both(all, more), by_host: { ...by_host, [host]: of_host } };
+      return { usage: { ...usage, egress }, denials };
     }
     case "denied":
       return { usage, denials: withDenial(denials, record) };
     default:
       return record satisfies never;
   }
+}
+
+/** Under which name it counts: its own, unless there are too many. */
+function keyIn(known: Readonly<Record<string, unknown>>, name: string): string {
+  return Object.hasOwn(known, name) || Object.keys(known).length < MOST ? name : OTHERS;
+}
+
+const ownIn = <T>(known: Readonly<Record<string, T>>, name: string): T | undefined =>
+  Object.hasOwn(known, name) ? known[name] : undefined;
+
+type Reached = z.infer<typeof reached>;
+
+function both(a: Reached, b: Reached): Reached {
+  return { connections: a.connections + b.connections, bytes: a.bytes + b.bytes };
 }
 
 function plus(before: z.infer<typeof spent>, record: Extract<GatewayRecord, { kind: "llm" }>) {

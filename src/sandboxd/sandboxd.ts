@@ -146,6 +146,7 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
       config,
       runsc,
       rootImage: library.runImage,
+      versions: { rootfs: library.manifest.run_rootfs, runsc: library.manifest.runsc },
       api,
       cgroups,
       networks,

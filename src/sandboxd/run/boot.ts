@@ -5,6 +5,7 @@ import type { Config } from "../../config/schema.ts";
 import type { RunId } from "../../ids.ts";
 import type { Instance } from "../../instance/instance.ts";
 import type { User } from "../../kernel/users.ts";
+import type { RunMake } from "../../protocol/sandboxd.ts";
 import type { Cgroups } from "../cgroup.ts";
 import { OperationError, StepError } from "../../protocol/lines/failure.ts";
 import { isAlive, type ProcessIdentity } from "../process.ts";
@@ -38,6 +39,8 @@ export interface RunDeps {
   readonly config: Config;
   readonly runsc: string;
   readonly rootImage: string;
+  /** What those two are: a digest, and a version. */
+  readonly versions: Pick<RunMake, "rootfs" | "runsc">;
   readonly api: User;
   readonly cgroups: Cgroups;
   readonly networks: RunNetworks;
@@ -87,10 +90,10 @@ export async function bootRun(deps: RunDeps, run: RunId): Promise<RunSandbox> {
         cgroups.setPriority(names.cgroup, "spare");
       });
       const { netnsPath, ...network } = await step("network", () => deps.networks.ensure(run));
-      const spec = await step("spec", () => writeSpec(names, deps, netnsPath));
+      const made_of = await step("spec", () => writeSpec(names, deps, netnsPath));
       const process = await step("shim", () => startShim(names, deps.runsc, runscArguments(names), fifos));
       shim = process;
-      const record: RunRecord = { process, network, ...spec, deadline: null, ending: null };
+      const record: RunRecord = { process, network, made_of, deadline: null, ending: null };
       await step("record", () => writeRecord(names, record));
       const pid = await step("running", () => whenRunning(names, process));
       await step("limits", () => cgroups.verifyMember(names.cgroup, pid));
@@ -104,10 +107,10 @@ export async function bootRun(deps: RunDeps, run: RunId): Promise<RunSandbox> {
   }
 }
 
-function writeSpec(names: RunNames, { rootImage, config }: RunDeps, netnsPath: string) {
+function writeSpec(names: RunNames, { rootImage, versions, config }: RunDeps, netnsPath: string): RunMake {
   const text = JSON.stringify(runSpec(names, rootImage, netnsPath, config.runs));
   writeFileSync(names.spec, text, { mode: 0o600 });
-  return { spec_sha256: sha256(text), seccomp_sha256: sha256(JSON.stringify(seccompProfile)) };
+  return { spec_sha256: sha256(text), seccomp_sha256: sha256(JSON.stringify(seccompProfile)), ...versions };
 }
 
 function sha256(text: string): string {

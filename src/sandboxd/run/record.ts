@@ -1,6 +1,6 @@
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { z } from "zod";
-import { runFate, runNetwork, type RunFate } from "../../protocol/sandboxd.ts";
+import { runFate, runMake, runNetwork, type RunFate } from "../../protocol/sandboxd.ts";
 import type { RunNames } from "./names.ts";
 
 /**
@@ -11,8 +11,7 @@ const recordSchema = z.strictObject({
   /** Its shim. */
   process: z.strictObject({ pid: z.int().min(1), startTime: z.int().min(0) }),
   network: runNetwork,
-  spec_sha256: z.string(),
-  seccomp_sha256: z.string(),
+  made_of: runMake,
   /** When its wall clock stops, in milliseconds since the boot; null before it is admitted. */
   deadline: z.number().nullable(),
   /** Why its sandbox is being killed, if it is. */

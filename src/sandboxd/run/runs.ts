@@ -313,8 +313,8 @@ export async function createRuns(options: RunsOptions) {
 }
 
 function answerOf({ record }: RunSandbox): OperationResult<"startRun"> {
-  const { network, spec_sha256, seccomp_sha256 } = record;
-  return { network, spec_sha256, seccomp_sha256 };
+  const { network, made_of } = record;
+  return { network, made_of };
 }
 
 /** Not the time of day, which may be set. */
