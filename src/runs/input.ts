@@ -29,6 +29,8 @@ interface Open {
   /** The last of the calls that write, each of which waits for the one before. */
   last: Promise<unknown>;
   waiting: number;
+  /** Signals that wait for room: what is written leaves it to them. */
+  urgent: number;
 }
 
 /** Thrown with what was written before the command had read too little for too long. */
@@ -67,7 +69,7 @@ export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputP
     if (known !== undefined) return known;
     const fd = openFifo(places.fifo(run, "in"));
     if (fd === null) throw new AppError("conflict", "The run is over: nobody reads its stdin any more.");
-    const made = { fd, last: Promise.resolve(), waiting: 0 };
+    const made = { fd, last: Promise.resolve(), waiting: 0, urgent: 0 };
     opened.set(run, made);
     return made;
   }
@@ -94,12 +96,17 @@ export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputP
   }
 
   /** false when there was no room for it in all that time. */
-  async function put(run: RunId, its: Open, frame: Uint8Array, waitMs: number): Promise<boolean> {
+  async function put(
+    run: RunId,
+    its: Open,
+    frame: Uint8Array,
+    { waitMs, urgent = false }: { readonly waitMs: number; readonly urgent?: boolean },
+  ): Promise<boolean> {
     const deadline = performance.now() + waitMs;
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(LONGEST_PAUSE_MS, 2 * pause)) {
       // It may be over by now, and its descriptor's number somebody else's.
       if (opened.get(run) !== its) throw new AppError("conflict", "The run is over.");
-      if (writeWhole(its.fd, frame)) return true;
+      if ((urgent || its.urgent === 0) && writeWhole(its.fd, frame)) return true;
       if (performance.now() > deadline) return false;
       await Bun.sleep(pause);
     }
@@ -117,7 +124,7 @@ export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputP
       frames.push(encodeFrame(FrameType.go));
       await inTurn(run, async (its) => {
         for (const frame of frames) {
-          if (await put(run, its, frame, LAUNCH_PATIENCE_MS)) continue;
+          if (await put(run, its, frame, { waitMs: LAUNCH_PATIENCE_MS })) continue;
           throw new AppError("unavailable", "The sandbox does not take its command.");
         }
       });
@@ -132,7 +139,7 @@ export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputP
         let written = 0;
         for (const part of parts(bytes, MAX_DATA_BYTES)) {
           const frame = encodeData(at === null ? null : at + written, part);
-          if (!(await put(run, its, frame, patienceMs))) throw new StdinFull(written);
+          if (!(await put(run, its, frame, { waitMs: patienceMs }))) throw new StdinFull(written);
           written += part.length;
         }
       });
@@ -141,7 +148,8 @@ export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputP
     /** Its end, behind what was written. */
     async eof(run: RunId): Promise<void> {
       await inTurn(run, async (its) => {
-        if (!(await put(run, its, encodeFrame(FrameType.eof), patienceMs))) throw new StdinFull(0);
+        if (!(await put(run, its, encodeFrame(FrameType.eof), { waitMs: patienceMs })))
+          throw new StdinFull(0);
       });
     },
 
@@ -150,8 +158,14 @@ export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputP
      * command that reads nothing may not get it, so it is no means to end a run.
      */
     async signal(run: RunId, number: number): Promise<void> {
+      const its = open(run);
       const frame = encodeFrame(FrameType.signal, Uint8Array.of(number));
-      if (!(await put(run, open(run), frame, patienceMs))) throw new StdinFull(0);
+      its.urgent += 1;
+      try {
+        if (!(await put(run, its, frame, { waitMs: patienceMs, urgent: true }))) throw new StdinFull(0);
+      } finally {
+        its.urgent -= 1;
+      }
     },
 
     /** The run is over: calls that wait are answered with that. */
