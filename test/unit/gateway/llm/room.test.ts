@@ -7,7 +7,7 @@ const request = (size: number) => new Request("http://x/", { method: "POST", bod
 const [one, other] = [runId.make(), runId.make()];
 
 test("what is under way is bounded, of a run and of all, and comes back", async () => {
-  const room = createRoom({ all: 170, ofRun: 100, sure: 20 });
+  const room = createRoom({ all: 185, ofRun: 100, sure: 20 });
   const first = await room.read(request(90), one);
   expect(first.bytes.length).toBe(90);
   expect(await failureOf(room.read(request(20), one))).toContain("Too many large requests");
