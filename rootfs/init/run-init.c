@@ -66,6 +66,10 @@ static const struct rule rules[] = {
 	{NR_futex_waitv, ENOSYS, ALWAYS, 0},
 };
 
+/* Of a data frame, before its bytes; and what stands there for "after what came so far". */
+enum { OFFSET_BYTES = 8 };
+#define APPEND UINT64_MAX
+
 /* Frames as they come: room for a whole one behind the rest of the one before. */
 static struct {
 	size_t start, end;
@@ -84,6 +88,8 @@ static struct {
 	/* What of the data frame at hand it has not taken yet. Meanwhile no other frame is looked at. */
 	const uint8_t *data;
 	size_t length;
+	/* Of its stdin, taken out of frames by now. */
+	uint64_t received;
 } command = {.feed = -1};
 
 _Noreturn static void give_up(int status, const char *what, const char *why)
@@ -231,6 +237,32 @@ static void feed(void)
 
 /* ---- frames ---- */
 
+/* What an api that came back sends again is passed over: the frame says where in stdin its bytes belong. */
+static void take_data(const uint8_t *payload, size_t length)
+{
+	if (length < OFFSET_BYTES)
+		give_up(EXIT_BAD_FRAME, "a data frame has no offset", NULL);
+	uint64_t at = 0;
+	for (int i = OFFSET_BYTES - 1; i >= 0; i--)
+		at = at << 8 | payload[i];
+	payload += OFFSET_BYTES;
+	length -= OFFSET_BYTES;
+	if (at != APPEND) {
+		if (at > command.received)
+			give_up(EXIT_BAD_FRAME, "a part of stdin is missing", NULL);
+		uint64_t known = command.received - at;
+		if (known >= length)
+			return;
+		payload += known;
+		length -= known;
+	}
+	command.received += length;
+	if (command.feed < 0)
+		return;
+	command.data = payload;
+	command.length = length;
+}
+
 static void handle(uint8_t type, const uint8_t *payload, size_t length)
 {
 	switch (type) {
@@ -251,10 +283,7 @@ static void handle(uint8_t type, const uint8_t *payload, size_t length)
 			start();
 		return;
 	case FRAME_DATA:
-		if (command.feed < 0)
-			return;
-		command.data = payload;
-		command.length = length;
+		take_data(payload, length);
 		return;
 	case FRAME_EOF:
 		end_feed();

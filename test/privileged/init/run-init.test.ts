@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { FrameType, MAX_PAYLOAD_BYTES } from "../../../src/protocol/launch.ts";
+import { encodeData, FrameType, MAX_DATA_BYTES } from "../../../src/protocol/launch.ts";
 import type { StagedRun } from "../../fixtures/run-stage.ts";
 import { box } from "../sandboxd/run/stage.ts";
 
@@ -56,12 +56,35 @@ test("stdin is /dev/null, or what is fed until it ends", async () => {
   const fed = await admitted();
   fed.sh("sha256sum; echo more; cat", { stdin: true });
   const bytes = new Uint8Array(300_000).map((_, at) => at * 7);
-  for (let from = 0; from < bytes.length; from += MAX_PAYLOAD_BYTES)
-    await whenTaken(fed, FrameType.data, bytes.subarray(from, from + MAX_PAYLOAD_BYTES));
+  for (let from = 0; from < bytes.length; from += MAX_DATA_BYTES) {
+    await whenTaken(fed, FrameType.data, part(from, bytes.subarray(from, from + MAX_DATA_BYTES)));
+    // As an api does that was killed in between: some of it again, from a little before.
+    const again = Math.max(0, from - 1000);
+    await whenTaken(fed, FrameType.data, part(again, bytes.subarray(again, again + 1500)));
+  }
   fed.frame(FrameType.eof);
   const digest = new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
   expect(await over(fed)).toMatchObject({ out: `${digest}  -\nmore\n`, exit: 0 });
 });
+
+test("what is fed without a place goes behind what came", async () => {
+  const fed = await admitted();
+  fed.sh("cat", { stdin: true });
+  for (const [at, text] of [
+    [0, "one "],
+    [null, "two "],
+    [0, "one two "],
+    [null, "three"],
+  ] as const)
+    fed.frame(FrameType.data, part(at, Buffer.from(text)));
+  fed.frame(FrameType.eof);
+  expect(await over(fed)).toMatchObject({ out: "one two three", exit: 0 });
+});
+
+/** A data frame's payload. */
+function part(at: number | null, bytes: Uint8Array): Uint8Array {
+  return encodeData(at, bytes).subarray(3);
+}
 
 /** The FIFO holds 64 KiB, and then takes no more until the init has read. */
 async function whenTaken(run: StagedRun, type: number, payload: Uint8Array): Promise<void> {
@@ -81,15 +104,15 @@ test("a command that reads nothing, or has closed its stdin, can still be ended"
   deaf.sh("exec 0<&-; echo up; sleep 60", { stdin: true });
   await deaf.saw("up");
   // Into a pipe that has no reader, and past what any pipe holds.
-  for (let sent = 0; sent < 200_000; sent += MAX_PAYLOAD_BYTES)
-    await whenTaken(deaf, FrameType.data, new Uint8Array(MAX_PAYLOAD_BYTES));
+  for (let sent = 0; sent < 200_000; sent += MAX_DATA_BYTES)
+    await whenTaken(deaf, FrameType.data, part(null, new Uint8Array(MAX_DATA_BYTES)));
   await whenTaken(deaf, FrameType.signal, Buffer.of(15));
   expect(await over(deaf)).toMatchObject({ exit: 143 });
 
   const idle = await admitted();
   idle.sh("echo up; sleep 60", { stdin: true });
   await idle.saw("up");
-  idle.frame(FrameType.data, Buffer.from("nobody reads this"));
+  idle.frame(FrameType.data, part(null, Buffer.from("nobody reads this")));
   idle.frame(FrameType.signal, Buffer.of(2));
   expect(await over(idle)).toMatchObject({ exit: 130 });
 });
