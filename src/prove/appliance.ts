@@ -4,15 +4,14 @@ import type { Instance } from "../instance/instance.ts";
 /** The running api by its admin socket, as src/cli/appliance.ts has it: what is proven is the way that calls really go. */
 export interface Appliance {
   readonly instance: Instance;
-  ask<S extends z.ZodType>(
-    schema: S,
-    path: string,
-    call?: {
-      readonly method?: "POST" | "PUT" | "DELETE";
-      readonly headers?: Readonly<Record<string, string>>;
-      readonly json?: unknown;
-    },
-  ): Promise<z.infer<S>>;
+  call(path: string, call?: Call): Promise<Response>;
+  ask<S extends z.ZodType>(schema: S, path: string, call?: Call): Promise<z.infer<S>>;
+}
+
+interface Call {
+  readonly method?: "POST" | "PUT" | "DELETE";
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly json?: unknown;
 }
 
 /** A workspace of the proof's own, so that nobody's events, quotas or policies are touched. */

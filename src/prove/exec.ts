@@ -1,50 +1,11 @@
-import { z } from "zod";
 import { operatorExecResult } from "../protocol/operator-exec.ts";
 import type { Place } from "./appliance.ts";
-import type { Claim, Group } from "./claim.ts";
+import type { Group } from "./claim.ts";
+import { claimsOf, NO_CAPABILITY, reportOf, type Look, type Report } from "./look.ts";
 import common from "./probes/common.py" with { type: "text" };
 import probe from "./probes/exec.py" with { type: "text" };
 
-/** What a probe prints at its end. */
-const reported = z.record(z.string(), z.string());
-type Report = z.infer<typeof reported>;
-
-export function reportOf(stdout: string, stderr: string): Report {
-  const line = stdout.split("\n").find((one) => one.startsWith("PROBE "));
-  if (line === undefined)
-    throw new Error(`the probe said nothing: ${stderr.trim().slice(-300) || "no error"}`);
-  return reported.parse(JSON.parse(line.slice("PROBE ".length)));
-}
-
-/** A claim about what a probe saw: `held` and `worked` are lists of what may stand there. */
-interface Look {
-  readonly id: string;
-  readonly claim: string;
-  readonly attack: string;
-  readonly names: readonly string[];
-  readonly held: readonly string[];
-  readonly control: string;
-  readonly controls: readonly string[];
-  readonly worked?: readonly string[];
-}
-
-export function claimsOf(looks: readonly Look[], report: Report): Claim[] {
-  const seen = (names: readonly string[], good: readonly string[]) => {
-    const bad = names.filter((name) => !good.includes(report[name] ?? "not tried"));
-    const shown = (bad.length > 0 ? bad : names).map((name) => `${name} → ${report[name] ?? "not tried"}`);
-    return { ok: bad.length === 0 && names.length > 0, what: shown.join(", ") };
-  };
-  return looks.map(({ id, claim, attack, names, held, control, controls, worked = ["done"] }) => ({
-    id,
-    claim,
-    attack,
-    control,
-    try: async () => ({ attack: seen(names, held), control: seen(controls, worked) }),
-  }));
-}
-
 const REFUSED = ["EPERM", "EACCES", "ENOSYS"];
-const NO_CAPABILITY = Array.from({ length: 4 }, () => "0".repeat(16)).join(",");
 
 const LOOKS: readonly Look[] = [
   {

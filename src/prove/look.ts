@@ -1,0 +1,46 @@
+import { z } from "zod";
+import type { Claim } from "./claim.ts";
+
+/** What a probe prints at its end: for each thing that it tried, what came of it. */
+const reported = z.record(z.string(), z.string());
+export type Report = z.infer<typeof reported>;
+
+const MARK = "PROBE ";
+
+export function reportOf(stdout: string, stderr: string): Report {
+  const line = stdout.split("\n").find((one) => one.startsWith(MARK));
+  if (line === undefined)
+    throw new Error(`the probe said nothing: ${stderr.trim().slice(-300) || "no error"}`);
+  return reported.parse(JSON.parse(line.slice(MARK.length)));
+}
+
+/** A claim about what a probe saw. */
+export interface Look {
+  readonly id: string;
+  readonly claim: string;
+  readonly attack: string;
+  /** What of the report is the attack's, and what may stand there when the wall holds. */
+  readonly names: readonly string[];
+  readonly held: readonly string[];
+  readonly control: string;
+  readonly controls: readonly string[];
+  /** "done" unless given. */
+  readonly worked?: readonly string[];
+}
+
+export function claimsOf(looks: readonly Look[], report: Report): Claim[] {
+  const seen = (names: readonly string[], good: readonly string[]) => {
+    const bad = names.filter((name) => !good.includes(report[name] ?? "not tried"));
+    const shown = (bad.length > 0 ? bad : names).map((name) => `${name} → ${report[name] ?? "not tried"}`);
+    return { ok: bad.length === 0 && names.length > 0, what: shown.join(", ") };
+  };
+  return looks.map(({ id, claim, attack, names, held, control, controls, worked = ["done"] }) => ({
+    id,
+    claim,
+    attack,
+    control,
+    try: async () => ({ attack: seen(names, held), control: seen(controls, worked) }),
+  }));
+}
+
+export const NO_CAPABILITY = Array.from({ length: 4 }, () => "0".repeat(16)).join(",");
