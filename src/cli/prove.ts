@@ -5,6 +5,7 @@ import { hasPassed, type ClaimResult } from "../protocol/proof.ts";
 import { execGroup } from "../prove/exec.ts";
 import { clearPlace, openPlace } from "../prove/place.ts";
 import { prove as proveAll } from "../prove/prove.ts";
+import { runGroup } from "../prove/run.ts";
 import { connect } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
 import { counted, jsonArgument, print } from "./output.ts";
@@ -43,7 +44,7 @@ export const prove = defineCommand({
     }
     const place = await openPlace(appliance);
     const report = await proveAll({
-      groups: [execGroup(place)],
+      groups: [execGroup(place), runGroup(place)],
       quick: args.quick === true,
       onResult: (result) => {
         if (args.json !== true) process.stdout.write(`${lineOf(result)}\n`);

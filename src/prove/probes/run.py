@@ -1,7 +1,12 @@
 # argv: a name of its own, the namespace's file, a path of the host's, a secret that must be nowhere, a file with
 # `name=host:port` lines of what to reach.
-tag, forked, host_path, canary = sys.argv[1:5]
-targets = dict(pair.split("=", 1) for pair in sys.argv[5:])
+tag, forked, host_path, canary, host_port = sys.argv[1:6]
+targets = dict(pair.split("=", 1) for pair in sys.argv[6:])
+base = os.environ.get("ANTHROPIC_BASE_URL", "http://0.0.0.0:0").removeprefix("http://")
+gateway, port = base.split(":")
+targets["own gateway"] = f"tcp/{gateway}/{port}"
+targets["own proxy"] = f"tcp/{gateway}/{int(port) + 1}"
+targets["host by gateway's address"] = f"tcp/{gateway}/{host_port}"
 
 status = status_of()
 seen["uid"] = status["Uid"].split()[0]
@@ -153,8 +158,6 @@ def reach(item):
 with ThreadPoolExecutor(32) as pool:
     seen.update(pool.map(reach, [(n, t) for n, t in targets.items() if t.startswith(("tcp/", "udp/"))]))
 
-base = os.environ.get("ANTHROPIC_BASE_URL", "http://0.0.0.0:0").removeprefix("http://")
-gateway, port = base.split(":")
 seen["right token"] = asked(gateway, int(port), token)
 seen["wrong token"] = asked(gateway, int(port), "sk-ant-" + "0" * 64)
 seen["neighbour's token"] = asked(gateway, int(port), targets.get("stolen", "none"))
