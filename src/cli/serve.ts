@@ -17,6 +17,8 @@ import { createLog } from "../log.ts";
 import { createInstance, ensureRunDirectories, publishConfig } from "../instance/setup.ts";
 import { closeState, openState } from "../instance/state.ts";
 import { publishPrices } from "../prices/published.ts";
+import { openCgroups } from "../sandboxd/cgroup.ts";
+import { cgroupParent } from "../sandboxd/names.ts";
 import { ensureFirstKeys, keepKeys } from "../supervisor/firstkeys.ts";
 import { startSupervisor } from "../supervisor/supervisor.ts";
 import { dataArgument, libraryArgument, libraryOf } from "./arguments.ts";
@@ -25,6 +27,8 @@ import { strict } from "./strict.ts";
 import { readPair } from "../tls/pair.ts";
 import { followPair, publishPair } from "../tls/publish.ts";
 import { terminal } from "./terminal.ts";
+
+const GROUP_PATIENCE_MS = 2_000;
 
 export const serve = defineCommand({
   meta: { name: "serve", description: "Run the whole appliance: api, gateway and sandboxes" },
@@ -96,6 +100,16 @@ export const serve = defineCommand({
     const config = await readConfig();
     await openState(instance, openKeyring(instance.keyringFile, readFileSync(instance.masterKeyFile)).secret);
 
+    const cgroups = openCgroups();
+    const gatewayGroup = `${cgroupParent(instance)}/gateway`;
+    /** As its unit's MemorySwapMax=0 does. It has no run's credentials yet. */
+    const keepFromSwap = (pid: number) => {
+      try {
+        cgroups.keepFromSwap(gatewayGroup, pid);
+      } catch (error) {
+        log.warn("the gateway's memory, with runs' credentials, may be swapped out: encrypt swap", { error });
+      }
+    };
     const ready = { api: Promise.withResolvers<string>(), gateway: Promise.withResolvers<string>() };
     const supervisor = startSupervisor({
       instance,
@@ -106,7 +120,10 @@ export const serve = defineCommand({
         ...(file === undefined ? [] : ["--config-name", file]),
       ],
       onOutput: (text) => stderr.write(text, false),
-      onReady: (role, notices) => ready[role].resolve(notices.get("X_URL") ?? ""),
+      onReady(role, notices, pid) {
+        if (role === "gateway" && pid !== null) keepFromSwap(pid);
+        ready[role].resolve(notices.get("X_URL") ?? "");
+      },
       onGivenUp: fail,
     });
     onHangUp(() => {
@@ -149,6 +166,9 @@ export const serve = defineCommand({
     log.info("stopping", { why });
     unfollow();
     await supervisor.stop();
+    await cgroups
+      .remove(gatewayGroup, GROUP_PATIENCE_MS)
+      .catch((error: unknown) => log.warn("the gateway's cgroup stays", { error }));
     await sandboxd.then((running) => running.stop("end")).catch(() => {});
     await closeState(instance).catch((error: unknown) => log.error("own files stay unlocked", { error }));
     stderr.flush();

@@ -58,6 +58,8 @@ interface Layout {
   readonly version: 1 | 2;
   readonly settings: (limits: SandboxLimits) => Setting[];
   readonly weight: Record<Priority, Setting>;
+  /** What keeps a group's memory out of swap. */
+  readonly unswapped: Setting;
   readonly oomEvents: string;
   readonly memoryUsage: string;
   readonly memoryPeak: string;
@@ -73,6 +75,7 @@ const V1: Layout = {
     spare: { controller: "cpu", file: "cpu.shares", value: "64" },
     tenant: { controller: "cpu", file: "cpu.shares", value: "1024" },
   },
+  unswapped: { controller: "memory", file: "memory.swappiness", value: "0" },
   oomEvents: "memory.oom_control",
   memoryUsage: "memory.usage_in_bytes",
   memoryPeak: "memory.max_usage_in_bytes",
@@ -87,6 +90,7 @@ const V2: Layout = {
     spare: { controller: "cpu", file: "cpu.weight", value: "6" },
     tenant: { controller: "cpu", file: "cpu.weight", value: "100" },
   },
+  unswapped: { controller: "memory", file: "memory.swap.max", value: "0" },
   oomEvents: "memory.events",
   memoryUsage: "memory.current",
   memoryPeak: "memory.peak",
@@ -208,6 +212,18 @@ export function openCgroups(
       for (const controller of ["memory", "pids", "cpu"] as const) {
         writeFileSync(fileOf(path, { controller, file: "cgroup.procs" }), `${pid}`, EXISTING);
       }
+    },
+
+    /** Puts a process into a group of its own whose memory is never swapped out. Throws where there is no such thing. */
+    keepFromSwap(path: string, pid: number): void {
+      if (unified !== undefined) {
+        handDown(top);
+        mkdirSync(join(top, path, ".."), { recursive: true });
+        handDown(join(top, path, ".."));
+      }
+      mkdirSync(join(hierarchy("memory"), path), { recursive: true });
+      apply(path, layout.unswapped);
+      writeFileSync(fileOf(path, { controller: "memory", file: "cgroup.procs" }), `${pid}`, EXISTING);
     },
 
     /** Throws unless the process is in the group under each controller, so that the limits are its own. */

@@ -17,7 +17,7 @@ export interface SupervisorOptions {
   /** Besides `--data`. */
   readonly apiArgs: readonly string[];
   readonly onOutput: (text: string) => void;
-  readonly onReady: (role: ConfinedRole, notices: ReadonlyMap<string, string>) => void;
+  readonly onReady: (role: ConfinedRole, notices: ReadonlyMap<string, string>, pid: number | null) => void;
   readonly onGivenUp: (why: string) => void;
 }
 
@@ -59,7 +59,7 @@ export function startSupervisor(options: SupervisorOptions): Supervisor {
         // After api, which somebody waits for, so as not to slow its start.
         if (role === "api" && !roles.has("gateway"))
           supervise("gateway", { secret: null, prepare: giveKey }, []);
-        options.onReady(role, notices);
+        options.onReady(role, notices, supervised.pid());
       },
       onGivenUp: options.onGivenUp,
     });

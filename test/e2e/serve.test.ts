@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from "bun:test";
-import { readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from "node:fs";
 import { binary, startAppliance, type Appliance } from "../fixtures/appliance.ts";
 import { hostState } from "../fixtures/host-state.ts";
 import { ensureUsers } from "../fixtures/users.ts";
@@ -98,6 +98,16 @@ describe("the roles' processes", () => {
       expect(readdirSync(`${root}/run/cofferdam/${appliance.inst}`).toSorted()).toEqual(inRun);
       for (const fd of [0, 1]) expect(readlinkSync(`/proc/${pid}/fd/${fd}`)).toBe("/dev/null");
       expect(readlinkSync(`/proc/${pid}/fd/2`)).toMatch(/^(pipe|socket):/);
+
+      // Nor are the credentials of runs swapped out, as under systemd.
+      if (role === "gateway") {
+        const group = /^(?:\d+:memory|0:):(.*\/gateway)$/m.exec(proc("cgroup"))?.[1] ?? "none";
+        const [v1, v2] = [
+          `/sys/fs/cgroup/memory${group}/memory.swappiness`,
+          `/sys/fs/cgroup${group}/memory.swap.max`,
+        ];
+        expect(readFileSync(existsSync(v1) ? v1 : v2, "utf8")).toBe("0\n");
+      }
 
       // The master key is handed over where nobody can look it up.
       const key = readFileSync(`${appliance.data}/master.key`);
