@@ -46,6 +46,8 @@ export interface Instance {
     readonly runsc: string;
     /** What sandboxd knows of each run, and leaves when it is over. */
     readonly runs: string;
+    /** Where runs' worktrees are mounted; 0711, not below `dir`. */
+    readonly worktrees: string;
     /** Which volumes' keys the kernel has. */
     readonly unlocked: string;
   };
@@ -110,6 +112,7 @@ export function instanceLayout(data: string, inst: string): Instance {
       runsc: join(sandboxd, "runsc"),
       unlocked: join(sandboxd, "unlocked"),
       runs: join(sandboxd, "runs"),
+      worktrees: join(run, "worktrees"),
     },
     publishedConfig: join(run, "config", "config.toml"),
     gatewayConfig: join(run, "gateway-config", "config.toml"),

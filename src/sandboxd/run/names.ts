@@ -15,7 +15,7 @@ export interface RunNames {
   readonly log: string;
   /** An empty directory, which OCI wants as the root's path; the real root is the image. */
   readonly emptyRoot: string;
-  /** Where its worktree is mounted, for runsc to take it from. */
+  /** Where its worktree is mounted, for its gofer to take it from: so others than root may pass through to it. */
   readonly work: string;
   /** Of this run alone, so that nothing of runsc's is left when the directory is gone. */
   readonly runscRoot: string;
@@ -37,7 +37,7 @@ export function runNames(instance: Instance, id: RunId): RunNames {
     fate: join(directory, "fate.json"),
     log: join(directory, "runsc.log"),
     emptyRoot: join(directory, "root"),
-    work: join(directory, "work"),
+    work: join(instance.sandboxd.worktrees, id),
     runscRoot,
     runscState: join(runscRoot, `${id}_sandbox:${id}.state`),
     exit: join(exitDirectory(instance), id),

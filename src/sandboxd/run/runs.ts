@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, watch } from "node:fs";
+import { chmodSync, mkdirSync, readFileSync, watch } from "node:fs";
 import type { RunId } from "../../ids.ts";
 import type { Log } from "../../log.ts";
 import type { OperationArgs, OperationResult, RunFate, RunState } from "../../protocol/sandboxd.ts";
@@ -37,6 +37,8 @@ export async function createRuns(options: RunsOptions) {
   const lanes = createTurns();
   const waiting = new Set<() => void>();
   mkdirSync(exitDirectory(instance), { recursive: true, mode: 0o700 });
+  mkdirSync(instance.sandboxd.worktrees, { recursive: true });
+  chmodSync(instance.sandboxd.worktrees, 0o711);
 
   await adoptAll();
   await reconcileNetworks();

@@ -24,6 +24,16 @@ const MASKED = [
 const READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /**
+ * The user namespace of the gofer, which opens files for the sandbox: on the host it is uid 65534 with no capability, and
+ * may do as it likes with files of the tenants' uid alone, of which it sees the worktree. (The sandbox makes its own,
+ * with even less.)
+ */
+const GOFER_SEES = [
+  { containerID: 0, hostID: 65_534, size: 1 },
+  { containerID: TENANT.uid, hostID: TENANT.uid, size: 1 },
+];
+
+/**
  * The OCI spec of a run's sandbox. Nothing in it comes from a tenant or from api: the command, its environment and its
  * token go to the init through a FIFO. All in it is uid 10000 without a capability, from the first process on.
  */
@@ -62,7 +72,10 @@ export function runSpec(names: RunNames, rootImage: string, netns: string, runs:
       namespaces: [
         ...["pid", "ipc", "uts", "mount"].map((type) => ({ type })),
         { type: "network", path: netns },
+        { type: "user" },
       ],
+      uidMappings: GOFER_SEES,
+      gidMappings: GOFER_SEES,
       maskedPaths: MASKED,
       readonlyPaths: READ_ONLY,
       seccomp: seccompProfile,

@@ -10,13 +10,14 @@ import { processesWith } from "./teardown.ts";
 
 /** Every run of this instance of which the host shows anything but a network. */
 export function runsOnHost(instance: Instance, cgroups: Cgroups): Set<RunId> {
-  const { runs } = instance.sandboxd;
+  const { runs, worktrees } = instance.sandboxd;
   const root = `--root=${runs}/`;
   const names = [
     ...list(runs),
     ...list(exitDirectory(instance)),
     ...cgroups.children(cgroupParent(instance)),
-    ...mountPointsBelow(runs).map((point) => relative(runs, point).split("/")[0] ?? ""),
+    ...list(worktrees),
+    ...mountPointsBelow(worktrees).map((point) => relative(worktrees, point)),
     ...processesWith((argument) => argument.startsWith(root)).map(
       ([, argument]) => argument.slice(root.length).split("/")[0] ?? "",
     ),
