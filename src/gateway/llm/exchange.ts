@@ -86,7 +86,7 @@ export function createExchange({ upstream, timeouts, log }: ExchangeParts) {
 
     async get(call: Call, grant: LlmGrant, route: string): Promise<Response> {
       const provider = openProvider(call.grant.secret(grant.credential));
-      const reservation = call.budget.reserveFree(grant, route, "");
+      const reservation = call.budget.reserveFree(grant, route, "*");
       const bytes = new Uint8Array();
       return send(call, { grant, provider, route, reservation, bytes, prepare: () => null, usage: NO_USAGE });
     },
