@@ -171,6 +171,14 @@ test("what a run may not reach is refused with the reason", async () => {
   expect(pushed.err).toContain("remote: This run may read acme/docs, not push to it.");
   const lfs = await gateway.post(`${REPOSITORY}.git/info/lfs/objects/batch`, "{}");
   expect([lfs.status, lfs.headers.get("content-type")]).toEqual([403, "text/plain; charset=utf-8"]);
+  const asked = server.requests.length;
+  const path = "/git/other.test/acme/app.git/info/refs?service=git-upload-pack";
+  const other = await fetch(gateway.url + path, { headers: { authorization: "Bearer run-token" } });
+  expect([other.status, await other.text()]).toEqual([
+    403,
+    expect.stringContaining("not reach other.test/acme/app"),
+  ]);
+  expect(server.requests.length).toBe(asked);
   const dumb = await gateway.get(`${REPOSITORY}.git/info/refs`);
   expect(dumb.status).toBe(403);
   expect(gateway.denials.map(({ reason }) => reason)).toContainValues(["repository", "access", "path"]);
