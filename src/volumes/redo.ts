@@ -12,7 +12,6 @@ import {
   renameAt,
   unlinkAt,
 } from "../kernel/openat2.ts";
-import { syncFileSystem } from "../kernel/syncfs.ts";
 import { OPEN_DIRECTORY, statusAt } from "./beneath.ts";
 import { Descriptor } from "./descriptor.ts";
 import { syncFile } from "./disk.ts";
@@ -77,16 +76,35 @@ export async function redo(space: Space, freshName: () => string): Promise<strin
     using reach = createReach(live);
     const pause = createPause();
     const making: Making = { space, ready, reach, freshName };
-    for (const step of parse(await readFile(ready.entry(LIST), "utf8"))) {
+    const list = await readFile(ready.entry(LIST), "utf8");
+    for (const step of parse(list)) {
       make(step, making);
       await pause();
     }
-    await syncFileSystem(live.fd);
+    await syncParents(list, live);
   }
   const left = freshName();
   renameAt(space.tmp.fd, REDO, space.tmp.fd, left);
   await synced(space.tmp);
   return left;
+}
+
+/**
+ * What was renamed is on the disk already, so that only the names have to get there: a flush of the whole file system would
+ * wait for what everybody else has written.
+ */
+async function syncParents(list: string, live: Descriptor): Promise<void> {
+  using reach = createReach(live);
+  const seen = new Set<string>();
+  for (const { path } of parse(list)) {
+    const above = path.slice(0, -1);
+    const key = above.map((name) => Buffer.from(name).toString("latin1")).join("\0");
+    if (seen.has(key)) continue;
+    seen.add(key);
+    const { dir, depth } = reach.to(above);
+    // Gone with what was in it: the directory above says so.
+    if (depth === above.length) await syncFile(dir.fd);
+  }
 }
 
 function* parse(lines: string): Generator<Step> {

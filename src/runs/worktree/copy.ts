@@ -1,3 +1,4 @@
+import { ftruncateSync } from "node:fs";
 import { codeOf } from "../../errors.ts";
 import { cloneFile, nextData, readCached } from "../../kernel/file-data.ts";
 import { lookFd, type Look } from "../../kernel/look.ts";
@@ -19,12 +20,14 @@ export function createCopier() {
   /** Until the first that could not be. */
   let clones = true;
 
-  async function copyData(from: number, to: number, size: number): Promise<void> {
+  /** Where the last data ended. */
+  async function copyData(from: number, to: number, size: number): Promise<number> {
     const buffer = free.pop() ?? Buffer.allocUnsafeSlow(PIECE);
     try {
-      for (let at = 0; at < size;) {
+      let at = 0;
+      while (at < size) {
         const data = nextData(from, at);
-        if (data === null) return;
+        if (data === null || data.start >= size) return at;
         at = data.start;
         const end = Math.min(data.end, size);
         while (at < end) {
@@ -32,23 +35,24 @@ export function createCopier() {
           const count =
             readCached(from, buffer, 0, length, at) ?? (await readAt(from, buffer, 0, length, at));
           // Cut short meanwhile.
-          if (count === 0) return;
+          if (count === 0) return at;
           await writeAt(to, buffer.subarray(0, count), at);
           at += count;
         }
       }
+      return at;
     } finally {
       if (free.length < FREE_BUFFERS) free.push(buffer);
     }
   }
 
   return {
-    /** Fills the empty file `to`, but for a hole at its end. False when `from` was not what `look` says all the time. */
+    /** Fills the empty file `to`. False when `from` was not what `look` says all the time. */
     async copy(from: number, look: Pick<Look, "size" | "ctime">, to: number): Promise<boolean> {
       const cloned = clones && look.size >= CLONED_FROM && cloneFile(from, to);
       if (!cloned) {
         if (look.size >= CLONED_FROM) clones = false;
-        await copyData(from, to, look.size);
+        if ((await copyData(from, to, look.size)) < look.size) ftruncateSync(to, look.size);
       }
       return isStill(from, look);
     },

@@ -15,7 +15,7 @@ import { isGone } from "./copy.ts";
 import { isBinary, PATCH_LIMITS, patchOf, textOf, type Side } from "./patch.ts";
 
 /** What an answer holds at most; the rest is left out, and it says so. */
-const LIMITS = { changes: 5000, pathBytes: 4 * 1024 * 1024, patchLength: 4 * 1024 * 1024 };
+const LIMITS = { changes: 5000, pathBytes: 4 * 1024 * 1024, patchLength: 4 * 1024 * 1024, searchMs: 1000 };
 /** A longer path is not looked up. */
 const MAX_PATH_BYTES = 4095;
 const SNIFFED_BYTES = 8000;
@@ -67,7 +67,7 @@ export async function diffOf(parts: DiffParts): Promise<Diff> {
   const reader = createBlobReader(parts.blobs);
   const { items, truncated } = await itemsOf(parts.changes);
   const shown: ShownChange[] = [];
-  const left = { patchLength: LIMITS.patchLength, omitted: false };
+  const left = { patchLength: LIMITS.patchLength, leftMs: LIMITS.searchMs, omitted: false };
   for (const item of await paired(items.filter(isSeen), parts)) {
     await pause();
     shown.push(await show(item, { ...parts, reader, left }));
@@ -148,7 +148,7 @@ function isSameFile({ path }: Item, { stamp }: FileBefore, work: Descriptor): bo
 
 interface ShowParts extends DiffParts {
   readonly reader: BlobReader;
-  readonly left: { patchLength: number; omitted: boolean };
+  readonly left: { patchLength: number; leftMs: number; omitted: boolean };
 }
 
 async function show(item: Item, parts: ShowParts): Promise<ShownChange> {
@@ -175,7 +175,11 @@ async function show(item: Item, parts: ShowParts): Promise<ShownChange> {
 
 async function patched(item: Item, name: Buffer, parts: ShowParts) {
   const { before, after, from, path } = item;
-  const [old, fresh] = [await sideBefore(before, parts.reader), await sideAfter(after, path, parts.work)];
+  const most = parts.left.patchLength > 0 ? PATCH_LIMITS.textBytes : 0;
+  const [old, fresh] = [
+    await sideBefore(before, parts.reader, most),
+    await sideAfter(after, path, parts.work, most),
+  ];
   const binary = old === "binary" || fresh === "binary";
   const none = { binary, patch: null };
   if (binary || !isUtf8(name)) return none;
@@ -191,9 +195,12 @@ async function patched(item: Item, name: Buffer, parts: ShowParts) {
     to,
     before: old,
     after: fresh,
+    time: parts.left,
   });
-  if (patch.length > Math.min(PATCH_LIMITS.patchLength, parts.left.patchLength)) {
+  if (patch.length > PATCH_LIMITS.patchLength || patch.length > parts.left.patchLength) {
     parts.left.omitted = true;
+    // There may be room for shorter ones, but to look for those takes as long.
+    if (patch.length <= PATCH_LIMITS.patchLength) parts.left.patchLength = 0;
     return none;
   }
   parts.left.patchLength -= patch.length;
@@ -203,12 +210,12 @@ async function patched(item: Item, name: Buffer, parts: ShowParts) {
 /** null: nothing is there. "none": something of which no patch tells. */
 type SideOrNot = Side | null | "binary" | "long" | "none";
 
-async function sideBefore(before: Before | null, reader: BlobReader): Promise<SideOrNot> {
+async function sideBefore(before: Before | null, reader: BlobReader, most: number): Promise<SideOrNot> {
   if (before === null) return null;
   if (before.type === "dir") return "none";
   if (before.type === "symlink") return side("120000", before.target);
   const { size, extents, mode } = before;
-  if (size > PATCH_LIMITS.textBytes) return "long";
+  if (size > most) return "long";
   const bytes = Buffer.alloc(size);
   for await (const piece of reader.data(extents)) bytes.set(piece.bytes, piece.position);
   return side(gitMode(mode), bytes);
@@ -218,6 +225,7 @@ async function sideAfter(
   after: Item["after"],
   path: readonly Uint8Array[],
   work: Descriptor,
+  most: number,
 ): Promise<SideOrNot> {
   if (after === null) return null;
   if (after.kind === "link") {
@@ -226,7 +234,7 @@ async function sideAfter(
     return target === null ? "none" : side("120000", target);
   }
   if (after.kind !== "file") return "none";
-  const content = await contentOf(work, path, PATCH_LIMITS.textBytes);
+  const content = await contentOf(work, path, most);
   if (content === null) return "none";
   if (isBinary(content.bytes)) return "binary";
   return content.whole ? side(gitMode(after.mode), content.bytes) : "long";

@@ -1,4 +1,3 @@
-import { ftruncateSync } from "node:fs";
 import { constants, openBeneath } from "../../kernel/openat2.ts";
 import type { Time } from "../../kernel/look.ts";
 import type { Content, ContentSource } from "../../snapshots/build.ts";
@@ -35,11 +34,7 @@ export function liveSource(live: Descriptor, started: number): ContentSource & D
       return null;
     }
     return {
-      async copy(to) {
-        if (!(await copier.copy(fd, look, to))) return false;
-        ftruncateSync(to, look.size);
-        return true;
-      },
+      copy: async (to) => copier.copy(fd, look, to),
       [Symbol.dispose]: () => file[Symbol.dispose](),
     };
   }

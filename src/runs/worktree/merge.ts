@@ -1,4 +1,3 @@
-import { ftruncateSync } from "node:fs";
 import type { Announce } from "../../audit/announce.ts";
 import type { SealedBlobs } from "../../blobs/sealed.ts";
 import { AppError } from "../../errors.ts";
@@ -167,7 +166,6 @@ async function prepare({ wishes, work, dir, readyName, checkRoom, pause }: Prepa
     const fd = openBeneath(dir.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
     try {
       if (!(await copier.copy(content.fd, after, fd))) throw moved();
-      ftruncateSync(fd, after.size);
       fchownFd(fd, TENANT, TENANT);
       // After the chown, which takes setuid and setgid away.
       fchmodFd(fd, after.mode);

@@ -4,7 +4,7 @@ import { structuredPatch } from "diff";
 /** A larger patch, or a patch of larger texts, is left out. */
 export const PATCH_LIMITS = { textBytes: 256 * 1024, patchLength: 128 * 1024 };
 /** What looking for the shortest patch may take; then it says that all lines between the first and the last change do. */
-const SEARCH = { maxEditLength: 1000, timeout: 20 };
+const SEARCH = { maxEditLength: 1000, timeoutMs: 20 };
 const CONTEXT = 3;
 /** Like git: a NUL so near the start makes it binary. */
 const SNIFFED_BYTES = 8000;
@@ -16,6 +16,8 @@ export interface Side {
 }
 
 export interface PatchOf {
+  /** What may be taken of a whole diff's time for it, in milliseconds; what was taken is taken off. */
+  readonly time: { leftMs: number };
   readonly from: string;
   readonly to: string;
   /** null: there is none. */
@@ -24,14 +26,14 @@ export interface PatchOf {
 }
 
 /** As `git diff` writes it, for `git apply` and `patch -p1`. Empty when nothing that a patch can say is different. */
-export function patchOf({ from, to, before, after }: PatchOf): string {
+export function patchOf({ from, to, before, after, time }: PatchOf): string {
   const [old, fresh] = [quoted(`a/${from}`), quoted(`b/${to}`)];
   const head = [`diff --git ${old} ${fresh}`];
   if (before === null) head.push(`new file mode ${after?.mode ?? ""}`);
   else if (after === null) head.push(`deleted file mode ${before.mode}`);
   else if (before.mode !== after.mode) head.push(`old mode ${before.mode}`, `new mode ${after.mode}`);
   if (from !== to) head.push(`rename from ${quoted(from)}`, `rename to ${quoted(to)}`);
-  const lines = hunksOf(before?.text ?? "", after?.text ?? "");
+  const lines = hunksOf(before?.text ?? "", after?.text ?? "", time);
   if (lines.length > 0) {
     head.push(`--- ${before === null ? "/dev/null" : ended(old)}`);
     head.push(`+++ ${after === null ? "/dev/null" : ended(fresh)}`);
@@ -39,16 +41,29 @@ export function patchOf({ from, to, before, after }: PatchOf): string {
   return head.length === 1 && lines.length === 0 ? "" : `${[...head, ...lines].join("\n")}\n`;
 }
 
-function hunksOf(before: string, after: string): string[] {
+function hunksOf(before: string, after: string, time: PatchOf["time"]): string[] {
   if (before === after) return [];
-  const { hunks } = structuredPatch("", "", before, after, undefined, undefined, {
+  return (shortest(before, after, time) ?? [replacing(before, after)]).flatMap(
+    ({ oldStart, oldLines, newStart, newLines, lines }) => [
+      `@@ -${range(oldStart, oldLines)} +${range(newStart, newLines)} @@`,
+      ...lines,
+    ],
+  );
+}
+
+/** null when it would take too long. */
+function shortest(before: string, after: string, time: PatchOf["time"]) {
+  const { maxEditLength, timeoutMs } = SEARCH;
+  if (before !== "" && after !== "" && time.leftMs <= 0) return null;
+  const begun = performance.now();
+  const timeout = Math.min(timeoutMs, Math.max(1, time.leftMs));
+  const found = structuredPatch("", "", before, after, undefined, undefined, {
     context: CONTEXT,
-    ...SEARCH,
-  }) ?? { hunks: [replacing(before, after)] };
-  return hunks.flatMap(({ oldStart, oldLines, newStart, newLines, lines }) => [
-    `@@ -${range(oldStart, oldLines)} +${range(newStart, newLines)} @@`,
-    ...lines,
-  ]);
+    maxEditLength: before === "" || after === "" ? Infinity : maxEditLength,
+    timeout,
+  });
+  time.leftMs -= performance.now() - begun;
+  return found?.hunks ?? null;
 }
 
 /** One hunk that takes out all old lines and puts in all new ones, but for what is the same at both ends. */
