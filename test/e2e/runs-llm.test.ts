@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { startAppliance, type Appliance } from "../fixtures/appliance.ts";
-import { startProvider } from "../fixtures/provider.ts";
+import { commandScript, startProvider } from "../fixtures/provider.ts";
 import { until } from "../fixtures/until.ts";
 
 const KEY = "sk-real-0123456789-nobody-in-a-run-sees-this";
@@ -138,3 +138,28 @@ test("a gateway that is killed under a stream: the run's next request works, and
   expect(output).toContain("Hello from the stand-in provider.");
   expect(shown).toMatchObject({ status: "succeeded", usage: { llm: { requests: 2, output_tokens: 3012 } } });
 });
+
+test.each([
+  ["claude-code", "anthropic", SONNET],
+  ["codex", "openai", "gpt-6.2-sol"],
+] as const)(
+  "%s edits a file, on a budget that it asks for more than",
+  async (kind, credential, model) => {
+    provider.requests.length = 0;
+    provider.behaviour.script = commandScript("echo made by the agent > made.txt", "I am done.");
+    const { shown, output } = await run({
+      agent: { kind, prompt: "Make made.txt." },
+      llm: { credential, models: [model], max_usd: 0.8 },
+    });
+    provider.behaviour.script = usual;
+    expect([shown.status, output]).toEqual(["succeeded", expect.stringContaining("I am done.")]);
+    expect(shown).toMatchObject({ denials: [], usage: { llm: { requests: 2, output_tokens: 24 } } });
+    const diff = await appliance.call(`/v1/runs/${shown.run_id}/diff`);
+    expect(await diff.json()).toMatchObject({
+      changes: [{ path: "made.txt", change: "added", patch: expect.stringContaining("+made by the agent") }],
+    });
+    expect(JSON.stringify(provider.requests)).toContain(KEY);
+    expect(output).not.toContain(KEY);
+  },
+  60_000,
+);
