@@ -1,5 +1,4 @@
-import { closeSync, mkdirSync, openSync } from "node:fs";
-import { dirname } from "node:path";
+import { closeSync, openSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { tryLock } from "../../kernel/flock.ts";
 
@@ -9,7 +8,6 @@ const LOOK_EVERY_MS = 10;
 const PATIENCE_MS = 10_000;
 
 export async function whileNoOtherClaims<T>(work: () => Promise<T>): Promise<T> {
-  mkdirSync(dirname(LOCK), { recursive: true });
   const fd = openSync(LOCK, "a", 0o600);
   try {
     const deadline = performance.now() + PATIENCE_MS;

@@ -1,5 +1,4 @@
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { dirname } from "node:path";
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { z } from "zod";
 import { OperationError } from "../../protocol/lines/failure.ts";
 import type { Runner } from "../runner.ts";
@@ -40,7 +39,6 @@ export function createForwarding({ run, path }: { readonly run: Runner; readonly
     turnOn(interfaces) {
       const all = [...new Set([...guarded(), ...interfaces])];
       if (all.length === 0) return;
-      mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
       writeFileSync(`${path}.new`, JSON.stringify(all), { mode: 0o600 });
       renameSync(`${path}.new`, path);
       for (const device of interfaces) write(settingOf(device), "1");

@@ -41,6 +41,8 @@ export async function makeLink(
     run,
     ["ip", "-n", netns, "-batch", "-"],
     [
+      // gVisor takes over what is up: without this there would be no localhost.
+      "link set dev lo up",
       `addr add ${network.run}/${prefix} dev ${INSIDE}`,
       `link set dev ${INSIDE} up`,
       // Whatever has no other way comes to the host's end, and ends there, counted.

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import type { Config } from "../../config/schema.ts";
@@ -294,7 +294,6 @@ function restingIn(path: string): { load(): Resting | null; save(resting: Restin
       }
     },
     save(value) {
-      mkdirSync(join(path, ".."), { recursive: true, mode: 0o700 });
       writeFileSync(`${path}.new`, JSON.stringify(value), { mode: 0o600 });
       renameSync(`${path}.new`, path);
     },

@@ -1,3 +1,4 @@
+import { mkdirSync } from "node:fs";
 import { configSchema } from "../../../../src/config/schema.ts";
 import { runId, type RunId } from "../../../../src/ids.ts";
 import { instanceLayout } from "../../../../src/instance/instance.ts";
@@ -18,6 +19,8 @@ interface StageOptions {
 /** Networks of one instance, as sandboxd has them; what it says in its log is kept. */
 export function stage({ inst, runs = {}, egress = {}, run = runCommand }: StageOptions) {
   const instance = instanceLayout("/nonexistent", inst);
+  mkdirSync("/run/cofferdam", { recursive: true, mode: 0o755 });
+  mkdirSync(instance.sandboxd.dir, { recursive: true });
   const config = configSchema.parse({ runs: { gateway_port: PORT, ...runs }, egress });
   const log: string[] = [];
   const open = () =>
