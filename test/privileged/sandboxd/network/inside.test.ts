@@ -17,8 +17,9 @@ beforeAll(async () => {
     ip addr add ${FAR.host}/24 dev far0; ip addr add ${LAN}/24 dev far0; ip link set far0 up
     ip -n far addr add ${FAR.address}/24 dev eth0; ip -n far link set eth0 up
     ip addr add 169.254.169.254/32 dev lo`);
-  const open = (socket: { end(text: string): void; remoteAddress: string }) =>
-    void socket.end(socket.remoteAddress);
+  const open = (socket: { end(text: string): void; remoteAddress: string }) => {
+    socket.end(socket.remoteAddress);
+  };
   const listen = (port: number) => {
     servers.push(Bun.listen({ hostname: "0.0.0.0", port, socket: { data() {}, open } }));
   };
