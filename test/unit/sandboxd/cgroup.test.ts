@@ -59,12 +59,12 @@ test("version 2: limits are changed in place, and what was used is told where th
   const v2 = `30 1 0:1 / ${top} rw - cgroup2 cgroup2 rw,nsdelegate\n`;
   const directory = group(GROUP, { "io.weight": "", "cpu.stat": "usage_usec 1234567\nuser_usec 9\n" });
   const cgroups = openCgroups(v2, top);
-  cgroups.limit(GROUP, { memoryBytes: 1 << 20, pids: 7, cpus: 0.5, ioWeight: 50 });
+  cgroups.limit(GROUP, { memoryBytes: 1 << 27, pids: 200, cpus: 1, ioWeight: 50 });
   const file = (name: string) => readFileSync(join(directory, name), "utf8");
   expect([file("memory.max"), file("pids.max"), file("cpu.max"), file("io.weight")]).toEqual([
-    "1048576",
-    "7",
-    "50000 100000",
+    "134217728",
+    "200",
+    "100000 100000",
     "default 50",
   ]);
   // Before Linux 5.19 there is no memory.peak.
