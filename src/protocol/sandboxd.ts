@@ -9,6 +9,9 @@ export const MAX_LINE_BYTES = 64 * 1024;
 /** An answer may be longer: `status` names every sandbox. */
 export const MAX_ANSWER_BYTES = 4 * 1024 * 1024;
 
+/** What a run has beyond its wall clock to end by itself, once api has asked it to; api adds it when it admits one. */
+export const RUN_GRACE_S = 10;
+
 const empty = z.strictObject({});
 
 const poolStatus = z.strictObject({ target: z.int(), ready: z.int(), booting: z.int() });

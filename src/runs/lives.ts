@@ -2,12 +2,13 @@ import { AppError } from "../errors.ts";
 import { APPLIANCE, type Origin } from "../audit/event.ts";
 import { unchanged } from "../audit/ledger.ts";
 import type { RunId } from "../ids.ts";
+import { RUN_GRACE_S } from "../protocol/sandboxd.ts";
 import type { createFinish } from "./finish.ts";
 import { lifeOf, type Life } from "./life.ts";
 import type { Outcome } from "./outcome.ts";
 import type { LifeParts } from "./parts.ts";
 import { patiently, pauseFor } from "./patience.ts";
-import { GRACE_S, sentenceOf, type createPreparation } from "./prepare.ts";
+import { sentenceOf, type createPreparation } from "./prepare.ts";
 import type { RunQueue } from "./queue.ts";
 import { fateOf, isOver, limitsOf, stopOf, type Run, type RunStop } from "./run.ts";
 
@@ -122,7 +123,7 @@ export function createLives(parts: LivesParts) {
   async function terminate(life: Life): Promise<void> {
     if (life.stopping.signal.reason !== AT_ONCE) {
       void signalIt(life, SIGTERM);
-      await Promise.race([life.ended.promise, pauseFor(parts.graceMs ?? GRACE_S * 1000, closing.signal)]);
+      await Promise.race([life.ended.promise, pauseFor(parts.graceMs ?? RUN_GRACE_S * 1000, closing.signal)]);
     }
     await kill(life);
   }

@@ -1,6 +1,6 @@
 import { AppError, foreseen } from "../errors.ts";
 import type { RunId } from "../ids.ts";
-import type { OperationResult } from "../protocol/sandboxd.ts";
+import { RUN_GRACE_S, type OperationResult } from "../protocol/sandboxd.ts";
 import { grantOf, refuseIncomplete } from "./grant.ts";
 import { openGiven } from "./given.ts";
 import { StdinFull } from "./input.ts";
@@ -9,8 +9,6 @@ import type { LifeParts } from "./parts.ts";
 import { patiently } from "./patience.ts";
 import { grantsOf, limitsOf, networkOf, specOf, timingsOf, type Run } from "./run.ts";
 
-/** How long a run whose clock has run out, or that is cancelled, has between SIGTERM and SIGKILL. */
-export const GRACE_S = 10;
 /** How long a run that begins waits for a role that is away. */
 const PATIENCE_MS = 60_000;
 
@@ -138,7 +136,7 @@ export function createPreparation(parts: PrepareParts) {
     const deadline = startedAt + limits.timeout_s * 1000;
     const { timeout_s, memory_mb, cpus, pids } = limits;
     const patience = { forMs: PATIENCE_MS, signal };
-    const grant = await grantOf(parts, run, deadline + GRACE_S * 1000);
+    const grant = await grantOf(parts, run, deadline + RUN_GRACE_S * 1000);
     refuseIncomplete(run, grant);
     await Promise.all([
       patiently(() => gateway.call("grant", grant), patience),
@@ -149,7 +147,7 @@ export function createPreparation(parts: PrepareParts) {
             memory_mb,
             cpus,
             pids,
-            timeout_s: timeout_s + GRACE_S,
+            timeout_s: timeout_s + RUN_GRACE_S,
             direct: grantsOf(run).direct,
           }),
         patience,

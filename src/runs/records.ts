@@ -1,13 +1,13 @@
 import { foreseen } from "../errors.ts";
 import type { RunId } from "../ids.ts";
 import type { GatewayRecord } from "../protocol/gateway.ts";
+import { RUN_GRACE_S } from "../protocol/sandboxd.ts";
 import type { createAccounts } from "./account.ts";
 import { grantOf } from "./grant.ts";
 import type { Life } from "./life.ts";
 import type { Lives } from "./lives.ts";
 import type { LifeParts } from "./parts.ts";
 import { pauseFor } from "./patience.ts";
-import { GRACE_S } from "./prepare.ts";
 import { limitsOf } from "./run.ts";
 
 export interface RecordsParts extends Pick<
@@ -55,7 +55,7 @@ export function createRecords(parts: RecordsParts) {
     const run = await rows.find(id);
     if (run === null || run.network === null || run.given === null) return;
     const deadline = run.deadline ?? Date.now() + limitsOf(run).timeout_s * 1000;
-    await gateway.call("grant", await grantOf(parts, run, deadline + GRACE_S * 1000));
+    await gateway.call("grant", await grantOf(parts, run, deadline + RUN_GRACE_S * 1000));
   }
 
   async function restore(): Promise<void> {

@@ -1,7 +1,13 @@
 import { chmodSync, mkdirSync, readFileSync, watch } from "node:fs";
 import type { RunId } from "../../ids.ts";
 import type { Log } from "../../log.ts";
-import type { OperationArgs, OperationResult, RunFate, RunState } from "../../protocol/sandboxd.ts";
+import {
+  RUN_GRACE_S,
+  type OperationArgs,
+  type OperationResult,
+  type RunFate,
+  type RunState,
+} from "../../protocol/sandboxd.ts";
 import { explain, OperationError, StepError } from "../../protocol/lines/failure.ts";
 import { createTurns } from "../../turns.ts";
 import { readState } from "../runsc.ts";
@@ -88,7 +94,7 @@ export async function createRuns(options: RunsOptions) {
     } catch (error) {
       throw new StepError(`admitting ${run}`, error);
     }
-    const seconds = Math.min(config.runs.timeout_s, asked.timeout_s);
+    const seconds = Math.min(config.runs.timeout_s + RUN_GRACE_S, asked.timeout_s);
     // A second admission, after a restart of api, moves nothing.
     const deadline = record.deadline ?? uptimeMs() + seconds * 1000;
     const sandbox = { names, record: { ...record, deadline } };
