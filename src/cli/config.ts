@@ -14,6 +14,7 @@ import { connect } from "./appliance.ts";
 import { readPair } from "../tls/pair.ts";
 import { dataArgument } from "./arguments.ts";
 import { jsonArgument, print, table } from "./output.ts";
+import { subnetOf } from "../sandboxd/network/subnet.ts";
 import { strict } from "./strict.ts";
 import { terminal } from "./terminal.ts";
 
@@ -60,6 +61,7 @@ const checkFile = defineCommand({
     const { tls } = listeningOf(config.http);
     if (tls !== null) await readPair(tls);
     bucketOf(config.storage);
+    subnetOf(config.runs);
     const credentials = credentialsFileOf(config.storage);
     if (credentials !== null) checkCredentials(credentials);
     databaseServerOf(config.database);

@@ -23,6 +23,7 @@ import { ensureFirstKeys, keepKeys } from "../supervisor/firstkeys.ts";
 import { startSupervisor } from "../supervisor/supervisor.ts";
 import { dataArgument, libraryArgument, libraryOf } from "./arguments.ts";
 import { catchHangUps } from "./hang-up.ts";
+import { subnetOf } from "../sandboxd/network/subnet.ts";
 import { strict } from "./strict.ts";
 import { readPair } from "../tls/pair.ts";
 import { followPair, publishPair } from "../tls/publish.ts";
@@ -86,6 +87,7 @@ export const serve = defineCommand({
       const { config } = loadConfig({ file, defaultFile: instance.configFile, env, overrides });
       const { tls } = listeningOf(config.http);
       bucketOf(config.storage);
+      subnetOf(config.runs);
       const server = databaseServerOf(config.database);
       const pair = tls === null ? null : { files: tls, pair: await readPair(tls) };
       publishConfig(instance, file ?? (existsSync(instance.configFile) ? instance.configFile : null));

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import type { RunId } from "../../../../src/ids.ts";
 import { withinNetwork } from "../../../../src/kernel/network-namespace.ts";
 import { box } from "../run/stage.ts";
+import { refusal } from "../stage.ts";
 import { PORT, sh } from "./stage.ts";
 
 /* What a command of a run reaches, from inside gVisor. What raw frames reach, and without the walls, walls.test.ts shows. */
@@ -100,4 +101,19 @@ test("a command reaches its own gateway and its lanes, and nothing else; what it
     [lane]: expect.stringMatching(/error|timeout/i),
   });
   await at.forget(neighbour);
+}, 60_000);
+
+test("with a subnet that is in use: a chosen one stops the start, with the usual one only runs are refused", async () => {
+  sh("ip route add 10.77.3.0/24 dev far0");
+  expect(await refusal(box({ runs: { subnet: "10.77.0.0/16" } }))).toContain(
+    '[runs] subnet = "10.77.0.0/16" overlaps this host\'s route to 10.77.3.0/24 (far0); set it to a private network',
+  );
+  sh("ip route del 10.77.3.0/24; ip route add 10.42.3.0/24 dev far0");
+  const usual = await box();
+  // What this host's routes are is the operator's to know.
+  expect(await refusal(usual.boot())).toContain("The server's log says why");
+  expect(usual.logged.join("")).toContain("overlaps this host's route to 10.42.3.0/24 (far0)");
+  sh("ip route del 10.42.3.0/24");
+  await usual.client.call("stopRun", { run: (await usual.boot()).id });
+  expect(await usual.end()).toEqual([]);
 }, 60_000);
