@@ -54,7 +54,7 @@ export interface RunSandbox {
 }
 
 const RUNNING_TIMEOUT_MS = 15_000;
-const POLL_MS = 4;
+const POLL_MS = 2;
 /** Less than an exec sandbox, for which somebody waits. */
 const IO_WEIGHT = 50;
 const MIB = 1024 * 1024;

@@ -33,7 +33,6 @@ type Life =
 
 export interface RunsOptions extends RunDeps {
   readonly log: Log;
-  readonly lookEveryMs?: number;
 }
 
 /** The table of runs. Resolves when what a sandboxd before this one left is settled. */
@@ -50,7 +49,7 @@ export async function createRuns(options: RunsOptions) {
   await reconcileNetworks();
   const watcher = watch(exitDirectory(instance), look);
   watcher.unref();
-  const looks = setInterval(look, options.lookEveryMs ?? LOOK_EVERY_MS);
+  const looks = setInterval(look, LOOK_EVERY_MS);
   looks.unref();
   const reconciles = setInterval(() => {
     reconcile().catch((error: unknown) => log.error("runs were not reconciled", { error: explain(error) }));

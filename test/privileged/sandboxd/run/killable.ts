@@ -1,10 +1,23 @@
-import { rmSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { createInstance, ensureRunDirectories } from "../../../../src/instance/setup.ts";
 import { createSandboxdClient } from "../../../../src/sandbox/sandboxd-client.ts";
 import { runStage, type StagedRun } from "../../../fixtures/run-stage.ts";
 import { ensureUsers } from "../../../fixtures/users.ts";
 import { realLibrary } from "../../sandbox/stage.ts";
+
+/** As sandboxd's unit has them, for setpriv: with more, a test would not see what is missing there. */
+function unitCapabilities(): string {
+  const unit = join(import.meta.dir, "../../../../systemd/cofferdam-sandboxd.service");
+  const line = /^CapabilityBoundingSet=(.+)$/m.exec(readFileSync(unit, "utf8"))?.[1] ?? "";
+  return [
+    "-all",
+    ...line
+      .toLowerCase()
+      .split(" ")
+      .map((name) => name.replace("cap_", "+")),
+  ].join(",");
+}
 
 export type Daemon = Awaited<ReturnType<ReturnType<typeof killable>["start"]>>;
 
@@ -27,10 +40,14 @@ export function killable() {
     },
     async start() {
       const verbose = process.env["VERBOSE"] === "1";
-      const daemon = Bun.spawn([process.execPath, join(import.meta.dir, "daemon.ts"), instance.data, lib], {
-        stdout: "pipe",
-        stderr: verbose ? "inherit" : "ignore",
-      });
+      const command = [process.execPath, join(import.meta.dir, "daemon.ts"), instance.data, lib];
+      const daemon = Bun.spawn(
+        ["setpriv", "--no-new-privs", `--bounding-set=${unitCapabilities()}`, ...command],
+        {
+          stdout: "pipe",
+          stderr: verbose ? "inherit" : "ignore",
+        },
+      );
       const first = await daemon.stdout.getReader().read();
       if (new TextDecoder().decode(first.value) !== "ready\n") throw new Error("sandboxd did not start");
       const log = { info() {}, warn() {}, error() {} };
