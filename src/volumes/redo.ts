@@ -29,6 +29,17 @@ import type { Space } from "./space.ts";
 /** In tmp. No fresh name looks like this. */
 export const REDO = "redo";
 const LIST = "list";
+/** Of a step that finds something else than it has just looked at. */
+const ATTEMPTS = 16;
+const MOVED: ReadonlySet<string> = new Set([
+  "ENOENT",
+  "EEXIST",
+  "ENOTDIR",
+  "EISDIR",
+  "ENOTEMPTY",
+  "ELOOP",
+  "EXDEV",
+]);
 const { AT_REMOVEDIR, O_NOFOLLOW, RENAME_NOREPLACE } = constants;
 
 /** One change, in the order in which they are to be made. What is in the way of one goes. */
@@ -78,7 +89,7 @@ export async function redo(space: Space, freshName: () => string): Promise<strin
     const making: Making = { space, ready, reach, freshName };
     const list = await readFile(ready.entry(LIST), "utf8");
     for (const step of parse(list)) {
-      make(step, making);
+      makeSurely(step, making);
       await pause();
     }
     await syncParents(list, live);
@@ -121,6 +132,22 @@ interface Making {
   readonly ready: Descriptor;
   readonly reach: Reach;
   readonly freshName: () => string;
+}
+
+/**
+ * Whoever moves things about in the namespace meanwhile, in a sandbox that did not stand still, gets what comes of it; but no
+ * step may fail for that, or the namespace could not be opened again.
+ */
+function makeSurely(step: Step, making: Making): void {
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    try {
+      make(step, making);
+      return;
+    } catch (error) {
+      if (!MOVED.has(codeOf(error) ?? "")) throw error;
+      making.reach.forget([]);
+    }
+  }
 }
 
 function make(step: Step, making: Making): void {

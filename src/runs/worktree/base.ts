@@ -19,6 +19,6 @@ export function hashOf({ manifest }: Base): string | null {
   return `sha256:${sha256(JSON.stringify(manifest.blobs))}`;
 }
 
-export function sha256(data: string | Uint8Array): string {
+function sha256(data: string | Uint8Array): string {
   return new Bun.CryptoHasher("sha256").update(data).digest("hex");
 }

@@ -9,8 +9,6 @@ const CLONED_FROM = 64 * 1024;
 const PIECE = 1024 * 1024;
 const FREE_BUFFERS = 8;
 
-export type Copier = ReturnType<typeof createCopier>;
-
 /**
  * Copies files: where the file system can, by sharing what they hold, else piece by piece on Bun's threads, holes left
  * out.

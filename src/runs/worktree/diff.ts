@@ -68,7 +68,9 @@ export async function diffOf(parts: DiffParts): Promise<Diff> {
   const { items, truncated } = await itemsOf(parts.changes);
   const shown: ShownChange[] = [];
   const left = { patchLength: LIMITS.patchLength, leftMs: LIMITS.searchMs, omitted: false };
-  for (const item of await paired(items.filter(isSeen), parts)) {
+  // Of the last one nobody knows what would come next.
+  const seen = items.slice(0, truncated ? -1 : undefined).filter(isSeen);
+  for (const item of await paired(seen, parts)) {
     await pause();
     shown.push(await show(item, { ...parts, reader, left }));
   }
@@ -265,7 +267,7 @@ async function contentOf(work: Descriptor, path: readonly Uint8Array[], most: nu
 }
 
 /** null when it is none any more, or too far away. */
-export function openDirectory(root: Descriptor, path: readonly Uint8Array[]): Descriptor | null {
+function openDirectory(root: Descriptor, path: readonly Uint8Array[]): Descriptor | null {
   const name = path.length === 0 ? Buffer.from(".") : joined(path);
   if (name.length > MAX_PATH_BYTES) return null;
   try {

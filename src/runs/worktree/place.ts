@@ -18,8 +18,6 @@ export const KEPT = "kept";
 /** Beside the runs: what is being deleted. No run's id looks like this. */
 const TRASH = ".trash";
 
-export type Places = ReturnType<typeof openPlaces>;
-
 /** The directories of runs, below `dir`: `<run>/work` is the tenant's, what else is in `<run>` is ours. */
 export function openPlaces(dir: string) {
   mkdirSync(dir, { recursive: true, mode: 0o700 });

@@ -1,3 +1,4 @@
+import { readCached } from "../../kernel/file-data.ts";
 import { nameJson } from "../../snapshots/manifest.ts";
 import { openContent } from "../../snapshots/read.ts";
 import type { Found } from "../../snapshots/walk.ts";
@@ -23,6 +24,7 @@ export interface Result {
 export async function resultOf(changes: AsyncGenerator<Change, void>, pause: Pause): Promise<Result> {
   const hash = new Bun.CryptoHasher("sha256");
   const counted = { changes: 0, skipped: 0 };
+  const digest = createDigest(pause);
   for await (const { path, after } of changes) {
     if (after?.kind === "other") {
       counted.skipped += 1;
@@ -30,12 +32,12 @@ export async function resultOf(changes: AsyncGenerator<Change, void>, pause: Pau
     }
     counted.changes += 1;
     const names = `[${path.map(nameJson).join(",")}]`;
-    hash.update(`[${names},${after === null ? "null" : await said(after, pause)}]\n`);
+    hash.update(`[${names},${after === null ? "null" : await said(after, digest)}]\n`);
   }
   return { hash: `sha256:${hash.digest("hex")}`, ...counted };
 }
 
-async function said(after: Found, pause: Pause): Promise<string> {
+async function said(after: Found, digest: Digest): Promise<string> {
   switch (after.kind) {
     case "directory":
       return `"directory",${after.mode}`;
@@ -44,8 +46,8 @@ async function said(after: Found, pause: Pause): Promise<string> {
       return target === null ? "null" : `"symlink",${nameJson(target)}`;
     }
     case "file": {
-      const digest = await digestOf(after.dirFd, after.name, pause);
-      return digest === null ? "null" : `"file",${after.mode},${digest.size},"${digest.sha256}"`;
+      const content = await digest(after.dirFd, after.name);
+      return content === null ? "null" : `"file",${after.mode},${content.size},"${content.sha256}"`;
     }
     case "other":
       return "null";
@@ -54,24 +56,27 @@ async function said(after: Found, pause: Pause): Promise<string> {
   }
 }
 
-/** null when it is no file any more. */
-export async function digestOf(
-  dirFd: number,
-  name: Uint8Array,
-  pause: Pause,
-): Promise<{ readonly size: number; readonly sha256: string } | null> {
-  using file = openContent(dirFd, name);
-  if (file === null) return null;
-  const hash = new Bun.CryptoHasher("sha256");
-  const buffer = Buffer.allocUnsafeSlow(Math.max(1, Math.min(PIECE, file.look.size)));
-  let size = 0;
-  // What grows meanwhile is read as far as it went at first.
-  while (size < file.look.size) {
-    await pause();
-    const count = await readAt(file.fd, buffer, 0, Math.min(buffer.length, file.look.size - size), size);
-    if (count === 0) break;
-    hash.update(buffer.subarray(0, count));
-    size += count;
-  }
-  return { size, sha256: hash.digest("hex") };
+type Digest = ReturnType<typeof createDigest>;
+
+function createDigest(pause: Pause) {
+  const buffer = Buffer.allocUnsafeSlow(PIECE);
+
+  /** null when it is no file any more. */
+  return async (dirFd: number, name: Uint8Array) => {
+    using file = openContent(dirFd, name);
+    if (file === null) return null;
+    const { fd, look } = file;
+    const hash = new Bun.CryptoHasher("sha256");
+    let size = 0;
+    // What grows meanwhile is read as far as it went at first.
+    while (size < look.size) {
+      await pause();
+      const length = Math.min(PIECE, look.size - size);
+      const count = readCached(fd, buffer, 0, length, size) ?? (await readAt(fd, buffer, 0, length, size));
+      if (count === 0) break;
+      hash.update(buffer.subarray(0, count));
+      size += count;
+    }
+    return { size, sha256: hash.digest("hex") };
+  };
 }
