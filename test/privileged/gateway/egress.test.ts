@@ -19,11 +19,13 @@ import {
   isInMemory,
   NEAR,
   RUN,
-  startRunAndWeb,
+  startRunSide,
+  startWeb,
   WEB,
   WEB_OTHER,
-  type RunAndWeb,
-} from "../../fixtures/run-and-web.ts";
+  type RunSide,
+  type Web,
+} from "../../fixtures/web.ts";
 import { makeRun } from "../../fixtures/run-grant.ts";
 import { ensureUsers } from "../../fixtures/users.ts";
 
@@ -54,7 +56,8 @@ const ALLOWED = [...Object.keys(NAMES), REBINDING].filter((name) => name !== "ot
 
 const made: {
   instance?: Instance;
-  net?: RunAndWeb;
+  run?: RunSide;
+  web?: Web;
   client?: GatewayClient;
   notices?: Receiver;
   gateway?: ReturnType<typeof start>;
@@ -87,7 +90,8 @@ async function begin(): Promise<void> {
 
 beforeAll(async () => {
   ensureUsers();
-  made.net = await startRunAndWeb((name, before) =>
+  made.run = startRunSide();
+  made.web = await startWeb((name, before) =>
     name === REBINDING ? [before === 0 ? WEB : "127.0.0.1"] : (NAMES[name] ?? null),
   );
   const authority = createAuthority();
@@ -97,8 +101,8 @@ beforeAll(async () => {
   makeRegistries("/tmp/registries", "files.test");
   mkdirSync("/tmp/two");
   writeFileSync("/tmp/two/hello.txt", "the other\n");
-  await made.net.serve(WEB, { directory: "/tmp/registries", ...pair });
-  await made.net.serve(WEB_OTHER, { directory: "/tmp/two", ...pair });
+  await made.web.serve(WEB, { directory: "/tmp/registries", ...pair });
+  await made.web.serve(WEB_OTHER, { directory: "/tmp/two", ...pair });
   made.instance = createInstance(DATA);
   ensureRunDirectories(made.instance);
   publishConfig(made.instance, null);
@@ -113,7 +117,8 @@ afterAll(async () => {
   made.gateway?.kill();
   await made.gateway?.exited;
   made.notices?.close();
-  await made.net?.[Symbol.asyncDispose]();
+  await made.web?.[Symbol.asyncDispose]();
+  made.run?.[Symbol.dispose]();
 });
 
 const proxied = (shown = token) => {
@@ -121,7 +126,7 @@ const proxied = (shown = token) => {
   return { HTTPS_PROXY: url, https_proxy: url };
 };
 const curl = (url: string, env: Record<string, string> = proxied(), more: string[] = []) =>
-  ready().net.inRun(["curl", "-sSv", "--max-time", "20", "--cacert", CA, ...more, url], { env });
+  ready().run.exec(["curl", "-sSv", "--max-time", "20", "--cacert", CA, ...more, url], { env });
 
 describe("programs that ask by the web proxy", () => {
   test("curl", async () => {
@@ -133,12 +138,12 @@ describe("programs that ask by the web proxy", () => {
 
   test("git", async () => {
     const env = { ...proxied(), GIT_SSL_CAINFO: CA };
-    const cloned = await ready().net.inRun(["git", "clone", "https://files.test/demo.git", "/tmp/cloned"], {
+    const cloned = await ready().run.exec(["git", "clone", "https://files.test/demo.git", "/tmp/cloned"], {
       env,
     });
     expect(cloned).toMatchObject({ code: 0 });
     expect(readFileSync("/tmp/cloned/file.txt", "utf8")).toBe("content\n");
-    const refused = await ready().net.inRun(["git", "clone", "https://other.test/demo.git", "/tmp/no"], {
+    const refused = await ready().run.exec(["git", "clone", "https://other.test/demo.git", "/tmp/no"], {
       env,
     });
     expect([refused.code, refused.out]).toEqual([128, expect.stringContaining("403")]);
@@ -147,7 +152,7 @@ describe("programs that ask by the web proxy", () => {
   test.skipIf(Bun.which("pip3") === null)("pip", async () => {
     const install = async (host: string, target: string) => {
       const options = ["--no-cache-dir", "--retries", "1", "--target", target, "--cert", CA];
-      return ready().net.inRun(["pip3", "install", ...options, "-i", `https://${host}/pip/simple`, "demo"], {
+      return ready().run.exec(["pip3", "install", ...options, "-i", `https://${host}/pip/simple`, "demo"], {
         env: { ...proxied(), PIP_DISABLE_PIP_VERSION_CHECK: "1" },
       });
     };
@@ -163,7 +168,7 @@ describe("programs that ask by the web proxy", () => {
     mkdirSync("/tmp/npm");
     const env = { ...proxied(), npm_config_cafile: CA };
     const install = (host: string) =>
-      ready().net.inRun(
+      ready().run.exec(
         ["npm", "install", "--no-audit", "--fetch-retries=0", `--registry=https://${host}/npm/`, "demo"],
         {
           env,
@@ -186,7 +191,7 @@ describe("programs that ask by the web proxy", () => {
     const manifest = '[package]\nname = "mine"\nversion = "0.1.0"\nedition = "2021"\n';
     const dependency = '[dependencies]\ndemo = { version = "1", registry = "test" }\n';
     writeFileSync("/tmp/cargo/Cargo.toml", manifest + dependency);
-    const fetched = await ready().net.inRun(["cargo", "fetch"], {
+    const fetched = await ready().run.exec(["cargo", "fetch"], {
       env: {
         ...proxied(),
         CARGO_HTTP_CAINFO: CA,
@@ -257,8 +262,31 @@ describe("where it does not lead", () => {
     ]);
     expect(models.stdout.toString()).toContain("authentication_error");
     const inRun = ["curl", "-sS", "-H", `x-api-key: ${token}`, `http://${HOST}:${PORT}/v1/models`];
-    expect((await ready().net.inRun(inRun)).out).toContain("permission_error");
+    expect((await ready().run.exec(inRun)).out).toContain("permission_error");
   });
+});
+
+test("a run that opens connections without end loses its own, and its next call is answered", async () => {
+  const flood = `
+import resource, socket, sys, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+kept = []
+for _ in range(3000):
+    try:
+        s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+    except OSError:
+        continue
+    kept.append(s)
+print("opened", len(kept), flush=True)
+time.sleep(1)`;
+  const descriptors = () => readdirSync(`/proc/${ready().gateway.pid}/fd`).length;
+  const before = descriptors();
+  for (const port of [PORT, PORT + 1]) {
+    const { out } = await ready().run.exec(["python3", "-c", flood, HOST, `${port}`]);
+    expect(out).toStartWith("opened");
+    expect(descriptors()).toBeLessThan(before + 1100);
+  }
+  expect((await curl("https://files.test/hello.txt")).code).toBe(0);
 });
 
 test("a restart lets nobody in until api says so, and then goes on with what was carried", async () => {
@@ -318,7 +346,7 @@ print(s.recv(100).decode())`;
 });
 
 test("a credential is in the gateway's memory, and nowhere that another could look", async () => {
-  const { instance, client, gateway, net } = ready();
+  const { instance, client, gateway, run } = ready();
   const credential = credentialId.make();
   const { public_key } = await client.call("publicKey", {});
   const plain = JSON.stringify({ secret: SECRET, base_url: "https://api.files.test" });
@@ -339,7 +367,7 @@ test("a credential is in the gateway's memory, and nowhere that another could lo
     },
   ];
   await client.call("grant", { ...spec, llm });
-  const asked = await net.inRun([
+  const asked = await run.exec([
     "curl",
     "-sS",
     "-H",
