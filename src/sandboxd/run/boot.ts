@@ -85,10 +85,7 @@ export async function bootRun(deps: RunDeps, run: RunId): Promise<RunSandbox> {
     const fifos = await step("fifos", () => openFifos(instance, run, deps.api));
     try {
       await step("worktree", () => mountWorktree(instance, names));
-      await step("cgroup", () => {
-        cgroups.create(names.cgroup, ceilings(config.runs));
-        cgroups.setPriority(names.cgroup, "spare");
-      });
+      await step("cgroup", () => cgroups.create(names.cgroup, ceilings(config.runs)));
       const { netnsPath, ...network } = await step("network", () => deps.networks.ensure(run));
       const made_of = await step("spec", () => writeSpec(names, deps, netnsPath));
       const process = await step("shim", () => startShim(names, deps.runsc, runscArguments(names), fifos));

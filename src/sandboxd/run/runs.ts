@@ -88,7 +88,6 @@ export async function createRuns(options: RunsOptions) {
         pids: Math.min(most.pids, hostTasks(asked.pids)),
         cpus: Math.min(most.cpus, asked.cpus),
       });
-      cgroups.setPriority(names.cgroup, "tenant");
       await networks.openLanes(run, direct);
     } catch (error) {
       throw new StepError(`admitting ${run}`, error);

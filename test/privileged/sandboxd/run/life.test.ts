@@ -5,6 +5,7 @@ import { runId } from "../../../../src/ids.ts";
 import { runNames } from "../../../../src/sandboxd/run/names.ts";
 import { readRecord } from "../../../../src/sandboxd/run/record.ts";
 import { RUN_STEPS, type RunStep } from "../../../../src/sandboxd/run/boot.ts";
+import { makeDisk } from "../../../fixtures/encrypted-disk.ts";
 import { refusal } from "../stage.ts";
 import { box, processesOf } from "./stage.ts";
 
@@ -108,6 +109,21 @@ test("what a run said last waits for api, also when nobody has its FIFOs open me
   expect(buffer.toString("utf8", 0, readSync(fd, buffer))).toBe("last words\n");
   closeSync(fd);
   await at.client.call("forgetRun", { run: run.id });
+});
+
+test("a worktree on a disk that encrypts is a run's as any other, and not to be read from the raw disk", async () => {
+  const disk = makeDisk();
+  const there = await box({ on: disk.path });
+  const run = await there.begin(
+    "printf 'run''-wrote-this' >f; mkdir d; mv f d; chmod 4755 d/f; stat -c '%u %a' d/f",
+  );
+  expect(await there.fate(run)).toMatchObject({ cause: "exit", exit_code: 0 });
+  expect(run.output()).toEqual({ out: "10000 4755\n", err: "" });
+  expect(disk.found(["run-wrote-this"])).toEqual([]);
+  expect(readFileSync(join(run.work, "d/f"), "utf8")).toBe("run-wrote-this");
+  await there.forget(run);
+  expect(await there.end()).toEqual([]);
+  disk.remove();
 });
 
 describe("a fate", () => {

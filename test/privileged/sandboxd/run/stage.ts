@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { configSchema, type Config } from "../../../../src/config/schema.ts";
 import { createInstance, ensureRunDirectories } from "../../../../src/instance/setup.ts";
+import { openState } from "../../../../src/instance/state.ts";
 import { openStderr } from "../../../../src/kernel/stderr.ts";
 import { createLog } from "../../../../src/log.ts";
 import type { OperationArgs, RunFate } from "../../../../src/protocol/sandboxd.ts";
@@ -12,6 +13,8 @@ import { ensureUsers } from "../../../fixtures/users.ts";
 import { realLibrary } from "../../sandbox/stage.ts";
 
 export interface BoxOptions {
+  /** Where its data directory is made. */
+  readonly on?: string;
   readonly runs?: Partial<Config["runs"]>;
   readonly onRunStep?: SandboxdOptions["onRunStep"];
 }
@@ -38,8 +41,9 @@ export function processesOf(run: string): { pid: number; argv: string }[] {
 export async function box(options: BoxOptions = {}) {
   ensureUsers();
   const lib = realLibrary();
-  const instance = createInstance(`/scratch/data-${crypto.randomUUID().slice(0, 8)}`);
+  const instance = createInstance(`${options.on ?? "/scratch"}/data-${crypto.randomUUID().slice(0, 8)}`);
   ensureRunDirectories(instance);
+  await openState(instance, crypto.getRandomValues(new Uint8Array(32)));
   const config = configSchema.parse({ exec: { pool: 0 }, runs: { memory_mb: 512, ...options.runs } });
   const logged: string[] = [];
   const show = process.env["VERBOSE"] === "1" ? openStderr().write : () => {};
