@@ -28,10 +28,22 @@ export function createEnds(parts: EndsParts) {
   async function take(id: RunId): Promise<void> {
     const life = lives.get(id);
     const state = await sandboxd.call("inspectRun", { run: id });
-    if (state.state === "ended" && life?.phase === "running") await lives.end(life, state.fate);
+    if (state.state === "ended" && life?.phase === "running") {
+      // Until it is forgotten, sandboxd holds what it wrote last; an api that comes back holds nothing.
+      await stored(id);
+      await lives.end(life, state.fate);
+    }
     // One whose sandbox ends while it is prepared is begun again, or given up, by who does that.
     else if (life?.phase === "preparing") return;
     await sandboxd.call("forgetRun", { run: id });
+  }
+
+  async function stored(id: RunId): Promise<void> {
+    try {
+      await output.drained(id);
+    } catch (cause) {
+      log.error("the end of a run's output was not stored", { run: id, cause });
+    }
   }
 
   async function reconcile(): Promise<void> {

@@ -40,6 +40,7 @@ interface Attached {
   /** By what is written to them; none once they are drained. */
   readonly pipes: Map<"stdout" | "stderr", number>;
   full: boolean;
+  draining: Promise<void> | null;
 }
 
 export type RunOutput = ReturnType<typeof createRunOutput>;
@@ -60,7 +61,12 @@ export function createRunOutput({ instance, maxBytes, live, log, idleMs = IDLE_M
   function open(run: RunId): Attached {
     const known = attached.get(run);
     if (known !== undefined) return known;
-    const made = { log: openRunLog(places.output(run), maxBytes()), pipes: new Map(), full: false };
+    const made = {
+      log: openRunLog(places.output(run), maxBytes()),
+      pipes: new Map(),
+      full: false,
+      draining: null,
+    };
     attached.set(run, made);
     return made;
   }
@@ -110,6 +116,32 @@ export function createRunOutput({ instance, maxBytes, live, log, idleMs = IDLE_M
     }
   }
 
+  async function drain(run: RunId, its: Attached): Promise<void> {
+    const deadline = Date.now() + PATIENCE_MS;
+    for (const [stream, pipe] of its.pipes) {
+      pump.remove(pipe);
+      let left = MOST_LEFT;
+      while (left > 0) {
+        try {
+          const moved = take(run, its, stream, pipe);
+          if (moved === 0) break;
+          left -= moved;
+        } catch (error) {
+          failed(run, its, error);
+          if (Date.now() > deadline) {
+            log.error("the end of a run's output is lost", { run, stream, cause: error });
+            break;
+          }
+          await Bun.sleep(RETRY_MS);
+        }
+      }
+    }
+    detach(its);
+    its.log.end(Date.now());
+    places.removeFifos(run);
+    tell(run);
+  }
+
   /** Nothing more comes: its readers end. Call it when the run's row says that it is over; twice does no harm. */
   function finish(run: RunId): void {
     const its = attached.get(run);
@@ -136,29 +168,8 @@ export function createRunOutput({ instance, maxBytes, live, log, idleMs = IDLE_M
     async drained(run: RunId): Promise<void> {
       attach(run);
       const its = open(run);
-      const deadline = Date.now() + PATIENCE_MS;
-      for (const [stream, pipe] of its.pipes) {
-        pump.remove(pipe);
-        let left = MOST_LEFT;
-        while (left > 0) {
-          try {
-            const moved = take(run, its, stream, pipe);
-            if (moved === 0) break;
-            left -= moved;
-          } catch (error) {
-            failed(run, its, error);
-            if (Date.now() > deadline) {
-              log.error("the end of a run's output is lost", { run, stream, cause: error });
-              break;
-            }
-            await Bun.sleep(RETRY_MS);
-          }
-        }
-      }
-      detach(its);
-      its.log.end(Date.now());
-      places.removeFifos(run);
-      tell(run);
+      its.draining ??= drain(run, its).finally(() => void (its.draining = null));
+      await its.draining;
     },
 
     /** A line in the log, for people. */

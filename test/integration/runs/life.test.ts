@@ -85,6 +85,7 @@ test("whenever api is killed, the next one goes on: launched once, ended once, w
     expect([at, settled.status, settled.exitCode]).toEqual([at, "failed", 7]);
     expect([at, ...events]).toEqual([at, "run.created", "run.started", "run.finished"]);
     expect([at, fixture.host.sandboxes.size, fixture.gateway.granted.size]).toEqual([at, 0, 0]);
+    expect([at, ...fixture.cutOff]).toEqual([at]);
   }
   expect(steps).toBeGreaterThan(30);
 }, 120_000);
