@@ -1,0 +1,148 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { createParser } from "eventsource-parser";
+import { binary, startAppliance, type Appliance } from "../fixtures/appliance.ts";
+import { readEvents } from "../fixtures/sse.ts";
+import { until } from "../fixtures/until.ts";
+
+let appliance: Appliance;
+beforeAll(async () => {
+  appliance = await startAppliance({ config: "[exec]\npool = 0\n" });
+});
+afterAll(async () => {
+  await appliance.stop();
+});
+
+async function start(body: object): Promise<string> {
+  const answer = await appliance.call("/v1/runs", { json: { worktree: { from: "empty" }, ...body } });
+  expect(answer.status).toBe(201);
+  return ((await answer.json()) as { run_id: string }).run_id;
+}
+
+async function over(id: string): Promise<{ status: string; exit_code: number | null; error: string | null }> {
+  return until(async () => {
+    const run = (await (await appliance.call(`/v1/runs/${id}`)).json()) as Awaited<ReturnType<typeof over>>;
+    return ["queued", "preparing", "running"].includes(run.status) ? null : run;
+  }, 60_000);
+}
+
+const bytesOf = async (id: string): Promise<Buffer> => {
+  const answer = await appliance.call(`/v1/runs/${id}/logs`, { headers: { accept: "text/plain" } });
+  return Buffer.from(await answer.arrayBuffer());
+};
+
+test("what a run writes is followed as it comes, and its bytes are its bytes", async () => {
+  const id = await start({
+    command: String.raw`echo out; sleep 0.3; echo err >&2; sleep 0.3; printf '\377\000\342\202'`,
+  });
+  const live = readEvents(await appliance.call(`/v1/runs/${id}/logs?follow=true`));
+  await live.ending;
+  expect(live.failures).toEqual([]);
+  const told = live.messages.map(({ event, data }) => [event, (JSON.parse(data) as { text: string }).text]);
+  expect(told.filter(([event]) => event !== "status").slice(0, 2)).toEqual([
+    ["stdout", "out\n"],
+    ["stderr", "err\n"],
+  ]);
+  const rest = told.slice(2).filter(([event]) => event === "stdout");
+  expect(rest.map(([, text]) => text).join("")).toBe("\ufffd\0\ufffd");
+  expect(await over(id)).toMatchObject({ status: "succeeded", exit_code: 0 });
+  expect((await bytesOf(id)).toString("latin1")).toBe("out\nerr\n\xff\0\xe2\x82");
+});
+
+test("a run is fed by calls, to the end", async () => {
+  const id = await start({ command: "sha256sum; echo and done", stdin_open: true });
+  const bytes = crypto.getRandomValues(new Uint8Array(50_000));
+  const post = (query: string, body: string | Uint8Array) =>
+    appliance.call(`/v1/runs/${id}/stdin${query}`, { method: "POST", body });
+  expect((await post("", bytes)).status).toBe(200);
+  expect(await (await post("?eof=true", "the end")).json()).toEqual({ written: 7, eof: true } as never);
+  expect(await over(id)).toMatchObject({ status: "succeeded" });
+  const hash = new Bun.CryptoHasher("sha256").update(bytes).update("the end").digest("hex");
+  expect((await bytesOf(id)).toString()).toBe(`${hash}  -\nand done\n`);
+  expect((await post("", "late")).status).toBe(409);
+});
+
+test("whatever kills api and gateway, what runs write is complete, for who follows it too", async () => {
+  const lines = 60_000;
+  const id = await start({
+    command: `for i in $(seq ${lines}); do echo "$i ä€😀"; [ $((i % 20)) = 0 ] && echo "$i" >&2; done; echo done`,
+  });
+  const heard = { stdout: "", stderr: "", last: "", seqs: [] as number[] };
+  let kills = 0;
+  const killing = (async () => {
+    for (; kills < 3; kills++) {
+      const before = heard.seqs.length;
+      await until(() => heard.seqs.length > before + 3, 30_000);
+      process.kill(appliance.pid(kills === 1 ? "gateway" : "api"), "SIGKILL");
+    }
+  })();
+  await until(async () => {
+    try {
+      const headers: Record<string, string> = heard.last === "" ? {} : { "last-event-id": heard.last };
+      const { body } = await appliance.call(`/v1/runs/${id}/logs?follow=true`, { headers });
+      const parser = createParser({
+        onEvent({ id = "", event, data }) {
+          const { seq, text } = JSON.parse(data) as { seq: number; text: string };
+          heard.last = id;
+          heard.seqs.push(seq);
+          if (event === "stdout" || event === "stderr") heard[event] += text;
+        },
+      });
+      const decoder = new TextDecoder();
+      for await (const chunk of body ?? []) parser.feed(decoder.decode(chunk, { stream: true }));
+      return heard.stdout.endsWith("done\n");
+    } catch {
+      return false;
+    }
+  }, 60_000);
+  await killing;
+  expect(kills).toBe(3);
+  expect(await over(id)).toMatchObject({ status: "succeeded", exit_code: 0 });
+  const numbers = Array.from({ length: lines }, (_, index) => index + 1);
+  expect(heard.stdout).toBe(`${numbers.map((n) => `${n} ä€😀\n`).join("")}done\n`);
+  expect(heard.stderr).toBe(
+    numbers
+      .filter((n) => n % 20 === 0)
+      .map((n) => `${n}\n`)
+      .join(""),
+  );
+  expect(heard.seqs).toEqual(heard.seqs.map((_, index) => index + 1));
+}, 120_000);
+
+test("its receipt holds without the appliance, and no longer once a byte of it is another", async () => {
+  const id = await start({ command: "exit 4", label: "to be attested" });
+  await over(id);
+  const dir = mkdtempSync("/scratch/receipt-");
+  const [file, pem] = [join(dir, "receipt.json"), join(dir, "key.pem")];
+  writeFileSync(file, (await appliance.cofferdam(["receipt", "get", id])).stdout);
+  const key = (await (await appliance.call("/v1/appliance/key")).json()) as {
+    public_key: string;
+    algorithm: string;
+  };
+  expect(key.algorithm).toBe("ed25519");
+  writeFileSync(pem, key.public_key);
+  expect((await appliance.cofferdam(["receipt", "key"])).stdout).toBe(key.public_key);
+  const receipt = (await (await appliance.call(`/v1/runs/${id}/receipt`)).json()) as { payload: string };
+  expect(await Bun.file(file).json()).toEqual(receipt as never);
+  const verify = (...args: string[]) => {
+    const { exitCode, stdout } = Bun.spawnSync([binary(), "receipt", "verify", ...args, "--key", pem], {
+      cwd: "/",
+    });
+    return { exitCode, out: stdout.toString() };
+  };
+  expect(verify(file).out).toContain(`The receipt holds: ${id}`);
+  const { payload } = JSON.parse(verify(file, "--json").out) as { payload: Record<string, unknown> };
+  expect(payload).toMatchObject({
+    run_id: id,
+    workspace_id: appliance.keys.workspace_id,
+    status: "failed",
+    exit_code: 4,
+    label: "to be attested",
+    worktree: { from: "empty" },
+    sandbox: { runsc: expect.any(String), rootfs: expect.stringMatching(/^sha256:/) },
+    audit: { before: { hash: expect.any(String) }, after: { hash: expect.any(String) } },
+  });
+  writeFileSync(file, JSON.stringify({ ...receipt, payload: receipt.payload.replace(":4", ":0") }));
+  expect(verify(file).exitCode).toBe(1);
+});
