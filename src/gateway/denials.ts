@@ -27,7 +27,8 @@ export function createDenials(append: (record: Denial & { readonly count: number
 
   return {
     deny(given: Denial): void {
-      const detail = given.detail.slice(0, DETAIL_CHARACTERS);
+      // Of names that a run chose: people read them in a terminal.
+      const detail = given.detail.slice(0, DETAIL_CHARACTERS).replaceAll(/\p{Cc}/gu, "?");
       const crowded = waiting.size >= MOST;
       const exact = JSON.stringify([given.lane, given.reason, detail]);
       const key = crowded && !waiting.has(exact) ? JSON.stringify([given.lane, given.reason]) : exact;

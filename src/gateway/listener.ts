@@ -37,7 +37,8 @@ export function listenForRun({ grant, port, lanes, log }: ListenerParts): Listen
     maxRequestBodySize: MAX_BODY_BYTES,
     development: false,
     async fetch(request, server) {
-      const { pathname } = new URL(request.url);
+      // A Host header that is none makes a URL that is none.
+      const pathname = URL.parse(request.url)?.pathname ?? "";
       const lane = pathname.startsWith("/v1/") ? "llm" : pathname.startsWith("/git/") ? "git" : null;
       const peer = server.requestIP(request)?.address ?? "nobody";
       const { spec, deny, signal, journal } = grant;

@@ -157,6 +157,38 @@ test("a run that is let in reaches its lane with its secret, and nobody without 
   await admitted.stop();
 });
 
+test("a request that makes no sense is refused, and is nobody's fault but its own", async () => {
+  const { admitted, port } = start();
+  const { token, spec } = makeRun({ llm: [await llmGrant()] });
+  await admitted.grant(spec);
+  const answers = async (text: string) => {
+    const { promise, resolve } = Promise.withResolvers<string>();
+    let heard = "";
+    const socket = await Bun.connect({
+      hostname: "127.0.0.1",
+      port,
+      socket: {
+        data: (_, chunk) => void (heard += chunk.toString()),
+        close: () => resolve(heard),
+      },
+    });
+    socket.write(text);
+    return promise;
+  };
+  const head = `x-api-key: ${token}\r\nconnection: close\r\n\r\n`;
+  for (const [line, status] of [
+    [`GET /nothing HTTP/1.1\r\nhost: a b\r\n${head}`, 404],
+    [`GET http:// HTTP/1.1\r\nhost: \r\n${head}`, 404],
+    [`GET /v1/../git/x HTTP/1.1\r\nhost: x\r\n${head}`, 403],
+  ] as const) {
+    expect([line, await answers(line)]).toEqual([
+      line,
+      expect.stringMatching(new RegExp(`^HTTP/1.1 (${status}|400) `)),
+    ]);
+  }
+  await admitted.stop();
+});
+
 test("a request from another address than the run's is refused, whatever it shows", async () => {
   const { admitted, ask, seen } = start();
   const { token, spec } = makeRun({ llm: [await llmGrant()], peer: "127.0.0.9" });

@@ -32,6 +32,12 @@ test("however different they are, they become few, and none goes uncounted", () 
   for (const { detail } of records) expect(detail.length).toBeLessThanOrEqual(300);
 });
 
+test("what a run chose to be named shows as it is, and does nothing to a terminal", () => {
+  const { records, deny } = counted();
+  deny("host", "\u001b]0;title\u0007\r\n\u009b2J bücher.test");
+  expect(records[0]?.detail).toBe("?]0;title????2J bücher.test");
+});
+
 test("what was counted is told by itself after a while", () => {
   jest.useFakeTimers();
   try {
