@@ -68,7 +68,10 @@ export const runRequest = z
         z.strictObject({ from: z.literal("empty") }),
       ])
       .default({ from: "namespace" }),
-    llm: z.union([llm.transform((one) => [one]), z.array(llm).min(1).max(8)]).optional(),
+    // Not a union, whose errors would name no field within.
+    llm: z
+      .preprocess((given) => (Array.isArray(given) ? given : [given]), z.array(llm).min(1).max(8))
+      .optional(),
     git: git.optional(),
     egress: egress.optional(),
     limits: z
