@@ -130,8 +130,11 @@ export function openRuns(parts: OpenRunsParts) {
       await worktrees.expire(keepMs);
       for (const name of await readdir(instance.api.runs)) {
         const id = runId.schema.safeParse(name);
-        const run = id.success ? await rows.find(id.data) : null;
-        if (run?.finishedAt != null && run.finishedAt < Date.now() - keepMs) await output.remove(run.id);
+        if (!id.success || runs.knows(id.data)) continue;
+        const run = await rows.find(id.data);
+        // Without a row it was a spare of an api that was killed, or its namespace has gone.
+        if (run === null) await worktrees.remove(id.data);
+        if (run === null || (run.finishedAt ?? Infinity) < Date.now() - keepMs) await output.remove(id.data);
       }
     },
 

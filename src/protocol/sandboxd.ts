@@ -90,10 +90,10 @@ export const operations = {
   /**
    * Boots a run's sandbox with its own network: its first process waits for the launch frame on the FIFO `in`
    * (src/protocol/launch.ts), so nothing of the tenant's runs yet. api has made the worktree and the FIFOs before.
-   * Undone wholly when a step fails.
+   * Undone wholly when a step fails. `spare`: nobody waits for it, so it boots behind those that somebody waits for.
    */
   startRun: {
-    args: z.strictObject({ run: runId.schema }),
+    args: z.strictObject({ run: runId.schema, spare: z.boolean().optional() }),
     result: z.strictObject({ network: runNetwork, made_of: runMake }),
   },
   /** Right before the launch: its limits, its wall clock from now on, and the addresses that it reaches by NAT. */

@@ -5,13 +5,14 @@ import type { Life } from "./life.ts";
 import type { Lives } from "./lives.ts";
 import type { LifeParts } from "./parts.ts";
 import { pauseFor } from "./patience.ts";
+import type { Spares } from "./spares.ts";
 
 export interface EndsParts extends Pick<LifeParts, "rows" | "sandboxd" | "output" | "bootId" | "log"> {
   readonly lives: Pick<Lives, "all" | "get" | "end" | "closing">;
   /** Tells a run's first process again what to start. */
   readonly relaunch: (id: RunId) => Promise<void>;
   /** Sandboxes that wait for a run, and so have no row. */
-  readonly isSpare: (id: RunId) => boolean;
+  readonly spares: Pick<Spares, "isSpare" | "waiting" | "lost">;
 }
 
 const POLL_MS = 30_000;
@@ -22,7 +23,7 @@ const RETRY_MS = 250;
  * and every half minute. No run shows as running with nothing behind it, and no sandbox lives without its run.
  */
 export function createEnds(parts: EndsParts) {
-  const { rows, sandboxd, output, lives, log } = parts;
+  const { rows, sandboxd, output, lives, spares, log } = parts;
   const { closing: signal } = lives;
 
   async function take(id: RunId): Promise<void> {
@@ -36,6 +37,7 @@ export function createEnds(parts: EndsParts) {
     // One whose sandbox ends while it is prepared is begun again, or given up, by who does that.
     else if (life?.phase === "preparing") return;
     await sandboxd.call("forgetRun", { run: id });
+    if (life === undefined) spares.lost(id);
   }
 
   async function stored(id: RunId): Promise<void> {
@@ -49,14 +51,16 @@ export function createEnds(parts: EndsParts) {
   async function reconcile(): Promise<void> {
     // As of before the question: what begins meanwhile is not missed.
     const running = [...lives.all()].filter(({ phase }) => phase === "running");
+    const waiting = spares.waiting();
     const { runs } = await sandboxd.call("listRuns", {});
     const there = new Map(runs.map(({ run, state }) => [run, state]));
     for (const life of running) {
       if (!there.has(life.id)) await confirmLost(life);
       else if (!life.launched && there.get(life.id) === "running") await relaunch(life);
     }
+    for (const id of waiting) if (!there.has(id)) spares.lost(id);
     for (const { run } of runs) {
-      if (lives.get(run) === undefined && !parts.isSpare(run)) await removeStray(run);
+      if (lives.get(run) === undefined && !spares.isSpare(run)) await removeStray(run);
     }
   }
 

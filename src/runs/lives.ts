@@ -16,8 +16,8 @@ export interface LivesParts extends LifeParts {
   readonly preparation: ReturnType<typeof createPreparation>;
   readonly finish: ReturnType<typeof createFinish>;
   readonly queue: Pick<RunQueue, "leave">;
-  /** Resolves once the host has room for one more. */
-  readonly room: (signal: AbortSignal) => Promise<void>;
+  /** Aborted when api stops: what is under way is left to the next. */
+  readonly closing: AbortController;
 }
 
 const SIGTERM = 15;
@@ -31,10 +31,8 @@ export type Lives = ReturnType<typeof createLives>;
  * has left behind alike. Nothing but the rows says how far a run is, so that whoever is killed, the next goes on there.
  */
 export function createLives(parts: LivesParts) {
-  const { rows, ledger, sandboxd, input, preparation, finish, queue, log } = parts;
+  const { rows, ledger, sandboxd, input, preparation, finish, queue, closing, log } = parts;
   const lives = new Map<RunId, Life>();
-  /** Aborted when api stops: what is under way is left to the next. */
-  const closing = new AbortController();
 
   async function fetch(id: RunId): Promise<Run> {
     const run = await rows.find(id);
@@ -66,7 +64,6 @@ export function createLives(parts: LivesParts) {
     const signal = AbortSignal.any([life.stopping.signal, closing.signal]);
     try {
       if (stopOf(run) !== null) life.stopping.abort();
-      await parts.room(signal);
       const running = await preparation.prepare(run, signal);
       life.launched = true;
       startClock(life, running);

@@ -1,12 +1,13 @@
 import { AppError, foreseen } from "../errors.ts";
 import type { RunId } from "../ids.ts";
-import { RUN_GRACE_S, type OperationResult } from "../protocol/sandboxd.ts";
+import { RUN_GRACE_S } from "../protocol/sandboxd.ts";
 import { grantOf, refuseIncomplete } from "./grant.ts";
 import { openGiven } from "./given.ts";
 import { StdinFull } from "./input.ts";
 import { launchOf, type Adapters } from "./launch.ts";
 import type { LifeParts } from "./parts.ts";
 import { patiently } from "./patience.ts";
+import type { Sandbox, Spares } from "./spares.ts";
 import { grantsOf, limitsOf, networkOf, specOf, timingsOf, type Run } from "./run.ts";
 
 /** How long a run that begins waits for a role that is away. */
@@ -14,6 +15,9 @@ const PATIENCE_MS = 60_000;
 
 export interface PrepareParts extends LifeParts {
   readonly adapters: Adapters;
+  readonly spares: Pick<Spares, "claim">;
+  /** Resolves once the host has room for one more sandbox. */
+  readonly room: (signal: AbortSignal) => Promise<void>;
 }
 
 /** From a run that may live to one whose command is about to start. */
@@ -31,8 +35,11 @@ export function createPreparation(parts: PrepareParts) {
     );
   }
 
-  async function boot(run: Run, signal: AbortSignal): Promise<OperationResult<"startRun">> {
-    return patiently(() => sandboxd.call("startRun", { run: run.id }), { forMs: PATIENCE_MS, signal });
+  async function boot(run: Run, signal: AbortSignal): Promise<Sandbox> {
+    return patiently(() => sandboxd.call("startRun", { run: run.id }), {
+      forMs: PATIENCE_MS,
+      signal,
+    });
   }
 
   async function begin(run: Run, startedAt: number, timings: Record<string, number>): Promise<Run> {
@@ -92,42 +99,64 @@ export function createPreparation(parts: PrepareParts) {
     }
   }
 
+  /** With a spare's sandbox, or one that is booted for it. */
+  async function attempt(before: Run, spare: Sandbox | null, signal: AbortSignal): Promise<Run> {
+    const clock = stopwatch();
+    const timings: Record<string, number> = {
+      ...timingsOf(before),
+      queued_ms: Math.max(0, Date.now() - before.createdAt),
+    };
+    if (before.status === "preparing") await undo(before, signal);
+    if (spare === null) await parts.room(signal);
+    signal.throwIfAborted();
+    const preparing = { status: "preparing", bootId: parts.bootId } as const;
+    await rows.update(before.id, preparing);
+    worktrees.prepare(before.id);
+    output.prepare(before.id);
+    const run = { ...before, ...preparing };
+    // The worktree is filled while the sandbox boots that has it mounted.
+    const [made, booted] = await Promise.allSettled([
+      worktrees.make({ run, source: specOf(run).worktree, signal }),
+      clock.of(async () => spare ?? (await boot(run, signal))),
+    ]);
+    if (made.status === "rejected") throw made.reason;
+    if (booted.status === "rejected") throw booted.reason;
+    const { ms: sandbox_ms, result: sandbox } = booted.value;
+    const { network, made_of: madeOf } = sandbox;
+    Object.assign(timings, { base_ms: made.value.baseMs, files_ms: made.value.filesMs, sandbox_ms });
+    const connected = { ...run, network };
+    await rows.update(run.id, { network, madeOf });
+    output.attach(run.id);
+    const startedAt = Date.now();
+    timings["admit_ms"] = (await clock.of(() => admit(connected, startedAt, signal))).ms;
+    signal.throwIfAborted();
+    const running = await begin(connected, startedAt, timings);
+    await launch(running);
+    return running;
+  }
+
   return {
     launch,
     undo,
 
     /** Throws when it can't begin, or with the signal's reason; what it made is then for `undo`. */
-    async prepare(before: Run, signal: AbortSignal): Promise<Run> {
-      const clock = stopwatch();
-      const timings: Record<string, number> = {
-        ...timingsOf(before),
-        queued_ms: Math.max(0, Date.now() - before.createdAt),
-      };
-      if (before.status === "preparing") await undo(before, signal);
-      const preparing = { status: "preparing", bootId: parts.bootId } as const;
-      await rows.update(before.id, preparing);
-      worktrees.prepare(before.id);
-      output.prepare(before.id);
-      const run = { ...before, ...preparing };
-      // The worktree is filled while the sandbox boots that has it mounted.
-      const [made, booted] = await Promise.allSettled([
-        worktrees.make({ run, source: specOf(run).worktree, signal }),
-        clock.of(() => boot(run, signal)),
-      ]);
-      if (made.status === "rejected") throw made.reason;
-      if (booted.status === "rejected") throw booted.reason;
-      const { ms: sandbox_ms, result: sandbox } = booted.value;
-      const { network, made_of: madeOf } = sandbox;
-      Object.assign(timings, { base_ms: made.value.baseMs, files_ms: made.value.filesMs, sandbox_ms });
-      const connected = { ...run, network };
-      await rows.update(run.id, { network, madeOf });
-      output.attach(run.id);
-      const startedAt = Date.now();
-      timings["admit_ms"] = (await clock.of(() => admit(connected, startedAt, signal))).ms;
-      signal.throwIfAborted();
-      const running = await begin(connected, startedAt, timings);
-      await launch(running);
-      return running;
+    async prepare(run: Run, signal: AbortSignal): Promise<Run> {
+      const spare = parts.spares.claim(run.id);
+      if (spare === null) return attempt(run, null, signal);
+      try {
+        return await attempt(run, spare, signal);
+      } catch (error) {
+        if (signal.aborted) {
+          await undo(run, AbortSignal.timeout(PATIENCE_MS));
+          throw error;
+        }
+        // It may have ended since it was booted.
+        log.warn("a run did not begin in a spare sandbox; it gets one of its own", {
+          run: run.id,
+          cause: error,
+        });
+        return attempt({ ...run, status: "preparing" }, null, signal);
+      }
     },
   };
 

@@ -20,6 +20,8 @@ interface Lane {
 
 /** A place, to be entered, or given back at its end. */
 export interface Reservation extends Disposable {
+  /** Whether it may live as soon as it enters. */
+  readonly atOnce: boolean;
   /** `admit` is called with the run when it may live, perhaps before this returns. */
   enter(run: RunId): void;
 }
@@ -108,6 +110,7 @@ export function createRunQueue(limits: () => QueueLimits, admit: (run: RunId) =>
         return true;
       };
       return {
+        atOnce,
         enter(run) {
           if (end()) enter(workspace, lane, run);
         },

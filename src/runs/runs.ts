@@ -13,9 +13,11 @@ import { createRunQueue } from "./queue.ts";
 import { createRecords } from "./records.ts";
 import type { RunRequest } from "./request.ts";
 import { noRun, type Run, type RunStop } from "./run.ts";
+import { createSpares } from "./spares.ts";
 import { createStarting, type StartCall, type StartingParts, type Wanted } from "./start.ts";
 
-export interface RunsParts extends PrepareParts, StartingParts, Omit<FinishParts, "drainRecords"> {
+export interface RunsParts
+  extends Omit<PrepareParts, "spares" | "room">, StartingParts, Omit<FinishParts, "drainRecords"> {
   /** Why no run may begin now; null when they may. */
   readonly closed?: () => AppError | null;
 }
@@ -25,6 +27,8 @@ export type Runs = ReturnType<typeof createRuns>;
 const MIB = 1024 * 1024;
 /** Below this no further sandbox is booted: what is there needs it. */
 const LEAST_MEMORY_BYTES = 256 * MIB;
+/** Nor one that nobody waits for below this. */
+const SPARE_MEMORY_BYTES = 1024 * MIB;
 const ROOM_EVERY_MS = 1_000;
 const CLOSE_PATIENCE_MS = 5_000;
 
@@ -40,11 +44,28 @@ export function createRuns(parts: RunsParts) {
   );
   const accounts = createAccounts(parts);
   const records = createRecords({ ...parts, accounts, lives: () => lives });
-  const preparation = createPreparation(parts);
+  const closing = new AbortController();
+  const spares = createSpares({
+    ...parts,
+    target: () => config().pool,
+    room: async (signal) => room(SPARE_MEMORY_BYTES, signal),
+    closing: closing.signal,
+  });
+  const preparation = createPreparation({
+    ...parts,
+    spares,
+    room: async (signal) => room(LEAST_MEMORY_BYTES, signal),
+  });
   const starting = createStarting(parts);
   const finish = createFinish({ ...parts, drainRecords: async (id) => records.drain(id) });
-  const lives = createLives({ ...parts, preparation, finish, queue, room });
-  const ends = createEnds({ ...parts, lives, relaunch, isSpare: () => false });
+  const lives = createLives({
+    ...parts,
+    preparation,
+    finish,
+    queue,
+    closing,
+  });
+  const ends = createEnds({ ...parts, lives, relaunch, spares });
 
   async function relaunch(id: RunId): Promise<void> {
     const run = await rows.find(id);
@@ -52,14 +73,14 @@ export function createRuns(parts: RunsParts) {
   }
 
   /** Waits while the host has no memory for one more. Whether sandboxd answers shows at the next step. */
-  async function room(signal: AbortSignal): Promise<void> {
+  async function room(bytes: number, signal: AbortSignal): Promise<void> {
     for (;;) {
       signal.throwIfAborted();
       const free = await sandboxd.call("status", {}).then(
         (status) => status.memory_available_bytes,
         () => Infinity,
       );
-      if (free >= LEAST_MEMORY_BYTES) return;
+      if (free >= bytes) return;
       await pauseFor(ROOM_EVERY_MS, signal);
     }
   }
@@ -83,10 +104,16 @@ export function createRuns(parts: RunsParts) {
       const refusal = call.keyId === null ? null : (parts.closed?.() ?? null);
       if (refusal !== null) throw refusal;
       using place = queue.reserve(call.workspaceId, wanted.policy.concurrent_runs);
-      const run = await starting.insert(call, request, wanted);
-      lives.add(run);
-      place.enter(run.id);
-      return run;
+      const spare = place.atOnce ? spares.take() : null;
+      try {
+        const run = await starting.insert(call, request, wanted, spare);
+        lives.add(run);
+        place.enter(run.id);
+        return run;
+      } catch (error) {
+        if (spare !== null) spares.giveBack(spare);
+        throw error;
+      }
     },
 
     /** Asks it to end, and kills it if it does not soon. One that is over stays as it is. */
@@ -159,10 +186,16 @@ export function createRuns(parts: RunsParts) {
       await stopAll(orphans, KEY_ENDED, { origin });
       void ends.watch();
       void records.watch();
+      spares.fill();
     },
 
-    reload: () => queue.reload(),
-    stats: () => queue.stats(),
+    reload(): void {
+      queue.reload();
+      spares.fill();
+    },
+    /** Whether it has something of this api's: a run that is not settled, or a spare. */
+    knows: (id: RunId) => lives.get(id) !== undefined || spares.isSpare(id),
+    stats: () => ({ ...queue.stats(), spare: spares.waiting().length }),
 
     /** Runs go on without api. */
     close: () => lives.close(CLOSE_PATIENCE_MS),

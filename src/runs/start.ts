@@ -86,10 +86,11 @@ export function createStarting(parts: StartingParts) {
       return { policy, resolved, given };
     },
 
-    async insert(call: StartCall, request: RunRequest, wanted: Wanted): Promise<Run> {
+    /** `spare`: of the spare sandbox that it lives in; null for one of its own. */
+    async insert(call: StartCall, request: RunRequest, wanted: Wanted, spare: RunId | null): Promise<Run> {
       const { policy, resolved, given } = wanted;
       const { workspaceId, namespaceId, namespace, keyId } = call;
-      const id = runId.make();
+      const id = spare ?? runId.make();
       const createdAt = Date.now();
       return ledger.change(async () => {
         await checkStanding(call);

@@ -196,7 +196,7 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
           sandboxes: sandboxes.list(),
           memory_available_bytes: memoryAvailable(),
         }),
-        startRun: ({ run }) => runs.start(run),
+        startRun: ({ run, spare }) => runs.start(run, spare),
         admitRun: async (args) => {
           await runs.admit(args);
           return {};

@@ -66,9 +66,10 @@ export function ceilings({ memory_mb, pids, cpus }: Config["runs"]) {
 
 /**
  * Boots a run's sandbox, whose init then waits: a straight line, and when a step fails, the teardown that every run
- * gets. Its filter and its limits are in force before its first process, or there is none. Throws StepError.
+ * gets. Its filter and its limits are in force before its first process, or there is none. A spare boots behind the
+ * others. Throws StepError.
  */
-export async function bootRun(deps: RunDeps, run: RunId): Promise<RunSandbox> {
+export async function bootRun(deps: RunDeps, run: RunId, spare: boolean): Promise<RunSandbox> {
   const { instance, config, cgroups } = deps;
   const names = runNames(instance, run);
   const step = async <T>(name: RunStep, act: () => T | Promise<T>): Promise<T> => {
@@ -85,7 +86,10 @@ export async function bootRun(deps: RunDeps, run: RunId): Promise<RunSandbox> {
     const fifos = await step("fifos", () => openFifos(instance, run, deps.api));
     try {
       await step("worktree", () => mountWorktree(instance, names));
-      await step("cgroup", () => cgroups.create(names.cgroup, ceilings(config.runs)));
+      await step("cgroup", () => {
+        cgroups.create(names.cgroup, ceilings(config.runs));
+        if (spare) cgroups.setPriority(names.cgroup, "spare");
+      });
       const { netnsPath, ...network } = await step("network", () => deps.networks.ensure(run));
       const made_of = await step("spec", () => writeSpec(names, deps, netnsPath));
       const process = await step("shim", () => startShim(names, deps.runsc, runscArguments(names), fifos));

@@ -58,14 +58,14 @@ export async function createRuns(options: RunsOptions) {
 
   // ---- one run ----
 
-  async function start(run: RunId): Promise<OperationResult<"startRun">> {
+  async function start(run: RunId, spare: boolean): Promise<OperationResult<"startRun">> {
     const life = lives.get(run);
     if (life?.kind === "running") return answerOf(life.sandbox);
     if (life !== undefined) throw new OperationError("bad_request", `run ${run} is over`);
     lives.set(run, { kind: "starting" });
     const started = performance.now();
     try {
-      const sandbox = await bootRun(options, run);
+      const sandbox = await bootRun(options, run, spare);
       lives.set(run, { kind: "running", sandbox, clock: null });
       log.info("a run's sandbox is booted", { run, ms: Math.round(performance.now() - started) });
       return answerOf(sandbox);
@@ -88,6 +88,8 @@ export async function createRuns(options: RunsOptions) {
         pids: Math.min(most.pids, hostTasks(asked.pids)),
         cpus: Math.min(most.cpus, asked.cpus),
       });
+      // A spare has been behind the others.
+      cgroups.setPriority(names.cgroup, "tenant");
       await networks.openLanes(run, direct);
     } catch (error) {
       throw new StepError(`admitting ${run}`, error);
@@ -289,7 +291,7 @@ export async function createRuns(options: RunsOptions) {
   }
 
   return {
-    start: (run: RunId) => lanes.run(run, () => start(run)),
+    start: (run: RunId, spare = false) => lanes.run(run, () => start(run, spare)),
     admit: (args: OperationArgs<"admitRun">) => lanes.run(args.run, () => admit(args)),
     stop: (run: RunId) => lanes.run(run, () => stop(run)),
     forget: (run: RunId) => lanes.run(run, () => forget(run)),

@@ -53,7 +53,7 @@ test("a run goes from its request to where nothing is left of it", async () => {
   expect(fixture.gateway.forgotten).toContain(id);
   // What it was given stands in no row and no event.
   expect(JSON.stringify([await fixture.row(id), await fixture.events()])).not.toMatch(/s3cret|typed|sk-ant/);
-  expect(fixture.runs.stats()).toEqual({ live: 0, waiting: 0 });
+  expect(fixture.runs.stats()).toEqual({ live: 0, waiting: 0, spare: 0 });
 });
 
 /** Kills api at its n-th step, then at the next, and so on, until a run's whole life has fewer. */
@@ -283,11 +283,11 @@ test("so many live, the others wait, and without memory on the host all do", asy
   const [one, two, three, four] = ids as [(typeof ids)[0], (typeof ids)[0], (typeof ids)[0], (typeof ids)[0]];
   await fixture.launched(one);
   await fixture.launched(two);
-  expect(fixture.runs.stats()).toEqual({ live: 2, waiting: 2 });
+  expect(fixture.runs.stats()).toEqual({ live: 2, waiting: 2, spare: 0 });
   expect(await failureOf(fixture.start())).toMatch(/Too many runs/);
   // Those that wait do so over a restart, too.
   await fixture.restart();
-  expect(fixture.runs.stats()).toEqual({ live: 2, waiting: 2 });
+  expect(fixture.runs.stats()).toEqual({ live: 2, waiting: 2, spare: 0 });
   fixture.host.memoryBytes = 1024;
   fixture.host.exit(one, 0);
   await fixture.settled(one);
@@ -352,4 +352,55 @@ test("a run whose worktree grows too large is stopped, and has failed", async ()
   const run = await fixture.settled(id);
   expect(run).toMatchObject({ status: "failed", error: "It wrote more than its 5 MiB of disk." });
   expect(fixture.watched.size).toBe(0);
+});
+
+test("a run takes a spare sandbox, which is made up for, and boots its own where there is none", async () => {
+  await using fixture = await runsFixture({ runs: { pool: 1 } });
+  const { host } = fixture;
+  await until(() => fixture.runs.stats().spare === 1);
+  const [spare] = [...host.sandboxes.keys()];
+  const [first, second] = [await fixture.start(), await fixture.start()];
+  expect<string | undefined>(first).toBe(spare);
+  expect(second).not.toBe(first);
+  await fixture.launched(first);
+  await fixture.launched(second);
+  await until(() => fixture.runs.stats().spare === 1);
+  for (const id of [first, second]) host.exit(id, 0);
+  for (const id of [first, second]) expect((await fixture.settled(id)).status).toBe("succeeded");
+  // One that dies is replaced, and one that is left behind by an api is removed.
+  const [third] = [...host.sandboxes.keys()];
+  host.exit(third!, 1);
+  await until(() => fixture.runs.stats().spare === 1 && !host.sandboxes.has(third!));
+  const [fourth] = [...host.sandboxes.keys()];
+  await fixture.restart();
+  await until(() => fixture.runs.stats().spare === 1 && !host.sandboxes.has(fourth!));
+});
+
+test("a spare that has died unseen is no run's end, and a cancelled run leaves none behind", async () => {
+  await using fixture = await runsFixture({ runs: { pool: 1 } });
+  const { host } = fixture;
+  await until(() => fixture.runs.stats().spare === 1);
+  host.away = true;
+  host.sandboxes.clear();
+  host.away = false;
+  const id = await fixture.start();
+  await fixture.launched(id);
+  host.exit(id, 0);
+  expect((await fixture.settled(id)).status).toBe("succeeded");
+});
+
+test("an api that is killed right after it gave a spare away leaves it to the run", async () => {
+  await using fixture = await runsFixture({ runs: { pool: 1 } });
+  const { host } = fixture;
+  host.onLaunch = (run) => setTimeout(() => host.exit(run, 7), 1);
+  await until(() => fixture.runs.stats().spare === 1);
+  fixture.state.dieAt = fixture.state.steps + 3;
+  void fixture.start().catch(() => {});
+  await until(() => fixture.state.steps >= fixture.state.dieAt);
+  await fixture.restart();
+  const [run] = await fixture.rows.page(
+    { workspaceId: fixture.workspaceId },
+    { statuses: [], before: null, limit: 2 },
+  );
+  expect(await fixture.settled(run!.id)).toMatchObject({ status: "failed", exitCode: 7 });
 });

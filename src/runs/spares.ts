@@ -1,0 +1,109 @@
+import { foreseen } from "../errors.ts";
+import { runId, type RunId } from "../ids.ts";
+import type { OperationResult } from "../protocol/sandboxd.ts";
+import type { LifeParts } from "./parts.ts";
+import { pauseFor } from "./patience.ts";
+
+export type Sandbox = OperationResult<"startRun">;
+
+export interface SparesParts extends Pick<LifeParts, "sandboxd" | "output" | "worktrees" | "log"> {
+  /** How many should wait. */
+  readonly target: () => number;
+  /** Resolves once the host has room for one more. */
+  readonly room: (signal: AbortSignal) => Promise<void>;
+  /** Aborted when api stops. */
+  readonly closing: AbortSignal;
+}
+
+export type Spares = ReturnType<typeof createSpares>;
+
+const RETRY_MS = 1_000;
+/** The run that took one goes first. */
+const REFILL_AFTER_MS = 300;
+
+/**
+ * Sandboxes that are booted before anybody asks, each for one run: its id is the run's, its worktree is empty, and nothing
+ * of a tenant is in it. They are api's alone to know: those that an api leaves behind are removed by the next.
+ */
+export function createSpares(parts: SparesParts) {
+  const { sandboxd, output, worktrees, target, closing, log } = parts;
+  const ready = new Map<RunId, Sandbox>();
+  const booting = new Set<RunId>();
+  /** Taken for a run that has not begun with it. */
+  const taken = new Map<RunId, Sandbox>();
+
+  function fill(): void {
+    while (!closing.aborted && ready.size + booting.size < target()) void boot();
+  }
+
+  async function boot(): Promise<void> {
+    const id = runId.make();
+    booting.add(id);
+    let booted = false;
+    try {
+      await parts.room(closing);
+      worktrees.prepare(id);
+      output.prepare(id);
+      ready.set(id, await sandboxd.call("startRun", { run: id, spare: true }));
+      booted = true;
+    } catch (error) {
+      if (closing.aborted) return;
+      if (foreseen(error)?.code !== "unavailable")
+        log.warn("a spare run's sandbox did not boot", { cause: error });
+      await discard(id);
+      await pauseFor(RETRY_MS, closing);
+    } finally {
+      booting.delete(id);
+    }
+    if (!booted) fill();
+  }
+
+  /** Its sandbox, if there is one still, is removed as any that has no run. */
+  async function discard(id: RunId): Promise<void> {
+    try {
+      await output.remove(id);
+      await worktrees.remove(id);
+    } catch (cause) {
+      log.warn("what a spare run had is not wholly removed", { run: id, cause });
+    }
+  }
+
+  return {
+    fill,
+    isSpare: (id: RunId) => ready.has(id) || booting.has(id),
+    /** Those that wait by now. */
+    waiting: () => [...ready.keys()],
+
+    /** For a run that is about to be made; null when none waits. */
+    take(): RunId | null {
+      const [first] = ready;
+      if (first === undefined) return null;
+      const [id, sandbox] = first;
+      ready.delete(id);
+      taken.set(id, sandbox);
+      setTimeout(fill, REFILL_AFTER_MS);
+      return id;
+    },
+
+    /** There was no run after all. */
+    giveBack(id: RunId): void {
+      const sandbox = taken.get(id);
+      taken.delete(id);
+      if (sandbox !== undefined) ready.set(id, sandbox);
+    },
+
+    /** The sandbox that a run was made with; null for one that has to boot. */
+    claim(id: RunId): Sandbox | null {
+      const sandbox = taken.get(id) ?? null;
+      taken.delete(id);
+      return sandbox;
+    },
+
+    /** Its sandbox is gone. */
+    lost(id: RunId): void {
+      if (!ready.delete(id)) return;
+      log.warn("a spare run's sandbox has ended", { run: id });
+      void discard(id).then(fill);
+    },
+  };
+}
