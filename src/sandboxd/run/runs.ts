@@ -41,6 +41,7 @@ export async function createRuns(options: RunsOptions) {
   const lives = new Map<RunId, Life>();
   const lanes = createTurns();
   const waiting = new Set<() => void>();
+  const state = { closing: false };
   mkdirSync(exitDirectory(instance), { recursive: true, mode: 0o700 });
   mkdirSync(instance.sandboxd.worktrees, { recursive: true });
   chmodSync(instance.sandboxd.worktrees, 0o711);
@@ -62,6 +63,7 @@ export async function createRuns(options: RunsOptions) {
     const life = lives.get(run);
     if (life?.kind === "running") return answerOf(life.sandbox);
     if (life !== undefined) throw new OperationError("bad_request", `run ${run} is over`);
+    if (state.closing) throw new OperationError("unavailable", "sandboxd is stopping");
     lives.set(run, { kind: "starting" });
     const started = performance.now();
     try {
@@ -303,10 +305,17 @@ export async function createRuns(options: RunsOptions) {
 
     /** "end" ends every run; its fate is found by the sandboxd that comes next. */
     async close(runs: "keep" | "end"): Promise<void> {
+      state.closing = true;
       watcher.close();
       clearInterval(looks);
       clearInterval(reconciles);
-      if (runs === "end") await Promise.all([...lives.keys()].map((run) => end(run, "stopped")));
+      // In turn with what is under way: one that is being booted is booted first, and then ended or kept.
+      const settle = runs === "end" ? stop : async () => {};
+      const left = await Promise.allSettled(
+        [...lives.keys()].map((run) => lanes.run(run, () => settle(run))),
+      );
+      for (const result of left)
+        if (result.status === "rejected") log.error("a run was not ended", { error: explain(result.reason) });
       await Promise.all(
         [...lives.values()].map(async (life) => life.kind === "ending" && (await life.known)),
       );

@@ -80,6 +80,17 @@ test("who waits for ends is told of one at once, and of one that was before", as
   await at.forget(run);
 });
 
+test("a stop for good also ends a run that is being booted", async () => {
+  const there = await box();
+  const run = there.make();
+  const start = there.client.call("startRun", { run: run.id }).catch(() => null);
+  await Bun.sleep(60);
+  const left = await there.end();
+  await start;
+  expect(left.filter((line) => !line.startsWith("file ") && !line.includes("kill -STOP"))).toEqual([]);
+  run.close();
+});
+
 test("a boot that fails at any step leaves nothing", async () => {
   for (const step of RUN_STEPS) {
     const run = at.make();
