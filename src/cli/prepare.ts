@@ -11,7 +11,7 @@ import type { Config } from "../config/schema.ts";
 import { publishServer } from "../db/server/publish.ts";
 import { AppError } from "../errors.ts";
 import { createInstance, ensureRunDirectories, publishConfig } from "../instance/setup.ts";
-import { publishGatewayKey, removeGatewayKey } from "../instance/gateway-key.ts";
+import { publishGatewayKey } from "../instance/gateway-key.ts";
 import { openInstance, type Instance } from "../instance/instance.ts";
 import { openKeyring } from "../instance/keyring.ts";
 import { closeState, openState } from "../instance/state.ts";
@@ -64,10 +64,11 @@ function publishModelPrices(instance: Instance): void {
   if (fault !== null) terminal.warn(fault);
 }
 
-/** Where the master key is kept elsewhere and not given to this unit too, the gateway says what it lacks. */
+/** What is wrong with it stops nothing but runs: the gateway says so as well, to doctor. */
 function giveGatewayKey(instance: Instance, given: Uint8Array | null): void {
-  if (given === null && !existsSync(instance.masterKeyFile)) removeGatewayKey(instance);
-  else publishGatewayKey(instance, secretOf(instance, given));
+  const isElsewhere = given === null && !existsSync(instance.masterKeyFile);
+  const fault = publishGatewayKey(instance, isElsewhere ? null : secretOf(instance, given));
+  if (fault !== null) terminal.warn(`The gateway starts without its key: ${fault}`);
 }
 
 function secretOf({ keyringFile, masterKeyFile }: Instance, given: Uint8Array | null): Uint8Array {

@@ -13,8 +13,8 @@ import type { Instance } from "./instance.ts";
  */
 const PURPOSE = "gateway key";
 
-/** Makes it the first time. As root. */
-function ensureGatewayKey({ gateway }: Instance, secret: Uint8Array): Uint8Array {
+/** Makes it the first time. As root. Throws an AppError when the secret does not open it. */
+export function ensureGatewayKey({ gateway }: Instance, secret: Uint8Array): Uint8Array {
   const secrets = createSecrets(secret);
   if (!existsSync(gateway.keyFile)) {
     writeOnce(gateway.keyFile, secrets.seal(PURPOSE, newSealKey(), PURPOSE), { mode: 0o600 });
@@ -33,14 +33,25 @@ function ensureGatewayKey({ gateway }: Instance, secret: Uint8Array): Uint8Array
 }
 
 /**
- * Puts it, opened, where the gateway's start takes it away again. The directory is the gateway's own, so what lies there
- * by that name may be anything: it is removed, and the file is made anew.
+ * Puts it, opened, where the gateway's start takes it away again; null = it can't be opened. The directory is the gateway's own,
+ * so what lies there by that name may be anything: it is removed, and the file is made anew. Returns what is wrong with the key,
+ * without which the gateway runs and lets nobody in.
  */
-export function publishGatewayKey(instance: Instance, secret: Uint8Array): void {
-  const key = ensureGatewayKey(instance, secret);
-  const { uid, gid } = roleUser("cofferdam-gw");
+export function publishGatewayKey(instance: Instance, secret: Uint8Array | null): string | null {
   const path = instance.publishedGatewayKey;
   rmSync(path, { force: true });
+  if (secret === null) return "the master key is kept elsewhere, and this start was not given it";
+  try {
+    putKey(path, ensureGatewayKey(instance, secret));
+    return null;
+  } catch (error) {
+    if (error instanceof AppError) return error.message;
+    throw error;
+  }
+}
+
+function putKey(path: string, key: Uint8Array): void {
+  const { uid, gid } = roleUser("cofferdam-gw");
   // "wx" follows no link.
   const fd = openSync(path, "wx", 0o400);
   try {
@@ -50,9 +61,4 @@ export function publishGatewayKey(instance: Instance, secret: Uint8Array): void 
     closeSync(fd);
     key.fill(0);
   }
-}
-
-/** What an earlier start may have left. */
-export function removeGatewayKey({ publishedGatewayKey }: Instance): void {
-  rmSync(publishedGatewayKey, { force: true });
 }

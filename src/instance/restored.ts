@@ -90,7 +90,11 @@ function move({ dir, api, keyring, gatewayKey, config, ready }: Staging, data: s
     }
     renameSync(api, place);
   }
-  if (existsSync(keyring)) renameSync(keyring, join(data, "keyring"));
+  if (existsSync(keyring)) {
+    // The one here is of the secret that goes. A backup from before there was a gateway brings none.
+    if (!existsSync(gatewayKey)) rmSync(join(data, "gateway.key"), { force: true });
+    renameSync(keyring, join(data, "keyring"));
+  }
   if (existsSync(gatewayKey)) renameSync(gatewayKey, join(data, "gateway.key"));
   // One that is there was given to this host.
   if (existsSync(config) && !existsSync(join(data, "config.toml")))

@@ -38,7 +38,8 @@ export function startSupervisor(options: SupervisorOptions): Supervisor {
   const env = { ...configuration(options.env), [SUPERVISED]: "1" };
   const giveKey = () => {
     const { secret } = openKeyring(instance.keyringFile, readFileSync(instance.masterKeyFile));
-    publishGatewayKey(instance, secret);
+    const fault = publishGatewayKey(instance, secret);
+    if (fault !== null) log.error("the gateway starts without its key", { fault });
   };
   const roles = new Map<ConfinedRole, SupervisedRole>();
   const supervise = (

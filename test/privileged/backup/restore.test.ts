@@ -88,6 +88,7 @@ async function checkRestored(instance: Instance): Promise<void> {
     const status = statSync(path);
     expect({ path, uid: status.uid, gid: status.gid }).toEqual({ path, uid, gid });
   }
+  expect(readFileSync(instance.gateway.keyFile, "utf8")).toBe("a gateway's key");
   expect(readFileSync(instance.configFile, "utf8")).toContain("timeout_s = 7");
   expect(readFileSync(join(instance.data, "restored"), "utf8")).toBe(`${backup}\n`);
   expect(existsSync(join(instance.data, "restore"))).toBe(false);
@@ -125,16 +126,27 @@ test("killed anywhere, it leaves the old or the new, and another call or the nex
   await checkRestored(instance);
 }, 120_000);
 
+interface Moved {
+  readonly api: boolean;
+  readonly before: boolean;
+  readonly left?: boolean;
+  readonly keyring?: boolean;
+}
+
 test("once all is together, the next start moves it into place from any step on", async () => {
   const instance = newInstance();
   await restoring(instance).exited;
   const dir = join(instance.data, "restore");
   /** What is still to be moved, as a crash leaves it; the empty appliance stands in its place, or not any more. */
-  const undo = ({ api, before, left = false }: { api: boolean; before: boolean; left?: boolean }) => {
+  const undo = ({ api, before, left = false, keyring = true }: Moved) => {
     mkdirSync(dir, { mode: 0o700 });
     // By a restore before, which was killed while it removed that.
     if (left) mkdirSync(join(dir, "api.before/state"), { recursive: true });
     writeFileSync(join(dir, "ready"), `${backup}\n`);
+    renameSync(instance.gateway.keyFile, join(dir, "gateway.key"));
+    if (!keyring) return;
+    // The empty appliance's own.
+    if (before) writeFileSync(instance.gateway.keyFile, "of another secret");
     renameSync(instance.keyringFile, join(dir, "keyring"));
     if (!api) return;
     renameSync(instance.api.dir, join(dir, "api"));
@@ -145,6 +157,7 @@ test("once all is together, the next start moves it into place from any step on"
     { api: true, before: false, left: true },
     { api: true, before: true },
     { api: false, before: true },
+    { api: false, before: false, keyring: false },
   ]) {
     undo(step);
     createInstance(instance.data);
