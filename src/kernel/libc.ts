@@ -92,6 +92,7 @@ const encoder = new TextEncoder();
 
 /** The numbers of x86-64, the one architecture there is a build for. */
 export const NR = {
+  read: 0,
   write: 1,
   close: 3,
   poll: 7,
@@ -102,6 +103,7 @@ export const NR = {
   connect: 42,
   sendto: 44,
   shutdown: 48,
+  bind: 49,
   getsockname: 51,
   getpeername: 52,
   socketpair: 53,

@@ -12,6 +12,7 @@ interface Call {
   readonly method?: "POST" | "PUT" | "DELETE";
   readonly headers?: Readonly<Record<string, string>>;
   readonly json?: unknown;
+  readonly body?: Blob;
 }
 
 /** A workspace of the proof's own, so that nobody's events, quotas or policies are touched. */

@@ -11,6 +11,8 @@ export interface Seen {
 export interface Trial {
   readonly attack: Seen;
   readonly control: Seen;
+  /** How long it took, when that was before. */
+  readonly ms?: number;
 }
 
 /**
@@ -42,7 +44,7 @@ const CLAIM_DEADLINE_MS = 60_000;
 /** Tries one claim; whatever goes wrong with that is a failure of it. */
 export async function tryClaim(claim: Claim): Promise<ClaimResult> {
   const started = performance.now();
-  const trial = await withDeadline(claim.try(), CLAIM_DEADLINE_MS).catch((error: unknown) => {
+  const trial: Trial = await withDeadline(claim.try(), CLAIM_DEADLINE_MS).catch((error: unknown) => {
     const what = `could not be tried: ${error instanceof Error ? error.message : String(error)}`;
     return { attack: { ok: false, what }, control: { ok: false, what } };
   });
@@ -54,7 +56,7 @@ export async function tryClaim(claim: Claim): Promise<ClaimResult> {
     control: `${claim.control}: ${trial.control.what}`,
     control_worked: trial.control.ok,
     passed: trial.attack.ok && trial.control.ok,
-    duration_ms: Math.round(performance.now() - started),
+    duration_ms: Math.round(trial.ms ?? performance.now() - started),
   };
 }
 

@@ -1,7 +1,7 @@
 import { operatorExecResult } from "../protocol/operator-exec.ts";
 import type { Place } from "./appliance.ts";
 import type { Group } from "./claim.ts";
-import { claimsOf, NO_CAPABILITY, reportOf, type Look, type Report } from "./look.ts";
+import { claimsOf, NO_CAPABILITY, reportOf, withSeen, type Look, type Report } from "./look.ts";
 import common from "./probes/common.py" with { type: "text" };
 import probe from "./probes/exec.py" with { type: "text" };
 
@@ -129,7 +129,7 @@ export function execGroup({ appliance, workspace, tag }: Place): Group {
   async function probed(part: string): Promise<Report> {
     const names = [`${tag}-theirs`, `${tag}-mine`, `${tag}-left`, part];
     const { stdout, stderr } = await run(own, `python3 - ${names.join(" ")}`, `${common}\n${probe}`);
-    return reportOf(stdout, stderr);
+    return reportOf(`${stdout}\n${stderr}`);
   }
 
   return {
@@ -140,7 +140,7 @@ export function execGroup({ appliance, workspace, tag }: Place): Group {
       await run(own, `touch workspace/${tag}-mine`);
       const [left, seen] = [await probed("leave"), await probed("look")];
       return {
-        claims: claimsOf(LOOKS, { ...seen, daemon: left["daemon"] ?? "not tried" }),
+        claims: claimsOf(LOOKS, withSeen(seen, { daemon: left.seen["daemon"] ?? "not tried" })),
         close: async () => {},
       };
     },

@@ -1,16 +1,22 @@
 import { z } from "zod";
 import type { Claim } from "./claim.ts";
 
-/** What a probe prints at its end: for each thing that it tried, what came of it. */
-const reported = z.record(z.string(), z.string());
+/** What a probe prints at its end: for each thing that it tried, what came of it, and how long that took. */
+const reported = z.object({ seen: z.record(z.string(), z.string()), ms: z.record(z.string(), z.number()) });
 export type Report = z.infer<typeof reported>;
+
+/** With what was seen from elsewhere. */
+export function withSeen({ seen, ms }: Report, more: Readonly<Record<string, string>>): Report {
+  return { seen: { ...seen, ...more }, ms };
+}
 
 const MARK = "PROBE ";
 
-export function reportOf(stdout: string, stderr: string): Report {
-  const line = stdout.split("\n").find((one) => one.startsWith(MARK));
+/** Of a probe's output; when it holds no report, its end says why. */
+export function reportOf(output: string): Report {
+  const line = output.split("\n").find((one) => one.startsWith(MARK));
   if (line === undefined)
-    throw new Error(`the probe said nothing: ${stderr.trim().slice(-300) || "no error"}`);
+    throw new Error(`the probe said nothing: ${output.trim().slice(-300) || "no error"}`);
   return reported.parse(JSON.parse(line.slice(MARK.length)));
 }
 
@@ -28,7 +34,7 @@ export interface Look {
   readonly worked?: readonly string[];
 }
 
-export function claimsOf(looks: readonly Look[], report: Report): Claim[] {
+export function claimsOf(looks: readonly Look[], { seen: report, ms }: Report): Claim[] {
   const seen = (names: readonly string[], good: readonly string[]) => {
     const bad = names.filter((name) => !good.includes(report[name] ?? "not tried"));
     const shown = (bad.length > 0 ? bad : names).map((name) => `${name} → ${report[name] ?? "not tried"}`);
@@ -39,7 +45,11 @@ export function claimsOf(looks: readonly Look[], report: Report): Claim[] {
     claim,
     attack,
     control,
-    try: async () => ({ attack: seen(names, held), control: seen(controls, worked) }),
+    try: async () => ({
+      attack: seen(names, held),
+      control: seen(controls, worked),
+      ms: [...new Set([...names, ...controls])].reduce((sum, name) => sum + (ms[name] ?? 0), 0),
+    }),
   }));
 }
 

@@ -18,6 +18,8 @@ export interface ProofRun {
   line(start: string): Promise<string>;
   /** All that it wrote, once it is over. */
   output(): Promise<string>;
+  /** Ends its stdin, unless a line is given. */
+  tell(line?: object): Promise<void>;
   cancel(): Promise<void>;
 }
 
@@ -69,6 +71,11 @@ export function createProofRuns({ appliance, workspace }: Place) {
         const end = await until(over, "did not end");
         if (end.error !== null) throw new Error(`run ${id} ended as ${end.status}: ${end.error}`);
         return text();
+      },
+      async tell(line) {
+        const what = line === undefined ? "?eof=true" : "";
+        const body = new Blob(line === undefined ? [] : [`${JSON.stringify(line)}\n`]);
+        await appliance.call(`${path}/stdin${what}`, { method: "POST", headers, body });
       },
       async cancel() {
         await appliance.ask(z.unknown(), `${path}/cancel`, { method: "POST", headers });

@@ -1,9 +1,21 @@
 # What every probe begins with. A probe tries things from inside a sandbox and prints one line of JSON: for each
 # name what was seen, "done" for an attempt that went through, else the error's name.
-import ctypes, errno, json, os, socket, stat, sys
+import ctypes, errno, json, os, socket, stat, sys, time
+
+
+class Seen(dict):
+    """With the milliseconds that each took: since the one before."""
+
+    last, took = time.monotonic(), {}
+
+    def __setitem__(self, name, what):
+        now = time.monotonic()
+        self.took[name], self.last = (now - self.last) * 1000, now
+        super().__setitem__(name, what)
+
 
 libc = ctypes.CDLL(None, use_errno=True)
-seen = {}
+seen = Seen()
 
 
 def outcome(attempt):
@@ -48,4 +60,4 @@ def status_of(pid="self"):
 
 
 def finish():
-    print("PROBE " + json.dumps(seen))
+    print("PROBE " + json.dumps({"seen": seen, "ms": seen.took}))

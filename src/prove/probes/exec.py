@@ -14,13 +14,9 @@ if part == "leave":
             listener.listen()
             for fd in (0, 1, 2):
                 os.close(fd)
-            import time
-
             time.sleep(600)
         os._exit(0)
     # Until the daemon listens.
-    import time
-
     for _ in range(200):
         probe = socket.socket(socket.AF_UNIX)
         if outcome(lambda: probe.connect("\0" + left_name)) == "done":

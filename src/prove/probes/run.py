@@ -1,7 +1,9 @@
-# argv: a name of its own, the namespace's file, a path of the host's, a secret that must be nowhere, a file with
-# `name=host:port` lines of what to reach.
-tag, forked, host_path, canary, host_port = sys.argv[1:6]
-targets = dict(pair.split("=", 1) for pair in sys.argv[6:])
+# Told by lines on stdin: what to attack, and when to end.
+print("READY", flush=True)
+given = json.loads(sys.stdin.readline())
+seen.last = time.monotonic()
+tag, forked, host_path, host_port = given["tag"], given["forked"], given["host_path"], given["host_port"]
+targets = given["targets"]
 base = os.environ.get("ANTHROPIC_BASE_URL", "http://0.0.0.0:0").removeprefix("http://")
 gateway, port = base.split(":")
 targets["own gateway"] = f"tcp/{gateway}/{port}"
@@ -22,7 +24,7 @@ tried("forked file", lambda: open(os.path.join("/work", forked)))
 tried("host path", lambda: open(host_path))
 tried("own path", lambda: open("/etc/passwd"))
 tried("mknod", lambda: os.mknod(f"/work/{tag}.dev", 0o600 | stat.S_IFCHR, os.makedev(1, 1)))
-for path in ("/proc/kcore", "/proc/keys", "/proc/sysrq-trigger", "/proc/sys/kernel/core_pattern", "/sys/firmware/efi", "/sys/kernel/uevent_helper", "/dev/mem", "/dev/kmsg", "/dev/kvm", "/dev/sda", "/dev/fuse"):
+for path in ("/proc/kcore", "/proc/keys", "/proc/sysrq-trigger", "/proc/sys/kernel/core_pattern", "/sys/firmware/efi", "/sys/kernel/uevent_helper", "/dev/mem", "/dev/kmsg", "/dev/kvm", "/dev/sda"):
     tried(f"open {path}", lambda: os.open(path, os.O_RDWR))
 os.symlink(host_path, f"/work/{tag}.link")
 tried("host path by a link", lambda: open(f"/work/{tag}.link"))
@@ -105,12 +107,11 @@ def readable_holds(text):
     return False
 
 
-# The secret itself is not among the arguments, only its two halves in the wrong order.
-half = len(canary) // 2
-secret = canary[half:] + canary[:half]
+# The secret itself was not given, only its two halves in the wrong order.
+secret = "".join(reversed(given["secret_halves"]))
 seen["secret in /proc"] = "done" if readable_holds(secret) else "ENOENT"
 seen["token in /proc"] = "done" if token and readable_holds(token) else "ENOENT"
-seen["own text in memory"] = "done" if memory_holds(tag) else "ENOENT"
+seen["own text in memory"] = "done" if memory_holds(given["planted"]) else "ENOENT"
 seen["proc of others"] = "ENOENT" if all(open(f"/proc/{pid}/status").read().count("Uid:\t10000") for pid in filter(str.isdigit, os.listdir("/proc"))) else "done"
 
 # Network. Each is a TCP connection, unless it says otherwise; two seconds are long on a host's own wires.
@@ -156,11 +157,12 @@ def reach(item):
 
 
 with ThreadPoolExecutor(32) as pool:
-    seen.update(pool.map(reach, [(n, t) for n, t in targets.items() if t.startswith(("tcp/", "udp/"))]))
+    for name, said in pool.map(reach, targets.items()):
+        seen[name] = said
 
 seen["right token"] = asked(gateway, int(port), token)
 seen["wrong token"] = asked(gateway, int(port), "sk-ant-" + "0" * 64)
-seen["neighbour's token"] = asked(gateway, int(port), targets.get("stolen", "none"))
+seen["neighbour's token"] = asked(gateway, int(port), given["stolen"])
 tried("raw packets", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3))
 tried("raw IP", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
 tried("stream socket", lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
@@ -176,3 +178,6 @@ for address in ("2001:4860:4860::8888", "fe80::1%eth0", "fd00:ec2::254"):
     said = outcome(lambda: ipv6_to(address))
     seen[f"reach {address}"] = "done" if said in ("done", "ECONNREFUSED") else "unreachable"
 finish()
+sys.stdout.flush()
+# It is looked at from the host meanwhile.
+sys.stdin.read()

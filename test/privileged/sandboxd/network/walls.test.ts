@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { withinNetwork } from "../../../../src/kernel/network-namespace.ts";
 import { networkNames } from "../../../../src/sandboxd/network/names.ts";
-import { icmpEcho, ipv6Echo, tcpSyn } from "./frames.ts";
-import { tcpFrom, udpFrom, wireOf, type Attempt, type Wire } from "./sockets.ts";
+import { icmpEcho, ipv6Echo, tcpSyn } from "../../../../src/prove/frames.ts";
+import { wireOf, type Wire } from "../../../../src/prove/wire.ts";
+import { tcpFrom, udpFrom, type Attempt } from "./sockets.ts";
 import { hostState, newRun, PORT, sh, stage, useIptables } from "./stage.ts";
 
 /**

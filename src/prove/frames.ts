@@ -57,10 +57,13 @@ export function ipv6Echo(): Uint8Array {
   return new Uint8Array([0x60, 0, 0, 0, 0, message.length, 58, 255, ...from, ...to, ...message]);
 }
 
-export function frame(macs: { readonly from: string; readonly to: string }, packet: Uint8Array): Uint8Array {
+export function frame(
+  macs: { readonly from: Uint8Array; readonly to: Uint8Array },
+  packet: Uint8Array,
+): Uint8Array {
   const bytes = new Uint8Array(14 + packet.length);
-  bytes.set(hex(macs.to));
-  bytes.set(hex(macs.from), 6);
+  bytes.set(macs.to);
+  bytes.set(macs.from, 6);
   const kind = (packet[0] ?? 0) >> 4 === 6 ? ETHERTYPE.ipv6 : ETHERTYPE.ipv4;
   new DataView(bytes.buffer).setUint16(12, kind);
   bytes.set(packet, 14);
@@ -99,4 +102,3 @@ function checksum(bytes: Uint8Array): number {
 }
 
 const octets = (address: string) => address.split(".").map(Number);
-const hex = (mac: string) => mac.split(":").map((part) => Number.parseInt(part, 16));
