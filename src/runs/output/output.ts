@@ -72,7 +72,7 @@ export function createRunOutput({ instance, maxBytes, live, log, idleMs = IDLE_M
   }
 
   function take(run: RunId, its: Attached, stream: Stream, pipe: number): number {
-    const moved = its.log.take(stream, pipe, Date.now());
+    const moved = takeOrShrink(its.log, stream, pipe);
     if (moved > 0) {
       its.full = false;
       tell(run);
@@ -82,7 +82,6 @@ export function createRunOutput({ instance, maxBytes, live, log, idleMs = IDLE_M
 
   /** The run waits meanwhile, and what is in its pipes stays there. */
   function failed(run: RunId, its: Attached, error: unknown): void {
-    if (isFull(error) && its.log.shrink()) return;
     if (!its.full) log.error("output of a run cannot be stored; it waits", { run, cause: error });
     its.full = true;
   }
@@ -235,6 +234,17 @@ export function createRunOutput({ instance, maxBytes, live, log, idleMs = IDLE_M
       for (const { changes } of left) changes.tell();
     },
   };
+}
+
+/** On a full disk older output of the same run makes room for newer. */
+function takeOrShrink(log: RunLog, stream: Stream, pipe: number): number {
+  for (;;) {
+    try {
+      return log.take(stream, pipe, Date.now());
+    } catch (error) {
+      if (!isFull(error) || !log.shrink()) throw error;
+    }
+  }
 }
 
 /** As large as all of them together may be: whoever writes has that much room while api is away. */
