@@ -83,6 +83,8 @@ export function createWorktrees(parts: WorktreesParts) {
     using work = places.work(run);
     if (work === null) return;
     await syncFileSystem(work.fd);
+    using still = places.work(run);
+    if (still === null) return;
     using own = places.run(run);
     await writeFile(own.entry(KEPT), "", { mode: 0o600 });
   }
@@ -127,6 +129,21 @@ export function createWorktrees(parts: WorktreesParts) {
       return await use({ row, base, work, blobs, changes, pause });
     } finally {
       await changes.return();
+    }
+  }
+
+  /** The same in turn, for who has asked for it. */
+  async function looking<T>(
+    run: RunId,
+    signal: AbortSignal | undefined,
+    use: (parts: Compared) => Promise<T>,
+  ): Promise<T> {
+    const found = await rows.find(run);
+    const release = await looks.admit(found?.namespaceId ?? run, signal);
+    try {
+      return await comparing(run, signal, use);
+    } finally {
+      release();
     }
   }
 
@@ -200,16 +217,10 @@ export function createWorktrees(parts: WorktreesParts) {
 
     /** What has changed in it since it was made; while its run goes on, about now. */
     async diff(run: RunId, signal?: AbortSignal): Promise<Diff & { readonly base: string | null }> {
-      const found = await rows.find(run);
-      const release = await looks.admit(found?.namespaceId ?? run, signal);
-      try {
-        return await comparing(run, signal, async (compared) => ({
-          base: hashOf(compared.base),
-          ...(await diffOf(compared)),
-        }));
-      } finally {
-        release();
-      }
+      return looking(run, signal, async (compared) => ({
+        base: hashOf(compared.base),
+        ...(await diffOf(compared)),
+      }));
     },
 
     /** Once its run is over: what it left, which the row and the receipt say. */
@@ -229,7 +240,7 @@ export function createWorktrees(parts: WorktreesParts) {
       if (merging.has(run)) throw new AppError("conflict", `${run} is being merged already.`);
       merging.add(run);
       try {
-        const merged = await comparing(run, undefined, async ({ row, ...compared }) => {
+        const merged = await looking(run, undefined, async ({ row, ...compared }) => {
           if (!isOver(row))
             throw new AppError("conflict", `${run} has not ended; wait for it, or cancel it.`);
           return merge(parts, {
@@ -257,8 +268,15 @@ export function createWorktrees(parts: WorktreesParts) {
     /** Throws away those whose runs ended longer ago; how many. */
     async expire(keepMs: number): Promise<number> {
       const old = await rows.withWorktree({ finishedBefore: Date.now() - keepMs });
-      for (const run of old) await discard(run.id, ownCall(run), "expired");
-      return old.length;
+      let removed = 0;
+      for (const run of old) {
+        // It is being merged, say. There will be another time.
+        await discard(run.id, ownCall(run), "expired").then(
+          () => (removed += 1),
+          (cause: unknown) => log.warn("an old worktree was not removed", { run: run.id, cause }),
+        );
+      }
+      return removed;
     },
 
     /** For a namespace that goes, with its runs' rows. */

@@ -306,3 +306,68 @@ test("more than the quota has room for is refused, and nothing is merged", async
   expect(readFileSync(join(namespace.live, "a"), "utf8")).toBe("a");
   expect(readdirSync(namespace.tmp)).toEqual([]);
 });
+
+test("what runs in the namespace stands still for the last look and the change, and goes on whatever comes of it", async () => {
+  const seen: string[] = [];
+  const looked = { at: "", standing: false };
+  const content = () => readFileSync(looked.at, "utf8");
+  await using fixture = await worktreeFixture({
+    standstill: {
+      isWarm: () => true,
+      async freeze() {
+        if (looked.at === "") return null;
+        seen.push(`stands still: ${content()}`);
+        return {
+          async thaw() {
+            seen.push(`goes on: ${content()}`);
+            return true;
+          },
+        };
+      },
+    },
+  });
+  const namespace = await fixture.namespace();
+  write(["a", "before"])(namespace.live);
+  const [one, two] = [await fixture.fork(namespace), await fixture.fork(namespace)];
+  looked.at = join(namespace.live, "a");
+  write(["a", "by one"])(one.work);
+  write(["a", "by two"])(two.work);
+  const call = fixture.call(namespace);
+  await fixture.worktrees.merge(one.id, call);
+  expect(seen).toEqual(["stands still: before", "goes on: by one"]);
+  // Found before anything has to stand still.
+  expect(await fixture.worktrees.merge(two.id, call).catch((error: unknown) => error)).toBeInstanceOf(
+    MergeConflict,
+  );
+  expect(seen.length).toBe(2);
+  await fixture.worktrees.merge(two.id, call, "run");
+  expect(seen.slice(2)).toEqual(["stands still: by one", "goes on: by two"]);
+});
+
+test("what changes between the first look and the last is seen by the last", async () => {
+  const late: { change?: () => void } = {};
+  await using fixture = await worktreeFixture({
+    standstill: {
+      isWarm: () => false,
+      async freeze() {
+        late.change?.();
+        return null;
+      },
+    },
+  });
+  const namespace = await fixture.namespace();
+  write(["a", "before"], ["b", "before"])(namespace.live);
+  const fork = await fixture.fork(namespace);
+  write(["a", "by run"], ["b", "by run"])(fork.work);
+  late.change = () => write(["b", "changed"])(namespace.live);
+  const refused = await fixture.worktrees
+    .merge(fork.id, fixture.call(namespace))
+    .catch((error: unknown) => error);
+  expect(refused).toBeInstanceOf(MergeConflict);
+  expect((refused as MergeConflict).conflicts).toEqual([
+    { path: "b", run: "modified", namespace: "modified" },
+  ]);
+  expect(readFileSync(join(namespace.live, "a"), "utf8")).toBe("before");
+  expect(readdirSync(namespace.tmp)).toEqual([]);
+  expect(await openIntents(fixture.db)).toBe(0);
+});
