@@ -16,6 +16,7 @@ import type { GatewayClient } from "../runs/gateway-client.ts";
 import { agents } from "../runs/agents/agents.ts";
 import { createRunInput } from "../runs/input.ts";
 import { createRunOutput } from "../runs/output/output.ts";
+import type { RunMeter } from "../runs/meter.ts";
 import type { Policies } from "../runs/policy.ts";
 import { factsOf } from "../runs/facts.ts";
 import { createReceiptSigner } from "../runs/receipt.ts";
@@ -48,6 +49,7 @@ export interface OpenRunsParts {
   readonly policies: Policies;
   readonly worktrees: Worktrees;
   readonly floor: Floor;
+  readonly meter: RunMeter;
   /** Why no run may begin now; null when they may. */
   readonly closed: () => AppError | null;
   readonly bootId: string;

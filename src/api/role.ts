@@ -160,6 +160,7 @@ export async function startApi(parts: ApiRoleParts) {
     askStore: () => blobs.look(),
     askGateway: () => gateway.call("status", {}).catch(gatewayAway),
     execStats: () => exec.stats(),
+    runStats: () => runs.stats(),
     webhookStats: () => webhooks.stats(),
     disk: () => ({
       ...statfs(instance.api.dir),
@@ -179,6 +180,7 @@ export async function startApi(parts: ApiRoleParts) {
     url: () => url,
     startedAt,
     execStats: () => exec.stats(),
+    runStats: () => runs.stats(),
     disk: () => statfs(instance.api.dir),
     sandboxd,
     db,
@@ -209,6 +211,7 @@ export async function startApi(parts: ApiRoleParts) {
     policies,
     worktrees: storage.worktrees,
     floor,
+    meter: meter.runs,
     closed: () => proofs.refusal(),
     bootId,
     contexts,

@@ -15,6 +15,7 @@ const statusAnswer = z.object({
   not_ready: z.array(z.string()),
   notices: z.array(z.string()),
   exec: z.object({ running: z.number(), waiting: z.number(), warm: z.number() }),
+  runs: z.object({ live: z.number(), waiting: z.number(), spare: z.number() }),
   disk: z.object({ free_bytes: z.number(), total_bytes: z.number() }),
   events: z.object({ total: z.number(), chains: z.number() }),
   webhooks: z.object({ enabled: z.number(), in_flight: z.number(), overdue_s: z.number() }),
@@ -28,7 +29,7 @@ export const status = defineCommand({
   async run({ args }) {
     const answer = await connect(args.data).ask(statusAnswer, "/admin/status");
     print(args.json, answer, () => {
-      const { exec, disk, events, webhooks, sandboxes } = answer;
+      const { exec, runs, disk, events, webhooks, sandboxes } = answer;
       const lines = [
         ["instance", answer.instance],
         [
@@ -38,6 +39,7 @@ export const status = defineCommand({
         ["ready", answer.not_ready.length === 0 ? "yes" : `no: ${answer.not_ready.join("; ")}`],
         ...answer.notices.map((notice) => ["notice", notice]),
         ["commands", `${exec.running} running, ${exec.waiting} waiting, ${exec.warm} warm namespaces`],
+        ["runs", `${runs.live} living, ${runs.waiting} waiting, ${runs.spare} spare sandboxes`],
         ["disk", `${shortSize(disk.free_bytes)} free of ${shortSize(disk.total_bytes)}`],
         ["events", `${events.total} in ${events.chains} chains`],
         [

@@ -1,10 +1,12 @@
 import { Counter, Histogram, type Registry } from "prom-client";
 import type { ExecMeter } from "../sandbox/meter.ts";
+import type { RunMeter } from "../runs/meter.ts";
 import type { DeliveryMeter } from "../webhooks/meter.ts";
 import { createRequestTimes } from "./requests.ts";
 
 /** What is measured as it happens; the rest is read when somebody asks. */
 export interface Meters extends ExecMeter, DeliveryMeter {
+  readonly runs: RunMeter;
   /** `route` is a pattern, or null where there is none: only what the appliance names itself becomes a label. */
   answered(route: string | null, method: string, status: number, seconds: number): void;
 }
@@ -13,6 +15,8 @@ export interface Meters extends ExecMeter, DeliveryMeter {
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 /** Up to the last of a delivery's retries. */
 const DELAY_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600, 86_400];
+/** Up to a long wait for a place. */
+const RUN_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600];
 const LAG_SECONDS = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5];
 const LAG_EVERY_MS = 500;
 
@@ -63,7 +67,25 @@ export function createMeters(registry: Registry): Meters {
     registers,
   });
 
+  const runs = new Counter({
+    name: "cofferdam_runs_total",
+    help: "Runs that are over, by their status.",
+    labelNames: ["status"] as const,
+    registers,
+  });
+  const runSeconds = new Histogram({
+    name: "cofferdam_run_start_seconds",
+    help: "Time from a run's request to the start of its command, by where its sandbox came from.",
+    labelNames: ["source"] as const,
+    buckets: RUN_SECONDS,
+    registers,
+  });
+
   return {
+    runs: {
+      begun: (source, seconds) => runSeconds.observe({ source }, seconds),
+      ended: (status) => runs.inc({ status }),
+    },
     answered(route, method, status, seconds) {
       timed(route, method, status, seconds);
       if (status >= 400) refusals.inc({ status });

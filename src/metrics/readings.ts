@@ -2,12 +2,14 @@ import { Counter, Gauge, type Registry } from "prom-client";
 import type { Ledger } from "../audit/ledger.ts";
 import type { GatewayStatus } from "../protocol/gateway.ts";
 import type { OperationResult } from "../protocol/sandboxd.ts";
+import type { Runs } from "../runs/runs.ts";
 import type { Exec } from "../sandbox/exec.ts";
 
 /** What is read each time that somebody asks. */
 export interface Reading {
   readonly ready: boolean;
   readonly exec: ReturnType<Exec["stats"]>;
+  readonly runs: ReturnType<Runs["stats"]>;
   /** null while sandboxd does not answer. */
   readonly sandboxd: Pick<OperationResult<"status">, "pool" | "sandboxes" | "memory_available_bytes"> | null;
   /** Likewise. */
@@ -37,6 +39,9 @@ const GAUGES: readonly Measure[] = [
   { name: "ready", help: "1 when /readyz says so.", read: ({ ready }) => Number(ready) },
   { name: "exec_running", help: "Commands that run.", read: ({ exec }) => exec.running },
   { name: "exec_waiting", help: "Commands that wait for their turn.", read: ({ exec }) => exec.waiting },
+  { name: "runs_live", help: "Runs that live, or are being started.", read: ({ runs }) => runs.live },
+  { name: "runs_waiting", help: "Runs that wait for their turn.", read: ({ runs }) => runs.waiting },
+  { name: "runs_spare", help: "Booted sandboxes that wait for a run.", read: ({ runs }) => runs.spare },
   {
     name: "sandboxes_warm",
     help: "Sandboxes kept for the namespace they have.",

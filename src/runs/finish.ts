@@ -73,6 +73,7 @@ export function createFinish(parts: FinishParts) {
       };
     });
     output.finish(id);
+    if (over !== null) parts.meter.ended(over.status as Outcome["status"]);
     return over;
   }
 

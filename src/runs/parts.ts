@@ -6,6 +6,7 @@ import type { SandboxdClient } from "../sandbox/sandboxd-client.ts";
 import type { Secrets } from "../secrets.ts";
 import type { GatewayClient } from "./gateway-client.ts";
 import type { RunInput } from "./input.ts";
+import type { RunMeter } from "./meter.ts";
 import type { RunOutput } from "./output/output.ts";
 import type { RunRows } from "./rows.ts";
 import type { DiskWatch } from "./worktree/watch.ts";
@@ -27,6 +28,7 @@ export interface LifeParts {
   readonly output: Pick<RunOutput, "prepare" | "attach" | "drained" | "finish" | "remove">;
   readonly input: Pick<RunInput, "launch" | "write" | "eof" | "signal" | "close">;
   readonly worktrees: Pick<Worktrees, "prepare" | "make" | "settle" | "merge" | "discard" | "remove">;
+  readonly meter: RunMeter;
   readonly disk: Pick<DiskWatch, "watch">;
   /** Tells one boot of the host from another. */
   readonly bootId: string;

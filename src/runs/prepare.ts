@@ -132,6 +132,7 @@ export function createPreparation(parts: PrepareParts) {
     signal.throwIfAborted();
     const running = await begin(connected, startedAt, timings);
     await launch(running);
+    parts.meter.begun(spare === null ? "boot" : "spare", (Date.now() - before.createdAt) / 1000);
     return running;
   }
 

@@ -3,9 +3,12 @@ import { startAppliance, type Appliance } from "../fixtures/appliance.ts";
 import { hostState } from "../fixtures/host-state.ts";
 import { until } from "../fixtures/until.ts";
 
+// Of runs that come at once one has a spare, and the others boot.
+const CONFIG = "[exec]\npool = 0\n[runs]\npool = 1\n";
+
 let appliance: Appliance;
 beforeAll(async () => {
-  appliance = await startAppliance({ config: "[exec]\npool = 0\n" });
+  appliance = await startAppliance({ config: CONFIG });
 });
 afterAll(async () => {
   await appliance.stop();
@@ -148,7 +151,7 @@ test("kill -9 of sandboxd, and everything with it, while runs print: none shows 
   const runs = await Promise.all([5, 6].map(async (code) => ({ code, id: await start(counting(code)) })));
   await until(async () => (await output(runs[0]?.id ?? "")).includes("line 5\n"));
   await appliance.stop("SIGKILL");
-  appliance = await startAppliance({ config: "[exec]\npool = 0\n", data: appliance.data });
+  appliance = await startAppliance({ config: CONFIG, data: appliance.data });
   for (const { code, id } of runs) {
     expect(await over(id)).toMatchObject({ status: "failed", exit_code: code, error: null });
     expect(await output(id)).toBe(allLines);

@@ -129,9 +129,34 @@ for (const role of roles) {
   });
 }
 
+const startRun = (command: string): Promise<string> =>
+  ok(host.sh(`cofferdam run start alice --from empty -- '${command}'`));
+const runOf = async (
+  id: string,
+): Promise<{ status: string; exit_code: number | null; error: string | null }> =>
+  JSON.parse(
+    await ok(
+      host.sh(
+        `for try in $(seq 300); do out=$(cofferdam run show ${id} --json 2>/dev/null) && case $out in *'"finished_at":null'*) ;; *) break ;; esac; sleep 0.2; done; printf %s "$out"`,
+      ),
+    ),
+  );
+
+test("a run prints on while each unit is restarted, and then killed", async () => {
+  const id = await startRun("for n in $(seq 500); do echo $n; sleep 0.02; done; exit 9");
+  for (const role of roles) await ok(host.sh(`systemctl restart cofferdam-${role}.service`));
+  for (const role of roles) await ok(host.sh(`kill -9 ${await mainPid(role)}`));
+  expect(await runOf(id)).toMatchObject({ status: "failed", exit_code: 9, error: null });
+  const lines = Array.from({ length: 500 }, (_, n) => `${n + 1}`).join("\n");
+  expect(await ok(host.sh(`cofferdam run logs ${id}`))).toBe(lines);
+});
+
 test("after a reboot and after a power cut it is back, with its keys and files", async () => {
+  const lost = await startRun("echo begun; sleep 1000");
+  await ok(host.sh(`until cofferdam run logs ${lost} | grep -q begun; do sleep 0.1; done`));
   await host.reboot();
   expect(await exec("/root/keys.json", "cat workspace/note")).toBe("kept");
+  expect(await runOf(lost)).toMatchObject({ status: "error", exit_code: null, error: "host restarted" });
   await host.powercut();
   expect(await exec("/root/keys.json", "cat workspace/note")).toBe("kept");
 });

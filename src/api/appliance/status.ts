@@ -18,6 +18,7 @@ export interface Status {
   /** Sentences that say why not; none when it is. */
   readonly not_ready: readonly string[];
   readonly exec: { readonly running: number; readonly waiting: number; readonly warm: number };
+  readonly runs: Reading["runs"];
   /** Sentences on what works, but not as it should. */
   readonly notices: readonly string[];
   readonly disk: { readonly free_bytes: number; readonly total_bytes: number };
@@ -40,6 +41,7 @@ export interface StatusParts {
   readonly ready: Readiness;
   readonly webhookStats: () => Reading["webhooks"];
   readonly execStats: () => Status["exec"];
+  readonly runStats: () => Status["runs"];
   readonly disk: () => { readonly availableBytes: number; readonly totalBytes: number };
   readonly atRest: AtRest;
   readonly sandboxd: Pick<SandboxdClient, "call">;
@@ -75,6 +77,7 @@ export function createStatus(parts: StatusParts) {
         not_ready: reasons.map(({ name, detail }) => `${name}: ${detail}`),
         notices: parts.atRest.notices(),
         exec: { running, waiting, warm },
+        runs: parts.runStats(),
         disk: { free_bytes: availableBytes, total_bytes: totalBytes },
         events: { total, chains },
         webhooks: { enabled: endpoints, in_flight: inFlight, overdue_s: Math.round(overdueMs / 1000) },

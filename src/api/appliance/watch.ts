@@ -24,6 +24,7 @@ export interface WatchParts {
   readonly askSandboxd: () => Promise<OperationResult<"status">>;
   readonly askGateway: () => Promise<GatewayStatus>;
   readonly execStats: () => Reading["exec"];
+  readonly runStats: () => Reading["runs"];
   readonly webhookStats: () => Reading["webhooks"];
   readonly disk: () => Reading["disk"];
 }
@@ -75,6 +76,7 @@ export function createWatch(parts: WatchParts): Watch {
       sandboxd,
       gateway: runs,
       exec: parts.execStats(),
+      runs: parts.runStats(),
       audit: ledger.stats(),
       webhooks: parts.webhookStats(),
       disk: parts.disk(),

@@ -54,6 +54,7 @@ test("a run goes from its request to where nothing is left of it", async () => {
   // What it was given stands in no row and no event.
   expect(JSON.stringify([await fixture.row(id), await fixture.events()])).not.toMatch(/s3cret|typed|sk-ant/);
   expect(fixture.runs.stats()).toEqual({ live: 0, waiting: 0, spare: 0 });
+  expect(fixture.metered).toEqual(["failed"]);
 });
 
 /** Kills api at its n-th step, then at the next, and so on, until a run's whole life has fewer. */
