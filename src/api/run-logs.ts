@@ -20,7 +20,7 @@ import type { RunCalls } from "./run-call.ts";
 export interface RunLogsParts {
   readonly calls: Pick<RunCalls, "of">;
   readonly rows: Pick<RunRows, "find">;
-  readonly output: Pick<RunOutput, "follow" | "dropped">;
+  readonly output: Pick<RunOutput, "follow" | "dropped" | "hasMore">;
   readonly input: Pick<RunInput, "write" | "eof">;
   readonly streams: RunLogStreams;
   readonly contexts: Pick<Contexts, "of">;
@@ -57,6 +57,14 @@ export function runLogRoutes({ calls, rows, output, input, streams, contexts }: 
     if (request.method === "HEAD") return new Response(null, { headers });
     // A run that says nothing is no reason to end a stream that can't say so.
     contexts.of(request).silent = true;
+    if (
+      isOver(run) &&
+      request.headers.has("last-event-id") &&
+      !(await output.hasMore(run.id, options.after))
+    ) {
+      // An EventSource that has all of it comes back for ever, unless it is told so.
+      return new Response(null, { status: 204 });
+    }
     const ended = async () => (await stateOf(run.id)) === "over";
     return hold(async (lease) => {
       const call = { keyId: origin.keyId, owner: run.workspaceId, headers, signal: lease.signal };

@@ -124,7 +124,8 @@ async function requestIn(file: string | undefined): Promise<Record<string, unkno
   }
 }
 
-const entry = z.object({ text: z.string() });
+/** Of what the appliance says, what is missing counts here; how the run is shows at the end. */
+const entry = z.object({ text: z.string(), dropped_bytes: z.int().optional() });
 
 /** Goes on after a restart of the appliance where it was. */
 async function follow(appliance: Appliance, id: string): Promise<void> {
@@ -136,7 +137,7 @@ async function follow(appliance: Appliance, id: string): Promise<void> {
         .pipeThrough(new TextDecoderStream())
         .pipeThrough(new EventSourceParserStream());
       for await (const { id: seq, event, data } of messages) {
-        await shown(event ?? "stdout", entry.parse(JSON.parse(data)).text);
+        await shown(event ?? "stdout", entry.parse(JSON.parse(data)));
         since = seq ?? since;
       }
       return;
@@ -147,8 +148,8 @@ async function follow(appliance: Appliance, id: string): Promise<void> {
   }
 }
 
-async function shown(event: string, text: string): Promise<void> {
-  if (event === "status") return terminal.info(text);
+async function shown(event: string, { text, dropped_bytes }: z.infer<typeof entry>): Promise<void> {
+  if (event === "status") return dropped_bytes === undefined ? undefined : terminal.info(text);
   await writeBytes(event === "stderr" ? process.stderr : process.stdout, Buffer.from(text));
 }
 

@@ -9,8 +9,6 @@ const BUFFER_BYTES = 64 * 1024;
 
 const readAsync = promisify(read);
 
-export type WriteWatch = ReturnType<typeof createWriteWatch>;
-
 /**
  * Tells when somebody has written to one of the files that are open here: FIFOs mostly, and without reading from them,
  * which is all that the event loop itself could do. inotify(7), on one thread of those that read files.

@@ -62,6 +62,9 @@ export function createFinish(parts: FinishParts) {
     const before = await rows.find(id);
     if (before === null) return null;
     const receipt = isOver(before) ? null : await parts.receipt({ ...before, ...end(before) });
+    // Before the row says so: whoever follows its output may go then.
+    if (!isOver(before))
+      await attempt(before, "a run's log lacks how it ended", async () => tell(id, end(before)));
     const over = await ledger.change<Run | null>(async () => {
       const run = await rows.find(id);
       if (run === null || isOver(run)) return unchanged(run);
@@ -75,6 +78,11 @@ export function createFinish(parts: FinishParts) {
     output.finish(id);
     if (over !== null) parts.meter.ended(over.status as Outcome["status"]);
     return over;
+  }
+
+  function tell(id: RunId, { status, exitCode = null, error = null }: ReturnType<End>): void {
+    const code = exitCode === null ? "" : `, exit code ${exitCode}`;
+    output.status(id, `${status}${code}${error === null ? "" : `. ${error}`}`);
   }
 
   async function onSuccess(run: Run): Promise<void> {

@@ -25,7 +25,7 @@ export interface LifeParts {
   readonly credentials: Pick<Credentials, "sealed" | "used">;
   readonly sandboxd: Role<SandboxdClient>;
   readonly gateway: Role<GatewayClient>;
-  readonly output: Pick<RunOutput, "prepare" | "attach" | "drained" | "finish" | "remove">;
+  readonly output: Pick<RunOutput, "prepare" | "attach" | "status" | "drained" | "finish" | "remove">;
   readonly input: Pick<RunInput, "launch" | "write" | "eof" | "signal" | "close">;
   readonly worktrees: Pick<Worktrees, "prepare" | "make" | "settle" | "merge" | "discard" | "remove">;
   readonly meter: RunMeter;

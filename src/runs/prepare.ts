@@ -131,6 +131,7 @@ export function createPreparation(parts: PrepareParts) {
     timings["admit_ms"] = (await clock.of(() => admit(connected, startedAt, signal))).ms;
     signal.throwIfAborted();
     const running = await begin(connected, startedAt, timings);
+    output.status(run.id, running.status);
     await launch(running);
     parts.meter.begun(spare === null ? "boot" : "spare", (Date.now() - before.createdAt) / 1000);
     return running;

@@ -40,11 +40,16 @@ test("what a run writes is followed as it comes, and its bytes are its bytes", a
   await live.ending;
   expect(live.failures).toEqual([]);
   const told = live.messages.map(({ event, data }) => [event, (JSON.parse(data) as { text: string }).text]);
-  expect(told.filter(([event]) => event !== "status").slice(0, 2)).toEqual([
+  const written = told.filter(([event]) => event !== "status");
+  expect(written.slice(0, 2)).toEqual([
     ["stdout", "out\n"],
     ["stderr", "err\n"],
   ]);
-  const rest = told.slice(2).filter(([event]) => event === "stdout");
+  expect(told.filter(([event]) => event === "status")).toEqual([
+    ["status", "running"],
+    ["status", "succeeded, exit code 0"],
+  ]);
+  const rest = written.slice(2);
   expect(rest.map(([, text]) => text).join("")).toBe("\ufffd\0\ufffd");
   expect(await over(id)).toMatchObject({ status: "succeeded", exit_code: 0 });
   expect((await bytesOf(id)).toString("latin1")).toBe("out\nerr\n\xff\0\xe2\x82");

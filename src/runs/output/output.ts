@@ -9,7 +9,7 @@ import { follow, type FollowOptions, type Step } from "./follow.ts";
 import { closedSegments, openRunLog, type RunLog } from "./log.ts";
 import { createPlaces } from "./place.ts";
 import { createPump, isFull } from "./pump.ts";
-import { readAfter } from "./read.ts";
+import { readAfter, type Batch } from "./read.ts";
 import type { Stream } from "./segment.ts";
 
 export interface RunOutputParts {
@@ -154,6 +154,12 @@ export function createRunOutput({ instance, maxBytes, live, log, idleMs = IDLE_M
     read.delete(run);
   }
 
+  /** At one entry. */
+  async function look(run: RunId, after: number): Promise<Batch | null> {
+    const dir = places.output(run);
+    return readAfter(dir, attached.get(run)?.log.segments() ?? closedSegments(dir), after, 0);
+  }
+
   return {
     /** The files and FIFOs of a run that begins. What there is already stays. */
     prepare(run: RunId): void {
@@ -209,10 +215,12 @@ export function createRunOutput({ instance, maxBytes, live, log, idleMs = IDLE_M
     },
 
     /** How much of its output is not kept any more. */
-    async dropped(run: RunId): Promise<number> {
-      const dir = places.output(run);
-      const batch = await readAfter(dir, attached.get(run)?.log.segments() ?? closedSegments(dir), 0, 0);
-      return batch?.gap?.bytes ?? 0;
+    dropped: async (run: RunId): Promise<number> => (await look(run, 0))?.gap?.bytes ?? 0,
+
+    /** Whether it has an entry after that one by now. */
+    hasMore: async (run: RunId, after: number): Promise<boolean> => {
+      const batch = await look(run, after);
+      return batch === null || batch.entries.length > 0;
     },
 
     /** All that is left of it. */

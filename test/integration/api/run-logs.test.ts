@@ -69,6 +69,9 @@ test("a run's output is followed to its end, and read again from any entry on", 
     dataOf(live).slice(2),
   );
   expect(await rest(`${run}/logs?since=3`)).toEqual([]);
+  // What it needs to hear to stay away.
+  const headers = { "last-event-id": "3" };
+  expect((await api.call(`${run}/logs?follow=true`, { headers })).status).toBe(204);
   const plain = await api.call(`${run}/logs`, { headers: { accept: "text/plain" } });
   expect(plain.headers.get("content-type")).toBe("text/plain; charset=utf-8");
   expect(await plain.text()).toBe("one\ntw\u0085o\nthree");
