@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { closeSync, constants, existsSync, openSync, readFileSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { runId } from "../../../../src/ids.ts";
@@ -22,6 +22,14 @@ beforeAll(async () => {
 }, 300_000);
 afterAll(async () => {
   expect(await at.end()).toEqual([]);
+});
+
+/** One that failed leaves its own runs, which are not the next one's fault. */
+afterEach(async () => {
+  for (const { run } of (await at.client.call("listRuns", {})).runs) {
+    await at.client.call("stopRun", { run });
+    await at.client.call("forgetRun", { run });
+  }
 });
 
 test("a run prints, writes into its worktree, and ends with its exit code", async () => {
@@ -117,6 +125,10 @@ test("what a run said last waits for api, also when nobody has its FIFOs open me
   await at.fate(run);
   const fd = openSync(run.paths.out, constants.O_RDWR | constants.O_NONBLOCK);
   const buffer = Buffer.alloc(100);
+  // A run that was lost would have said nothing.
+  expect(await at.client.call("inspectRun", { run: run.id })).toMatchObject({
+    fate: { cause: "exit", exit_code: 0 },
+  });
   expect(buffer.toString("utf8", 0, readSync(fd, buffer))).toBe("last words\n");
   closeSync(fd);
   await at.client.call("forgetRun", { run: run.id });
