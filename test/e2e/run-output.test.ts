@@ -116,7 +116,7 @@ test("whatever kills api and gateway, what runs write is complete, for who follo
 }, 120_000);
 
 test("its receipt holds without the appliance, and no longer once a byte of it is another", async () => {
-  const id = await start({ command: "exit 4", label: "to be attested" });
+  const id = await start({ command: "echo x >new; exit 4", label: "to be attested" });
   await over(id);
   const dir = mkdtempSync("/scratch/receipt-");
   const [file, pem] = [join(dir, "receipt.json"), join(dir, "key.pem")];
@@ -144,7 +144,7 @@ test("its receipt holds without the appliance, and no longer once a byte of it i
     status: "failed",
     exit_code: 4,
     label: "to be attested",
-    worktree: { from: "empty" },
+    worktree: { from: "empty", result: expect.stringMatching(/^sha256:/), changes: 1 },
     sandbox: { runsc: expect.any(String), rootfs: expect.stringMatching(/^sha256:/) },
     audit: { before: { hash: expect.any(String) }, after: { hash: expect.any(String) } },
   });
