@@ -83,7 +83,7 @@ remove_networks() {
   iptables-save | without_own_chains | iptables-restore --noflush -w 5
 }
 
-own_interfaces() { sed -nE "s/^ *(cd$inst[^:]*):.*/\1/p" /proc/self/net/dev; }
+own_interfaces() { sed -nE "s/^ *(cd${inst}[^:]*):.*/\1/p" /proc/self/net/dev; }
 
 # Of what iptables-save says, the changes that leave nothing of ours: the ways into our chains, then the chains.
 without_own_chains() {

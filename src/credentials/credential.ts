@@ -32,7 +32,6 @@ export const credentialKinds = {
 } as const;
 
 export type CredentialKind = keyof typeof credentialKinds;
-export type CredentialFields = { [K in CredentialKind]: z.infer<(typeof credentialKinds)[K]> };
 
 /** Of each kind, the fields that nobody sees again. They are sealed, as JSON; the others are the row's `settings`. */
 const SECRET_FIELDS = {
@@ -43,7 +42,7 @@ const SECRET_FIELDS = {
 } as const satisfies Record<CredentialKind, readonly string[]>;
 
 /** Where each kind leads when nothing else is said. */
-export const DEFAULT_URLS = {
+const DEFAULT_URLS = {
   anthropic: { base_url: "https://api.anthropic.com" },
   openai: { base_url: "https://api.openai.com/v1" },
   "github-app": { api_url: "https://api.github.com", git_url: "https://github.com" },

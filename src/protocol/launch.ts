@@ -3,10 +3,10 @@
  * byte that says what it is, two bytes of length (little endian), and that many bytes. A frame is written by one call and
  * is at most PIPE_BUF long, so the kernel never tears or mixes them, whoever is killed in between.
  */
-export const MAX_FRAME_BYTES = 4096;
+const MAX_FRAME_BYTES = 4096;
 export const MAX_PAYLOAD_BYTES = MAX_FRAME_BYTES - 3;
 /** Of all launch frames' payloads together. */
-export const MAX_LAUNCH_BYTES = 1024 * 1024;
+const MAX_LAUNCH_BYTES = 1024 * 1024;
 
 export const FrameType = {
   /** Forget the launch frames that came before: an api that was killed had begun. */
