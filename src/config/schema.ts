@@ -149,7 +149,8 @@ export const configSchema = z.strictObject({
       log_mb: positive.max(1024).default(32),
       /** What a run may ask for at most, and gets when it does not ask. */
       timeout_s: positive.max(86_400).default(3600),
-      memory_mb: positive.min(128).default(2048),
+      // 512 processes that are all Pythons take 2.2 GiB: with more, a fork bomb fails by calls and not the whole run.
+      memory_mb: positive.min(128).default(2560),
       cpus: z.number().min(0.1).default(2),
       pids: positive.min(16).default(512),
       disk_mb: positive.default(4096),

@@ -136,7 +136,7 @@ test("a run is answered as the contract has it", async () => {
     usage: { llm: { requests: 0, usd: 0, by_model: {} }, peak_memory_mb: null, cpu_s: null },
     denials: [],
     worktree: { from: "empty" },
-    limits: { timeout_s: 100, memory_mb: 2048, cpus: 2, pids: 512, disk_mb: 4096 },
+    limits: { timeout_s: 100, memory_mb: 2560, cpus: 2, pids: 512, disk_mb: 4096 },
   });
   await fixture.launched(id);
   fixture.gateway.record(id, { kind: "denied", lane: "egress", reason: "host", detail: "d", count: 3 });

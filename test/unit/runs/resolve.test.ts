@@ -58,7 +58,7 @@ const refusal = (body: object, policy: object = {}) => failureOf(ask(body, polic
 test("what is not asked for is not granted, and limits are the appliance's", async () => {
   expect(await ask({})).toEqual({
     grants: { llm: [], git: null, egress: null, direct: [] },
-    limits: { timeout_s: 3600, memory_mb: 2048, cpus: 2, pids: 512, disk_mb: 4096 },
+    limits: { timeout_s: 3600, memory_mb: 2560, cpus: 2, pids: 512, disk_mb: 4096 },
   });
 });
 
