@@ -1,6 +1,10 @@
 import { defineCommand } from "citty";
 import { z } from "zod";
+import { environment } from "../config/environment.ts";
+import { loadConfig } from "../config/load.ts";
+import type { Config } from "../config/schema.ts";
 import { AppError } from "../errors.ts";
+import type { Instance } from "../instance/instance.ts";
 import { hasPassed, type ClaimResult } from "../protocol/proof.ts";
 import { execGroup } from "../prove/exec.ts";
 import { clearPlace, openPlace } from "../prove/place.ts";
@@ -8,6 +12,7 @@ import { prove as proveAll } from "../prove/prove.ts";
 import { runGroup } from "../prove/run.ts";
 import { connect } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
+import { configFileOf } from "./backup-options.ts";
 import { counted, jsonArgument, print } from "./output.ts";
 import { strict } from "./strict.ts";
 
@@ -42,7 +47,7 @@ export const prove = defineCommand({
       print(args.json, answer, () => "Runs begin again. The override is in the audit log.");
       return;
     }
-    const place = await openPlace(appliance);
+    const place = await openPlace(appliance, configOf(appliance.instance));
     const report = await proveAll({
       groups: [execGroup(place), runGroup(place)],
       quick: args.quick === true,
@@ -62,6 +67,11 @@ export const prove = defineCommand({
     if (!hasPassed(report)) process.exitCode = 1;
   },
 });
+
+function configOf(instance: Instance): Config {
+  return loadConfig({ defaultFile: configFileOf(instance), shownAs: instance.configFile, env: environment() })
+    .config;
+}
 
 function lineOf({ id, claim, attack, control, passed, duration_ms }: ClaimResult): string {
   const line = `${passed ? "PASS" : "FAIL"}  ${id.padEnd(28)}  ${claim}  (${duration_ms} ms)`;

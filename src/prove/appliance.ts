@@ -1,4 +1,5 @@
 import type { z } from "zod";
+import type { Config } from "../config/schema.ts";
 import type { Instance } from "../instance/instance.ts";
 
 /** The running api by its admin socket, as src/cli/appliance.ts has it: what is proven is the way that calls really go. */
@@ -18,6 +19,7 @@ interface Call {
 /** A workspace of the proof's own, so that nobody's events, quotas or policies are touched. */
 export interface Place {
   readonly appliance: Appliance;
+  readonly config: Config;
   readonly workspace: string;
   /** Names that are in nobody's use, and are found again whatever a proof before has left. */
   readonly tag: string;

@@ -1,3 +1,4 @@
+import type { Config } from "../config/schema.ts";
 import { NO_CAPABILITY, type Look } from "./look.ts";
 
 /** Every call of the list that a run must not make; each is made by its number. */
@@ -17,7 +18,7 @@ const FORBIDDEN = [
 ].map((name) => `call ${name}`);
 
 /** What the attacker sees from inside. */
-export const RUN_LOOKS: readonly Look[] = [
+export const runLooks = ({ runs }: Config): readonly Look[] => [
   {
     id: "run.user",
     claim: "A run is uid 10000 without any capability, and can't gain privileges.",
@@ -71,10 +72,10 @@ export const RUN_LOOKS: readonly Look[] = [
   },
   {
     id: "run.limits",
-    claim: "A run has 1024 files and 512 processes at most, and can't have more.",
+    claim: "A run has 1024 files and so many processes as it asked for at most, and can't have more.",
     attack: "read its limits and raise one",
     names: ["NOFILE", "NPROC", "raise NOFILE"],
-    held: ["1024", "512", "EPERM", "ValueError"],
+    held: ["1024", `${runs.pids}`, "EPERM", "ValueError"],
     control: "read them",
     controls: ["NOFILE"],
     worked: ["1024"],

@@ -1,8 +1,10 @@
 import type { Place } from "./appliance.ts";
 import type { Group } from "./claim.ts";
+import { hostClaims } from "./host.ts";
 import { claimsOf } from "./look.ts";
 import { networkClaims } from "./network.ts";
-import { RUN_LOOKS } from "./run-looks.ts";
+import { runLooks } from "./run-looks.ts";
+import { secretClaims } from "./secrets.ts";
 import { openStage } from "./stage.ts";
 
 /** Two runs beside each other: what one of them can do, and what the host shows of them. */
@@ -12,7 +14,12 @@ export function runGroup(place: Place): Group {
     slow: false,
     async open() {
       const stage = await openStage(place);
-      const claims = [...claimsOf(RUN_LOOKS, stage.report), ...networkClaims(stage)];
+      const claims = [
+        ...claimsOf(runLooks(place.config), stage.report),
+        ...networkClaims(stage),
+        ...hostClaims(stage),
+        ...secretClaims(stage),
+      ];
       return { claims, close: async () => stage.close() };
     },
   };

@@ -3,6 +3,7 @@ import { rmSync, writeFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
+import type { Config } from "../config/schema.ts";
 import { runId, type RunId } from "../ids.ts";
 import type { RunNetwork } from "../protocol/sandboxd.ts";
 import { networkNames, type NetworkNames } from "../sandboxd/network/names.ts";
@@ -45,6 +46,13 @@ export interface Stage {
   close(): Promise<void>;
 }
 
+/** What each asks for. Small, and not the same. */
+export function limitsOf({ runs }: Config, who: "attacker" | "neighbour") {
+  const most = Math.min(256, runs.memory_mb);
+  const memory_mb = who === "attacker" ? most : Math.floor(most * 0.75);
+  return { timeout_s: TIMEOUT_S, memory_mb, cpus: Math.min(1, runs.cpus), pids: runs.pids };
+}
+
 const credential = z.object({ credential_id: z.string() });
 const TIMEOUT_S = 180;
 
@@ -82,20 +90,24 @@ export async function openStage(place: Place): Promise<Stage> {
     });
 
     const start = createProofRuns(place);
-    async function stand(namespace: string, source: string): Promise<Standing> {
+    async function stand(
+      who: "attacker" | "neighbour",
+      namespace: string,
+      source: string,
+    ): Promise<Standing> {
       const run = await start(namespace, {
         command: `exec python3 -c ${quoted(`${common}\n${source}`)}`,
         stdin_open: true,
         llm: { credential: tag, models: ["granted"] },
-        limits: { timeout_s: TIMEOUT_S },
+        limits: limitsOf(place.config, who),
       });
       closing.push(() => run.cancel());
       await run.line("READY");
       return standing(place, run, closing);
     }
     const [attacker, neighbour] = await Promise.all([
-      stand(tag, attackerProbe),
-      stand(`${tag}-neighbour`, neighbourProbe),
+      stand("attacker", tag, attackerProbe),
+      stand("neighbour", `${tag}-neighbour`, neighbourProbe),
     ]);
     await outside.lead(attacker.links.veth);
     const { seen: theirs } = reportOf(await neighbour.run.line("PROBE "));

@@ -204,6 +204,17 @@ export function openCgroups(
       for (const setting of layout.settings(limits)) apply(path, setting);
     },
 
+    /** What of these limits is not in force, as the kernel shows it. */
+    missing(path: string, limits: SandboxLimits): string[] {
+      return layout.settings(limits).flatMap((setting) => {
+        const now =
+          find(setting.controller) === undefined ? undefined : readIfThere(fileOf(path, setting))?.trim();
+        // The first of the two values of swap accounting is only for the way from one limit to another.
+        if (setting.value === "-1" || (now === undefined && setting.optional === true)) return [];
+        return now === setting.value ? [] : [`${setting.file} is ${now ?? "absent"}, not ${setting.value}`];
+      });
+    },
+
     setPriority(path: string, priority: Priority): void {
       apply(path, layout.weight[priority]);
     },

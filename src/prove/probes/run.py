@@ -96,21 +96,25 @@ def memory_holds(text):
     return hits
 
 
-def readable_holds(text):
+def readable_holds(first, rest):
     for pid in filter(str.isdigit, os.listdir("/proc")):
         for name in ("environ", "cmdline"):
             try:
-                if text.encode() in open(f"/proc/{pid}/{name}", "rb").read():
-                    return True
+                data = open(f"/proc/{pid}/{name}", "rb").read()
             except OSError:
-                pass
+                continue
+            at = data.find(first.encode())
+            while at >= 0:
+                if data.startswith(rest.encode(), at + len(first)):
+                    return True
+                at = data.find(first.encode(), at + 1)
     return False
 
 
-# The secret itself was not given, only its two halves in the wrong order.
-secret = "".join(reversed(given["secret_halves"]))
-seen["secret in /proc"] = "done" if readable_holds(secret) else "ENOENT"
-seen["token in /proc"] = "done" if token and readable_holds(token) else "ENOENT"
+# The secret itself was not given, only its two halves in the wrong order; it must not come to be in this memory.
+second, first = given["secret_halves"]
+seen["secret in /proc"] = "done" if readable_holds(first, second) else "ENOENT"
+seen["token in /proc"] = "done" if token and readable_holds(token[:9], token[9:]) else "ENOENT"
 seen["own text in memory"] = "done" if memory_holds(given["planted"]) else "ENOENT"
 seen["proc of others"] = "ENOENT" if all(open(f"/proc/{pid}/status").read().count("Uid:\t10000") for pid in filter(str.isdigit, os.listdir("/proc"))) else "done"
 

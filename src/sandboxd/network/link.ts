@@ -56,7 +56,7 @@ async function batch(run: Runner, argv: readonly string[], lines: readonly strin
 }
 
 /** What the host's end is told, besides having no IPv6: to believe nothing that does not belong to its network. */
-const HOST_END = {
+export const HOST_END = {
   rp_filter: 1,
   accept_redirects: 0,
   send_redirects: 0,

@@ -1,0 +1,78 @@
+import { readFileSync, readlinkSync, readdirSync } from "node:fs";
+
+/** One process, as the host's kernel shows it. */
+export interface HostProcess {
+  readonly pid: number;
+  readonly argv: readonly string[];
+  readonly status: ReadonlyMap<string, string>;
+  /** Of each kind of namespace, which one: "net:[4026531840]". */
+  readonly namespaces: ReadonlyMap<string, string>;
+  /** Where something is mounted, and of which part of which file system. */
+  readonly mounts: readonly {
+    readonly root: string;
+    readonly at: string;
+    readonly options: string;
+    readonly type: string;
+  }[];
+  /** What is open, with the flags of each. */
+  readonly files: readonly { readonly path: string; readonly writable: boolean }[];
+}
+
+/** Throws when it is gone. */
+export function readProcess(pid: number): HostProcess {
+  const read = (name: string) => readFileSync(`/proc/${pid}/${name}`, "utf8");
+  const status = new Map(
+    read("status")
+      .split("\n")
+      .map((line) => line.split(":\t", 2) as [string, string]),
+  );
+  const namespaces = new Map(
+    readdirSync(`/proc/${pid}/ns`).map((kind) => [kind, readlinkSync(`/proc/${pid}/ns/${kind}`)]),
+  );
+  const mounts = read("mountinfo")
+    .trim()
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => {
+      const [before = "", after = ""] = line.split(" - ");
+      const [, , , root = "", at = "", options = ""] = before.split(" ");
+      return { root, at, options, type: after.split(" ")[0] ?? "" };
+    });
+  return { pid, argv: read("cmdline").split("\0"), status, namespaces, mounts, files: filesOf(pid) };
+}
+
+function filesOf(pid: number): HostProcess["files"] {
+  return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+    try {
+      const path = readlinkSync(`/proc/${pid}/fd/${fd}`);
+      const flags = /^flags:\t0?(\d+)$/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8"))?.[1] ?? "0";
+      return [{ path, writable: (Number.parseInt(flags, 8) & 3) !== 0 }];
+    } catch {
+      // Closed meanwhile.
+      return [];
+    }
+  });
+}
+
+export function uidOf({ status }: HostProcess): string {
+  return new Set(status.get("Uid")?.split("\t")).size === 1
+    ? (status.get("Uid")?.split("\t")[0] ?? "")
+    : "several";
+}
+
+const CAPABILITY_SETS = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
+
+/** All that it has in any of its sets. */
+export function capabilitiesOf({ status }: HostProcess): bigint {
+  return CAPABILITY_SETS.reduce((all, name) => all | BigInt(`0x${status.get(name) ?? "0"}`), 0n);
+}
+
+export function isFiltered({ status }: HostProcess): boolean {
+  return status.get("Seccomp") === "2" && status.get("NoNewPrivs") === "1";
+}
+
+/** What kind of process of runsc's it is, by what it calls itself. */
+export function partOf({ argv: [name = ""] }: HostProcess): "sandbox" | "gofer" | "stub" {
+  if (name === "runsc-gofer") return "gofer";
+  return name === "runsc-sandbox" ? "sandbox" : "stub";
+}
