@@ -1,5 +1,6 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
+import { once } from "node:events";
 import net from "node:net";
 import { openJournal } from "../../../src/gateway/journal.ts";
 import { createLog } from "../../../src/log.ts";
@@ -80,6 +81,8 @@ describe("routes", () => {
 test("a caller that leaves in the middle of its body leaves nothing behind, and no error in the log", async () => {
   await using lane = startLlmLane(provider, { parts: { mostAtOnce: 1 } });
   const socket = net.connect(Number(new URL(lane.url).port), "127.0.0.1");
+  // Before any other: else it may be the one that is refused.
+  await once(socket, "connect");
   socket.write("POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{");
   const status = async () => {
     const answer = await lane.post("/v1/messages", ask);
