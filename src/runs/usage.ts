@@ -104,12 +104,17 @@ function both(a: Reached, b: Reached): Reached {
 function plus(before: z.infer<typeof spent>, record: Extract<GatewayRecord, { kind: "llm" }>) {
   return {
     requests: before.requests + 1,
-    input_tokens: before.input_tokens + record.input_tokens,
-    output_tokens: before.output_tokens + record.output_tokens,
-    cache_read_tokens: before.cache_read_tokens + record.cache_read_tokens,
-    cache_write_tokens: before.cache_write_tokens + record.cache_write_tokens,
-    usd_nano: before.usd_nano + record.usd_nano,
+    input_tokens: sum(before.input_tokens, record.input_tokens),
+    output_tokens: sum(before.output_tokens, record.output_tokens),
+    cache_read_tokens: sum(before.cache_read_tokens, record.cache_read_tokens),
+    cache_write_tokens: sum(before.cache_write_tokens, record.cache_write_tokens),
+    usd_nano: sum(before.usd_nano, record.usd_nano),
   };
+}
+
+/** As far as a whole number goes: providers say how much they took, and a row that can't be read would hold up all runs. */
+function sum(one: number, other: number): number {
+  return Math.min(one + other, Number.MAX_SAFE_INTEGER);
 }
 
 function withDenial(

@@ -47,6 +47,8 @@ const HELD_RETRY_S = 2;
 /** Faster than what is sold as the fastest, and what is made before the first event and after the last. */
 const TOKENS_PER_S = 2000;
 const LEEWAY = 2000;
+/** A million dollars: whatever a provider says, what many requests cost together stays a whole number. */
+const MAX_NANO = 10 ** 15;
 const NO_TOKENS: TokenUse = { input: 0, cacheRead: 0, cacheWrite: 0, cacheWriteLong: 0, output: 0 };
 const NOTHING: Spent = { requests: 0, input_tokens: 0, output_tokens: 0, usd_nano: 0 };
 
@@ -190,7 +192,7 @@ export function createBudget(journal: Journal, prices: Prices) {
       const otherPrice = (other.model === null ? null : prices.of(other.model)) ?? price;
       return sum + (otherPrice === null ? 0 : costOf(otherPrice, other.use));
     }, 0);
-    return { use, usd_nano: own + others, estimated: !told.final };
+    return { use, usd_nano: Math.min(own + others, MAX_NANO), estimated: !told.final };
   }
 }
 

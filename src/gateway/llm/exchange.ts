@@ -32,7 +32,7 @@ export interface ExchangeParts {
 const CONTENT_BYTES = 16 * 1024;
 const ERROR_BYTES = 64 * 1024;
 
-const NO_USAGE: UsageReader = { event: () => {}, whole: () => {}, told: () => FREE };
+const NO_USAGE: UsageReader = { event: () => {}, whole: () => {}, done: () => {}, told: () => FREE };
 const FREE: Told = {
   use: { input: 0, cacheRead: 0, cacheWrite: 0, cacheWriteLong: 0, output: 0 },
   modes: [],

@@ -97,6 +97,8 @@ export function relay(parts: Relayed): ReadableStream<Uint8Array> {
 
 const GONE = Symbol("the caller has gone");
 const NOTHING = new Uint8Array();
+/** What ends a stream of OpenAI's. */
+const DONE = "[DONE]";
 
 interface Count {
   /** What of it is passed on now. */
@@ -108,6 +110,7 @@ function countEvents(usage: UsageReader, isExtra: Relayed["isExtra"]): Count {
   const splitter = createEventSplitter();
   /** Whether it is one of those that nobody asked for. */
   const look = (event: ServerEvent): boolean => {
+    if (event.includes(DONE) && event.data() === DONE) usage.done();
     if (!event.includes('"usage"')) return false;
     const data = parse(event.data());
     usage.event(data);

@@ -17,6 +17,8 @@ export interface UsageReader {
   event(data: unknown): void;
   /** Of an answer in one piece. */
   whole(body: unknown): void;
+  /** A stream has said itself that it is over. */
+  done(): void;
   told(): Told | null;
 }
 
@@ -26,9 +28,14 @@ export function fieldsOf(value: unknown): Fields {
   return value !== null && typeof value === "object" && !Array.isArray(value) ? (value as Fields) : {};
 }
 
+/** More than any answer has. What says so is wrong, and such numbers could not be added up and stay whole. */
+const MAX_TOKENS = 1_000_000_000;
+
 /** A number of tokens, or null where there is none. */
 function count(value: unknown): number | null {
-  return typeof value === "number" && Number.isSafeInteger(value) && value >= 0 ? value : null;
+  return typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= MAX_TOKENS
+    ? value
+    : null;
 }
 
 /** Anthropic's: a field's last value over message_start and message_delta counts, since they are running totals. */
@@ -51,8 +58,9 @@ export function createMessagesUsage(): UsageReader {
       merge(fieldsOf(body)["usage"]);
       final = fields !== null;
     },
+    done() {},
     told() {
-      if (fields === null) return null;
+      if (fields === null || !areCounts(fields["input_tokens"], fields["output_tokens"])) return null;
       const { speed, inference_geo, iterations } = fields;
       return {
         use: messagesUse(fields),
@@ -69,6 +77,11 @@ export function createMessagesUsage(): UsageReader {
       };
     },
   };
+}
+
+/** Without both nobody knows what it cost, and that is not nothing. */
+function areCounts(...values: readonly unknown[]): boolean {
+  return values.every((value) => count(value) !== null);
 }
 
 function messagesUse(usage: Fields): TokenUse {
@@ -106,6 +119,7 @@ export function createResponsesUsage(): UsageReader {
     const usage = response["usage"];
     if (usage === null || typeof usage !== "object") return;
     const { input_tokens, input_tokens_details, output_tokens } = fieldsOf(usage);
+    if (!areCounts(input_tokens, output_tokens)) return;
     told = {
       use: openaiUse(input_tokens, fieldsOf(input_tokens_details), output_tokens),
       modes: tierOf(response["service_tier"]),
@@ -121,27 +135,41 @@ export function createResponsesUsage(): UsageReader {
       }
     },
     whole: (body) => take(fieldsOf(body)),
+    done() {},
     told: () => told,
   };
 }
 
-/** Chat Completions: in a chunk at the end, when the request asked for it. */
+/**
+ * Chat Completions: in a chunk of its own at the end, when the request asked for it. Some servers tell it in every chunk,
+ * a running total, by themselves or when a request asks for that, too.
+ */
 export function createChatUsage(): UsageReader {
   let told: Told | null = null;
-  const take = (chunk: Fields) => {
+  const take = (chunk: Fields, final: boolean) => {
     const usage = chunk["usage"];
     if (usage === null || typeof usage !== "object") return;
-    const { prompt_tokens, prompt_tokens_details, completion_tokens } = fieldsOf(usage);
+    const { prompt_tokens, prompt_tokens_details, completion_tokens, total_tokens } = fieldsOf(usage);
+    const [input, said] = [count(prompt_tokens), count(completion_tokens)];
+    if (input === null || said === null) return;
+    // What a model thought is in some servers' total alone.
+    const output = Math.max(said, (count(total_tokens) ?? 0) - input);
     told = {
-      use: openaiUse(prompt_tokens, fieldsOf(prompt_tokens_details), completion_tokens),
+      use: openaiUse(input, fieldsOf(prompt_tokens_details), output),
       modes: tierOf(chunk["service_tier"]),
-      final: true,
+      final,
       others: [],
     };
   };
   return {
-    event: (data) => take(fieldsOf(data)),
-    whole: (body) => take(fieldsOf(body)),
+    event(data) {
+      const chunk = fieldsOf(data);
+      take(chunk, Array.isArray(chunk["choices"]) && chunk["choices"].length === 0);
+    },
+    whole: (body) => take(fieldsOf(body), true),
+    done() {
+      if (told !== null) told = { ...told, final: true };
+    },
     told: () => told,
   };
 }

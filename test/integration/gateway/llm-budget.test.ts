@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import type { Spent } from "../../../src/gateway/journal.ts";
-import type { LlmGrant } from "../../../src/protocol/gateway.ts";
+import { gatewayRecord, type LlmGrant } from "../../../src/protocol/gateway.ts";
 import { CREDENTIALS, startLlmLane } from "../../fixtures/llm-lane.ts";
 import { startProvider } from "../../fixtures/provider.ts";
 import { seededRandom } from "../../fixtures/random.ts";
@@ -194,4 +194,63 @@ test("a request that allows more than there is gets what is there, as long as th
   expect((await lane.post("/v1/messages", ask)).status).toBe(402);
   expect((await lane.post("/v1/messages", { ...ask, max_tokens: 500 })).status).toBe(200);
   await provider.stop();
+});
+
+describe("a provider that says odd things of what it took", () => {
+  const ask = { model, max_tokens: 1000, messages: [{ role: "user", content: "x" }] };
+  const started = { type: "message_start", message: { usage: { input_tokens: 1, output_tokens: 1 } } };
+  const ended = (usage: object) => ({ type: "message_delta", delta: { stop_reason: "end_turn" }, usage });
+  const huge = Number.MAX_SAFE_INTEGER;
+  const iterations = Array.from({ length: 1000 }, () => ({
+    type: "compaction",
+    model: "claude-opus-5",
+    input_tokens: 1_000_000_000,
+    output_tokens: 1_000_000_000,
+  }));
+
+  async function answered(route: string, body: object, events: readonly object[], end = "") {
+    const text = events.map((event) => `data: ${JSON.stringify(event)}\n\n`).join("") + end;
+    using server = Bun.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      development: false,
+      fetch: () => new Response(text, { headers: { "content-type": "text/event-stream" } }),
+    });
+    const url = `http://127.0.0.1:${server.port}`;
+    await using lane = startLlmLane({ url, openaiUrl: `${url}/v1`, key: "k" });
+    for (let n = 0; n < 3; n += 1) {
+      const answer = await lane.post(route, { ...body, stream: true });
+      expect(await answer.text()).toBe(text);
+    }
+    return { records: await lane.records() };
+  }
+
+  test.each([
+    ["huge", { output_tokens: huge, cache_read_input_tokens: huge }],
+    ["huge besides", { output_tokens: 1, iterations }],
+    ["negative", { output_tokens: -1_000_000, input_tokens: -1 }],
+    ["none", { output_tokens: "many" }],
+  ])("%s: its record is one that api takes, and counts no less than it may have cost", async (_, usage) => {
+    const { records } = await answered("/v1/messages", ask, [started, ended(usage)]);
+    expect(records).toHaveLength(3);
+    for (const record of records) {
+      expect(gatewayRecord.safeParse(record).success).toBe(true);
+      if (!("iterations" in usage)) expect(record.output_tokens).toBe(1000);
+      expect(record.usd_nano).toBeGreaterThan(1000 * 10_000);
+    }
+  });
+
+  test("a total in every chunk of a chat counts when it is the last", async () => {
+    const chunk = (completion_tokens: number) => ({
+      choices: [{ index: 0, delta: { content: "x" } }],
+      usage: { prompt_tokens: 10, completion_tokens },
+    });
+    const chat = { model: "gpt-6.2-sol", messages: ask.messages, stream_options: { include_usage: true } };
+    const chunks = [chunk(1), chunk(2), chunk(700)];
+    const { records } = await answered("/v1/chat/completions", chat, chunks, "data: [DONE]\n\n");
+    expect(records).toHaveLength(3);
+    for (const record of records) expect(record).toMatchObject({ output_tokens: 700, estimated: false });
+    const cut = await answered("/v1/chat/completions", { ...chat, max_tokens: 1500 }, chunks);
+    for (const record of cut.records) expect(record).toMatchObject({ output_tokens: 1500, estimated: true });
+  });
 });

@@ -105,3 +105,10 @@ test("an event has what the record has, under the run's id, and no place of the 
     data: { run_id: run, lane: "llm", reason: "model", detail: "said to the caller", count: 2 },
   });
 });
+
+test("whatever providers say, the sums stay such that a row can be read", () => {
+  const most = { usd_nano: 10 ** 15, input_tokens: Number.MAX_SAFE_INTEGER };
+  const { usage } = Array.from({ length: 20 }, (_, n) => llm(n + 1, most)).reduce(withRecord, start);
+  expect(runUsage.parse(JSON.parse(JSON.stringify(usage)))).toEqual(usage);
+  expect(usage.llm.usd_nano).toBe(Number.MAX_SAFE_INTEGER);
+});

@@ -123,3 +123,40 @@ test("an event without end is not kept for ever", () => {
     for (let n = 0; n < 20; n += 1) for (const _ of splitter.take(piece)) throw new Error("there is none");
   }).toThrow("too long");
 });
+
+test("a chat's running total is not its end, however early it says so", () => {
+  const reader = createChatUsage();
+  const chunk = (completion_tokens: number, finish_reason: string | null = null) => ({
+    choices: [{ index: 0, delta: { content: "x" }, finish_reason }],
+    usage: { prompt_tokens: 10, completion_tokens },
+  });
+  reader.event(chunk(1));
+  reader.event(chunk(500, "stop"));
+  expect(reader.told()).toMatchObject({ use: { input: 10, output: 500 }, final: false });
+  // Of two answers one is over.
+  reader.event(chunk(900));
+  expect(reader.told()).toMatchObject({ use: { output: 900 }, final: false });
+  reader.done();
+  expect(reader.told()).toMatchObject({ use: { output: 900 }, final: true });
+});
+
+test("what a chat's model thought counts where only the total has it", () => {
+  const reader = createChatUsage();
+  const usage = { prompt_tokens: 10, completion_tokens: 5, total_tokens: 115 };
+  reader.whole({ choices: [], usage });
+  expect(reader.told()).toMatchObject({ use: { input: 10, output: 105 }, final: true });
+});
+
+test.each([-1, 1.5, 1e10, Number.MAX_SAFE_INTEGER, 1e300, "5", null, {}])(
+  "%p is no number of tokens, so nobody knows what it cost",
+  (bad) => {
+    const messages = createMessagesUsage();
+    messages.event({ type: "message_start", message: { usage: { input_tokens: 5, output_tokens: bad } } });
+    messages.event({ type: "message_delta", delta: { stop_reason: "end_turn" }, usage: {} });
+    const responses = createResponsesUsage();
+    responses.whole({ usage: { input_tokens: 5, output_tokens: bad } });
+    const chat = createChatUsage();
+    chat.whole({ usage: { prompt_tokens: 5, completion_tokens: bad } });
+    for (const reader of [messages, responses, chat]) expect(reader.told()).toBe(null);
+  },
+);
