@@ -163,10 +163,9 @@ function make(step: Step, making: Making): void {
     case "put": {
       // It is in its place already.
       if (statusAt(ready, step.from) === null) return;
-      if (there?.kind === "directory") setAside(dir, name, path, making);
+      // Not over a file either: to free what that holds takes as long as three renames, and can be done later.
+      if (there?.kind === "directory" || there?.kind === "file") setAside(dir, name, path, making);
       renameAt(ready.fd, step.from, dir.fd, name);
-      // Two names of one file stay both.
-      if (statusAt(ready, step.from) !== null) unlinkAt(ready.fd, step.from);
       return;
     }
     case "directory":
