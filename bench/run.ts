@@ -7,6 +7,7 @@ import { auditCost, execCost } from "./audit.ts";
 import { files } from "./files.ts";
 import { models } from "./llm.ts";
 import { memory } from "./memory.ts";
+import { runs } from "./runs.ts";
 import { startPeers } from "./peers.ts";
 import { snapshots } from "./snapshots.ts";
 import { s3mode } from "./s3mode.ts";
@@ -65,6 +66,9 @@ note("audit");
 rows.push(...(await auditCost(work, many)));
 note("models");
 rows.push(...(await models(work, quick ? 100 : 400)));
+note("runs");
+const supervised = await runs(stage, quick ? 10 : 40, quick ? [1, 16] : [1, 16, 64, 128]);
+rows.push(...supervised.rows);
 note("crowd");
 rows.push(...(await crowd(appliance, [1, 10, 50], quick ? 20 : 100)));
 await Bun.sleep(1000);
@@ -119,6 +123,14 @@ const ratios = {
   "restore / tar -x": ratio("restore of 10,000 files", "tar -x"),
   "download / tar -c": ratio("download as tar, without gzip", "tar -c | cat"),
   "share of copied files that is not stored again": snapshotted.dedupe,
+  "run with a spare / ip, iptables and runsc run": ratio(
+    "run: to its first output, spare",
+    "run: to its first output, by ip, iptables and runsc run",
+  ),
+  "run booted for it / ip, iptables and runsc run": ratio(
+    "run: to its first output, booted",
+    "run: to its first output, by ip, iptables and runsc run",
+  ),
   "upload / plain calls": ratio("upload 100 MiB: HTTP", "upload 100 MiB: plain calls"),
   "download / plain calls": ratio("download 100 MiB: HTTP", "download 100 MiB: plain calls"),
 };
@@ -133,11 +145,13 @@ for (const [name, value] of Object.entries(ratios)) console.log(`${name.padEnd(5
 for (const [title, figures] of Object.entries({ idle, "with 50 warm sandboxes": crowded }))
   for (const [name, value] of Object.entries(figures))
     console.log(`${`${title}: ${name}`.padEnd(70)} ${value.toFixed(1)}`);
+for (const { runs, mib_each, one_more_ms } of supervised.idle)
+  console.log(`${`${runs} idle runs`.padEnd(50)} ${mib_each} MiB each, one more in ${one_more_ms} ms`);
 for (const { name, ...figures } of hooks)
   console.log(
     `${name.padEnd(50)} ${Object.entries(figures)
       .map(([what, value]) => `${what} ${value}`)
       .join(", ")}`,
   );
-const results = { rows, ratios, memory: { idle, crowded }, webhooks: hooks };
+const results = { rows, ratios, memory: { idle, crowded }, runs: supervised.idle, webhooks: hooks };
 await Bun.write(out, `${JSON.stringify(results, null, 2)}\n`);
