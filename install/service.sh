@@ -5,7 +5,12 @@ readonly UNITS=/etc/systemd/system ROLES='sandboxd gateway api'
 
 unit() { echo "cofferdam-$1$unit_at.service"; }     # ROLE
 target() { echo "cofferdam$unit_at.target"; }
-all_units() { local role; target; echo "cofferdam-backup$unit_at.timer"; for role in $ROLES backup; do unit "$role"; done; }
+all_units() {
+  local name
+  target
+  for name in backup prove; do echo "cofferdam-$name$unit_at.timer"; done
+  for name in $ROLES backup prove; do unit "$name"; done
+}
 pid_file() { echo "/run/cofferdam/$inst/serve.pid"; }
 
 # Admin commands go to the instance that is being installed, by its own program.

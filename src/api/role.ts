@@ -40,6 +40,7 @@ import { operatorExecRoutes } from "./appliance/exec.ts";
 import { openRuns } from "./open-runs.ts";
 import { openRedirect } from "./http/redirect.ts";
 import { startServer } from "./http/server.ts";
+import { proofCheck, proofNotices } from "./appliance/proof-check.ts";
 import { proofRoutes } from "./appliance/proofs.ts";
 import { snapshotAdminRoutes } from "./appliance/snapshots.ts";
 import { snapshotRoutes } from "./snapshots.ts";
@@ -161,6 +162,7 @@ export async function startApi(parts: ApiRoleParts) {
     askGateway: () => gateway.call("status", {}).catch(gatewayAway),
     execStats: () => exec.stats(),
     runStats: () => runs.stats(),
+    proofState: () => proofs.state(),
     webhookStats: () => webhooks.stats(),
     disk: () => ({
       ...statfs(instance.api.dir),
@@ -173,6 +175,7 @@ export async function startApi(parts: ApiRoleParts) {
   });
   const status = createStatus({
     atRest,
+    proofNotices: () => proofNotices(proofs.state()),
     ready: watch.ready,
     webhookStats: () => webhooks.stats(),
     inst: instance.inst,
@@ -186,6 +189,7 @@ export async function startApi(parts: ApiRoleParts) {
     db,
     ledger,
     checkStore: () => blobs.check(),
+    checkProof: () => proofCheck(proofs.state(), settings.current.config.runs.prove_every_h),
     checkBackup: async () => backupCheck(db, settings.current.config.backup),
     gateway,
     confinement,
@@ -245,7 +249,7 @@ export async function startApi(parts: ApiRoleParts) {
     quotas: () => settings.current.config.quota,
     usage: async (id) => volumes.table.survey(id),
     ...status,
-    notices: atRest.notices,
+    notices: status.notices,
     settings: () => settingsInForce(loaded, settings.current),
     operatorRoutes: (access) => [
       operatorExecRoutes({ access, exec, ledger }),

@@ -5,18 +5,31 @@ import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { AppError } from "../errors.ts";
 import type { Instance } from "../instance/instance.ts";
-import { hasPassed, type ClaimResult } from "../protocol/proof.ts";
+import { isTrial } from "../instance/restored.ts";
+import { hasPassed, type ClaimResult, type ProofReport } from "../protocol/proof.ts";
+import { bombGroup } from "../prove/bombs.ts";
+import { proofIsDue } from "../prove/due.ts";
 import { execGroup } from "../prove/exec.ts";
 import { clearPlace, openPlace } from "../prove/place.ts";
 import { prove as proveAll } from "../prove/prove.ts";
 import { runGroup } from "../prove/run.ts";
-import { connect } from "./appliance.ts";
+import { connect, type Appliance } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
 import { configFileOf } from "./backup-options.ts";
 import { counted, jsonArgument, print } from "./output.ts";
 import { strict } from "./strict.ts";
 
 const state = z.object({ passed: z.boolean(), admission: z.enum(["open", "closed"]) }).loose();
+/** By a timer, one that could not be made to its end is made again first: api may just be starting anew. */
+const TRIES = 3;
+const AGAIN_MS = 10_000;
+
+interface Choice {
+  readonly quick: boolean;
+  readonly verbose: boolean;
+  readonly json: boolean;
+  readonly tries: number;
+}
 
 export const prove = defineCommand({
   meta: {
@@ -27,6 +40,14 @@ export const prove = defineCommand({
   plugins: [strict],
   args: {
     quick: { type: "boolean", description: "What takes less than a minute" },
+    verbose: {
+      type: "boolean",
+      description: "Also of what held, what was tried and what showed that it could work",
+    },
+    due: {
+      type: "boolean",
+      description: "Only after a start, or when [runs] prove_every_h says so, or while it fails; for timers",
+    },
     override: {
       type: "string",
       description: "Let runs begin although the newest proof failed, and say why; nothing is tried",
@@ -47,15 +68,17 @@ export const prove = defineCommand({
       print(args.json, answer, () => "Runs begin again. The override is in the audit log.");
       return;
     }
-    const place = await openPlace(appliance, configOf(appliance.instance));
-    const report = await proveAll({
-      groups: [execGroup(place), runGroup(place)],
+    const config = configOf(appliance.instance);
+    if (args.due === true) {
+      if (isTrial(appliance.instance.data)) return;
+      if (!(await proofIsDue(appliance, config.runs.prove_every_h))) return;
+    }
+    const report = await attempt(appliance, config, {
       quick: args.quick === true,
-      onResult: (result) => {
-        if (args.json !== true) process.stdout.write(`${lineOf(result)}\n`);
-      },
+      verbose: args.verbose === true,
+      json: args.json === true,
+      tries: args.due === true ? TRIES : 1,
     });
-    await clearPlace(place);
     const answer = await appliance.ask(state, "/admin/proofs", { method: "POST", json: report });
     const failed = report.claims.filter(({ passed }) => !passed).length;
     print(args.json, { passed: hasPassed(report), ...report, admission: answer.admission }, () =>
@@ -68,12 +91,37 @@ export const prove = defineCommand({
   },
 });
 
-function configOf(instance: Instance): Config {
-  return loadConfig({ defaultFile: configFileOf(instance), shownAs: instance.configFile, env: environment() })
-    .config;
+async function attempt(appliance: Appliance, config: Config, choice: Choice): Promise<ProofReport> {
+  const place = await openPlace(appliance, config);
+  const progress = process.stderr.isTTY && !choice.json;
+  const report = await proveAll({
+    groups: [execGroup(place), runGroup(place), bombGroup(place)],
+    quick: choice.quick,
+    onGroup: (name) => {
+      if (progress) process.stderr.write(`… ${name}\n`);
+    },
+    onResult: (result) => {
+      if (!choice.json) process.stdout.write(`${lineOf(result, choice.verbose)}\n`);
+    },
+  });
+  await clearPlace(place).catch(() => {});
+  if (report.error === null || choice.tries <= 1) return report;
+  await Bun.sleep(AGAIN_MS);
+  return attempt(appliance, config, { ...choice, tries: choice.tries - 1 });
 }
 
-function lineOf({ id, claim, attack, control, passed, duration_ms }: ClaimResult): string {
-  const line = `${passed ? "PASS" : "FAIL"}  ${id.padEnd(28)}  ${claim}  (${duration_ms} ms)`;
-  return passed ? line : `${line}\n      ${attack}\n      ${control}`;
+function configOf(instance: Instance): Config {
+  return loadConfig({
+    defaultFile: configFileOf(instance),
+    shownAs: instance.configFile,
+    env: environment(),
+  }).config;
+}
+
+function lineOf(result: ClaimResult, verbose: boolean): string {
+  const { id, claim, attack, attack_held, control, control_worked, passed, duration_ms } = result;
+  const line = `${passed ? "PASS" : "FAIL"}  ${id.padEnd(24)}  ${String(duration_ms).padStart(5)} ms  ${claim}`;
+  if (passed && !verbose) return line;
+  const mark = (ok: boolean) => (ok ? " " : "!");
+  return `${line}\n    ${mark(attack_held)} attack: ${attack}\n    ${mark(control_worked)} control: ${control}`;
 }

@@ -20,6 +20,7 @@ import { publishPrices } from "../prices/published.ts";
 import { openCgroups } from "../sandboxd/cgroup.ts";
 import { cgroupParent } from "../sandboxd/names.ts";
 import { ensureFirstKeys, keepKeys } from "../supervisor/firstkeys.ts";
+import { scheduleProofs } from "../supervisor/proofs.ts";
 import { startSupervisor } from "../supervisor/supervisor.ts";
 import { dataArgument, libraryArgument, libraryOf } from "./arguments.ts";
 import { catchHangUps } from "./hang-up.ts";
@@ -164,9 +165,11 @@ export const serve = defineCommand({
       },
     );
 
+    const proofs = scheduleProofs({ instance, env, log });
     const { why, failed } = await end.promise;
     log.info("stopping", { why });
     unfollow();
+    await proofs.stop();
     await supervisor.stop();
     await cgroups
       .remove(gatewayGroup, GROUP_PATIENCE_MS)

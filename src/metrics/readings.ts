@@ -1,6 +1,7 @@
 import { Counter, Gauge, type Registry } from "prom-client";
 import type { Ledger } from "../audit/ledger.ts";
 import type { GatewayStatus } from "../protocol/gateway.ts";
+import type { ProofState } from "../proof/proofs.ts";
 import type { OperationResult } from "../protocol/sandboxd.ts";
 import type { Runs } from "../runs/runs.ts";
 import type { Exec } from "../sandbox/exec.ts";
@@ -14,6 +15,7 @@ export interface Reading {
   readonly sandboxd: Pick<OperationResult<"status">, "pool" | "sandboxes" | "memory_available_bytes"> | null;
   /** Likewise. */
   readonly gateway: Pick<GatewayStatus, "runs" | "requests" | "tunnels"> | null;
+  readonly proof: ProofState;
   readonly audit: ReturnType<Ledger["stats"]>;
   readonly webhooks: { readonly endpoints: number; readonly inFlight: number; readonly overdueMs: number };
   readonly disk: {
@@ -42,6 +44,26 @@ const GAUGES: readonly Measure[] = [
   { name: "runs_live", help: "Runs that live, or are being started.", read: ({ runs }) => runs.live },
   { name: "runs_waiting", help: "Runs that wait for their turn.", read: ({ runs }) => runs.waiting },
   { name: "runs_spare", help: "Booted sandboxes that wait for a run.", read: ({ runs }) => runs.spare },
+  {
+    name: "proof_passed",
+    help: "1 when the newest proof of the walls passed, 0 when it failed.",
+    read: ({ proof }) => (proof.at === null ? null : Number(proof.passed)),
+  },
+  {
+    name: "proof_failed_claims",
+    help: "Claims of the newest proof that do not hold.",
+    read: ({ proof }) => (proof.at === null ? null : proof.failed.length),
+  },
+  {
+    name: "proof_timestamp_seconds",
+    help: "When the newest proof began.",
+    read: ({ proof }) => (proof.at === null ? null : proof.at / 1000),
+  },
+  {
+    name: "proof_closes_admission",
+    help: "1 while no run begins because a proof failed.",
+    read: ({ proof }) => Number(!proof.passed && proof.override === null),
+  },
   {
     name: "sandboxes_warm",
     help: "Sandboxes kept for the namespace they have.",

@@ -4,17 +4,20 @@ import { tryClaim, type Group } from "./claim.ts";
 export interface ProveOptions {
   readonly groups: readonly Group[];
   readonly quick: boolean;
+  /** Before what a group is tried on is made. */
+  readonly onGroup: (name: string) => void;
   /** As each is done. */
   readonly onResult: (result: ClaimResult) => void;
 }
 
 /** Tries every claim of every group, one after the other, and says what came of it; never rejects. */
-export async function prove({ groups, quick, onResult }: ProveOptions): Promise<ProofReport> {
+export async function prove({ groups, quick, onGroup, onResult }: ProveOptions): Promise<ProofReport> {
   const beganAt = Date.now();
   const claims: ClaimResult[] = [];
   const errors: string[] = [];
   for (const group of groups) {
     if (quick && group.slow) continue;
+    onGroup(group.name);
     try {
       const { claims: of, close } = await group.open();
       try {

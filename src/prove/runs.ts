@@ -18,6 +18,8 @@ export interface ProofRun {
   line(start: string): Promise<string>;
   /** All that it wrote, once it is over. */
   output(): Promise<string>;
+  /** How it ended, once it has. */
+  end(): Promise<string>;
   /** Ends its stdin, unless a line is given. */
   tell(line?: object): Promise<void>;
   cancel(): Promise<void>;
@@ -72,6 +74,7 @@ export function createProofRuns({ appliance, workspace }: Place) {
         if (end.error !== null) throw new Error(`run ${id} ended as ${end.status}: ${end.error}`);
         return text();
       },
+      end: async () => (await until(over, "did not end")).status,
       async tell(line) {
         const what = line === undefined ? "?eof=true" : "";
         const body = new Blob(line === undefined ? [] : [`${JSON.stringify(line)}\n`]);

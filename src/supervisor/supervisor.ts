@@ -79,7 +79,7 @@ export function startSupervisor(options: SupervisorOptions): Supervisor {
 }
 
 /** Settings by COFFERDAM_… and the time zone, nothing else of an operator's environment. */
-function configuration(env: Environment): Record<string, string> {
+export function configuration(env: Environment): Record<string, string> {
   const passed = Object.entries(env).filter(([name]) => name.startsWith("COFFERDAM_") || name === "TZ");
   return Object.fromEntries(passed.map(([name, value]) => [name, value ?? ""]));
 }

@@ -48,6 +48,8 @@ export interface StatusParts {
   readonly db: Pick<Database, "faults" | "place">;
   readonly ledger: Pick<Ledger, "breaks" | "stats">;
   readonly checkStore: () => Promise<Check>;
+  readonly proofNotices: () => readonly string[];
+  readonly checkProof: () => Check;
   readonly checkBackup: () => Promise<Check[]>;
   readonly gateway: Pick<GatewayClient, "call">;
   /** What holds this process, as the kernel part sees it. */
@@ -58,7 +60,10 @@ export interface StatusParts {
 
 /** What runs now, and what is wrong with the host, put together from this role's view and sandboxd's. */
 export function createStatus(parts: StatusParts) {
+  const notices = () => [...parts.atRest.notices(), ...parts.proofNotices()];
   return {
+    notices,
+
     async status(): Promise<Status> {
       const { availableBytes, totalBytes } = parts.disk();
       const { running, waiting, warm } = parts.execStats();
@@ -75,7 +80,7 @@ export function createStatus(parts: StatusParts) {
         uptime_s: Math.floor((Date.now() - parts.startedAt) / 1000),
         memory_bytes: process.memoryUsage.rss(),
         not_ready: reasons.map(({ name, detail }) => `${name}: ${detail}`),
-        notices: parts.atRest.notices(),
+        notices: notices(),
         exec: { running, waiting, warm },
         runs: parts.runStats(),
         disk: { free_bytes: availableBytes, total_bytes: totalBytes },
@@ -94,6 +99,7 @@ export function createStatus(parts: StatusParts) {
         auditCheck(parts.ledger),
         await parts.checkStore(),
         await parts.atRest.check(),
+        parts.checkProof(),
         ...(await parts.checkBackup()),
         ...(await gatewayChecks(parts.gateway)),
         ...(typeof host === "string" ? [sandboxdAway(host)] : host.checks),

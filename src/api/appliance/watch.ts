@@ -25,6 +25,7 @@ export interface WatchParts {
   readonly askGateway: () => Promise<GatewayStatus>;
   readonly execStats: () => Reading["exec"];
   readonly runStats: () => Reading["runs"];
+  readonly proofState: () => Reading["proof"];
   readonly webhookStats: () => Reading["webhooks"];
   readonly disk: () => Reading["disk"];
 }
@@ -77,6 +78,7 @@ export function createWatch(parts: WatchParts): Watch {
       gateway: runs,
       exec: parts.execStats(),
       runs: parts.runStats(),
+      proof: parts.proofState(),
       audit: ledger.stats(),
       webhooks: parts.webhookStats(),
       disk: parts.disk(),
