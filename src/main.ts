@@ -33,6 +33,7 @@ const main = defineCommand({
     backup: () => import("./cli/backup.ts").then(({ backup }) => backup),
     restore: () => import("./cli/restore.ts").then(({ restore }) => restore),
     database: () => import("./cli/database.ts").then(({ database }) => database),
+    evidence: () => import("./cli/evidence.ts").then(({ evidence }) => evidence),
     prove: () => import("./cli/prove.ts").then(({ prove }) => prove),
     status: () => import("./cli/status.ts").then(({ status }) => status),
     doctor: () => import("./cli/doctor.ts").then(({ doctor }) => doctor),

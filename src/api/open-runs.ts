@@ -30,6 +30,7 @@ import type { Secrets } from "../secrets.ts";
 import { createSnapshotRows } from "../snapshots/rows.ts";
 import type { Floor } from "../volumes/floor.ts";
 import type { Access } from "./auth.ts";
+import { evidenceRoutes } from "./appliance/evidence.ts";
 import { createRunCalls } from "./run-call.ts";
 import type { Contexts } from "./http/context.ts";
 import { createRunLogStreams, runLogRoutes } from "./run-logs.ts";
@@ -121,6 +122,11 @@ export function openRuns(parts: OpenRunsParts) {
         receiptRoutes({ access, calls, key: signer.key }),
         runWorktreeRoutes({ calls, worktrees }),
       ];
+    },
+
+    operatorRoutes(access: Access): AnyElysia[] {
+      const { ledger } = parts;
+      return [evidenceRoutes({ access, rows, ledger, key: signer.key, config: () => config().runs })];
     },
 
     /** Its clients come back to whoever answers next. */

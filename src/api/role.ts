@@ -255,6 +255,7 @@ export async function startApi(parts: ApiRoleParts) {
       operatorExecRoutes({ access, exec, ledger }),
       snapshotAdminRoutes({ access, snapshots }),
       proofRoutes({ access, proofs }),
+      ...opened.operatorRoutes(access),
       backupRoutes({ access, captures, ledger, log, stopping: stopping.signal }),
     ],
     namespaceRoutes: (access, namespaces) => [

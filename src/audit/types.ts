@@ -23,6 +23,7 @@ const EVENT_TYPES: readonly string[] = [
   "run.denied",
   "run.discarded",
   "run.egress",
+  "run.examined",
   "run.finished",
   "run.git",
   "run.llm",

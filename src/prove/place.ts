@@ -11,24 +11,31 @@ const namespaces = z.object({ namespaces: z.array(z.object({ namespace: z.string
 
 /** Finds the proofs' workspace, or makes it, and removes what a proof that was killed has left in it. */
 export async function openPlace(appliance: Appliance, config: Config): Promise<Place> {
-  const { workspaces: all } = await appliance.ask(workspaces, "/admin/workspaces");
-  const made = z.object({ workspace_id: z.string() });
-  const workspace =
-    all.find(({ name }) => name === NAME)?.workspace_id ??
-    (await appliance.ask(made, "/admin/workspaces", { method: "POST", json: { name: NAME } })).workspace_id;
+  const workspace = await workspaceNamed(appliance, NAME);
   const place = { appliance, config, workspace, tag: `probe-${randomBytes(6).toString("hex")}` };
   await clearPlace(place);
   return place;
 }
 
+type Owned = Pick<Place, "appliance" | "workspace">;
+
+/** The operator's own, by its name; made where there is none. */
+export async function workspaceNamed(appliance: Appliance, name: string): Promise<string> {
+  const { workspaces: all } = await appliance.ask(workspaces, "/admin/workspaces");
+  const found = all.find((one) => one.name === name);
+  if (found !== undefined) return found.workspace_id;
+  const made = z.object({ workspace_id: z.string() });
+  return (await appliance.ask(made, "/admin/workspaces", { method: "POST", json: { name } })).workspace_id;
+}
+
 /** Removes all namespaces of the proofs' workspace, and their runs with them. */
-export async function clearPlace({
-  appliance,
-  workspace,
-}: Pick<Place, "appliance" | "workspace">): Promise<void> {
+export async function clearPlace(place: Owned): Promise<void> {
+  const { appliance, workspace } = place;
   const { namespaces: left } = await appliance.ask(namespaces, `/v1/workspaces/${workspace}/namespaces`);
-  for (const { namespace } of left) {
-    const path = `/v1/workspaces/${workspace}/namespaces/${namespace}`;
-    await appliance.ask(z.unknown(), path, { method: "DELETE" });
-  }
+  for (const { namespace } of left) await removeNamespace(place, namespace);
+}
+
+export async function removeNamespace({ appliance, workspace }: Owned, namespace: string): Promise<void> {
+  const path = `/v1/workspaces/${workspace}/namespaces/${namespace}`;
+  await appliance.ask(z.unknown(), path, { method: "DELETE" });
 }

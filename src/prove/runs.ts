@@ -26,7 +26,7 @@ export interface ProofRun {
 }
 
 /** Starts runs as the operator does, so also while the admission of others is closed. */
-export function createProofRuns({ appliance, workspace }: Place) {
+export function createProofRuns({ appliance, workspace }: Pick<Place, "appliance" | "workspace">) {
   return async (namespace: string, request: object): Promise<ProofRun> => {
     const headers = { "x-workspace": workspace, "x-namespace": namespace };
     const { run_id: id } = await appliance.ask(started, "/v1/runs", {

@@ -1,5 +1,5 @@
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { signalPid } from "./process.ts";
 
@@ -62,6 +62,9 @@ interface Layout {
   readonly unswapped: Setting;
   readonly oomEvents: string;
   readonly memoryUsage: string;
+  readonly memoryLimit: string;
+  /** The line of memory.stat that counts pages of files that nobody uses. */
+  readonly idleCache: string;
   readonly memoryPeak: string;
   readonly cpuUsage: Pick<Setting, "controller" | "file"> & { readonly ms: (text: string) => number };
   /** Lines of memory.stat: pages of files that the disk does not have yet. */
@@ -78,6 +81,8 @@ const V1: Layout = {
   unswapped: { controller: "memory", file: "memory.swappiness", value: "0" },
   oomEvents: "memory.oom_control",
   memoryUsage: "memory.usage_in_bytes",
+  memoryLimit: "memory.limit_in_bytes",
+  idleCache: "total_inactive_file",
   memoryPeak: "memory.max_usage_in_bytes",
   cpuUsage: { controller: "cpuacct", file: "cpuacct.usage", ms: (text) => Number(text) / 1e6 },
   dirty: ["total_dirty", "total_writeback"],
@@ -93,6 +98,8 @@ const V2: Layout = {
   unswapped: { controller: "memory", file: "memory.swap.max", value: "0" },
   oomEvents: "memory.events",
   memoryUsage: "memory.current",
+  memoryLimit: "memory.max",
+  idleCache: "inactive_file",
   memoryPeak: "memory.peak",
   cpuUsage: {
     controller: "cpu",
@@ -174,6 +181,22 @@ export function openCgroups(
     }
   }
 
+  /** Which files hold these limits, and what is in them; null where this kernel has no such file. */
+  function limitsAt(path: string, limits: SandboxLimits) {
+    // Of two values of one file the first is only for the way from one limit to another.
+    const last = new Map(layout.settings(limits).map((setting) => [setting.file, setting]));
+    return [...last.values()].map(({ controller, file, value: wanted, optional = false }) => {
+      const point = find(controller);
+      const where = join(point ?? "", path, file);
+      return {
+        file: where,
+        wanted,
+        optional,
+        value: point === undefined ? null : (readIfThere(where)?.trim() ?? null),
+      };
+    });
+  }
+
   function processes(path: string): number[] {
     const pids = hierarchies.flatMap((point) => readPids(join(point, path, "cgroup.procs")));
     return [...new Set(pids)];
@@ -206,14 +229,12 @@ export function openCgroups(
 
     /** What of these limits is not in force, as the kernel shows it. */
     missing(path: string, limits: SandboxLimits): string[] {
-      return layout.settings(limits).flatMap((setting) => {
-        const now =
-          find(setting.controller) === undefined ? undefined : readIfThere(fileOf(path, setting))?.trim();
-        // The first of the two values of swap accounting is only for the way from one limit to another.
-        if (setting.value === "-1" || (now === undefined && setting.optional === true)) return [];
-        return now === setting.value ? [] : [`${setting.file} is ${now ?? "absent"}, not ${setting.value}`];
-      });
+      return limitsAt(path, limits)
+        .filter(({ value, wanted, optional }) => value !== wanted && !(value === null && optional))
+        .map(({ file, value, wanted }) => `${basename(file)} is ${value ?? "absent"}, not ${wanted}`);
     },
+
+    limits: limitsAt,
 
     setPriority(path: string, priority: Priority): void {
       apply(path, layout.weight[priority]);
@@ -252,9 +273,23 @@ export function openCgroups(
       return Number(/^oom_kill (\d+)$/m.exec(text ?? "")?.[1] ?? 0) > 0;
     },
 
+    tasks(path: string): number | null {
+      const text = readIfThere(fileOf(path, { controller: "pids", file: "pids.current" }));
+      return text === undefined ? null : Number(text);
+    },
+
     memoryBytes(path: string): number | null {
       const text = readIfThere(fileOf(path, { controller: "memory", file: layout.memoryUsage }));
       return text === undefined ? null : Number(text);
+    },
+
+    /** What is left below its limit, counting what the kernel would give up at once; null where there is no limit. */
+    memoryLeft(path: string): number | null {
+      const read = (file: string) => readIfThere(fileOf(path, { controller: "memory", file }));
+      const [limit, usage] = [Number(read(layout.memoryLimit)), Number(read(layout.memoryUsage))];
+      const stat = read("memory.stat") ?? "";
+      const cache = Number(new RegExp(`^${layout.idleCache} (\\d+)$`, "m").exec(stat)?.[1] ?? 0);
+      return Number.isFinite(limit) && Number.isFinite(usage) ? limit - usage + cache : null;
     },
 
     /** The most that it ever had at a time; null where the kernel does not tell. */

@@ -102,6 +102,26 @@ export function isWhole({ base, parts }: Wanted, { chains, jumps }: ShownTable):
   );
 }
 
+/** Of what is wanted of one run, with what all have in common, what is not shown; and what its own chain has besides. */
+export function faultsIn({ base, parts }: Wanted, { chains, jumps }: ShownTable): string[] {
+  const of = (name: string) => (chains.get(name) ?? []).map(({ text }) => essenceOf(text));
+  const missing = (name: string, rules: readonly string[]) =>
+    rules
+      .filter((rule) => !of(name).includes(essenceOf(rule)))
+      .map((rule) => `-A ${name} ${rule} is missing`);
+  return [
+    ...base.jumps
+      .filter(({ from, to }) => !jumps.some((one) => one.from === from && one.to === to))
+      .map(({ from, to }) => `-A ${from} -j ${to} is missing`),
+    ...base.chains.flatMap(({ name, rules }) => missing(name, rules)),
+    ...parts.flatMap(({ chain: { name, rules }, entries }) => [
+      ...entries.flatMap((entry) => missing(entry.chain, [entry.rule])),
+      // In order: the first that fits decides.
+      ...(of(name).join("\n") === rules.map(essenceOf).join("\n") ? [] : [`${name} is not as it was made`]),
+    ]),
+  ];
+}
+
 /** In any order: runs' entries come in the order of their starts. */
 export function isSame(one: readonly string[], other: readonly string[]): boolean {
   return one.toSorted().join("\n") === other.toSorted().join("\n");

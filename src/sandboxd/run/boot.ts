@@ -5,8 +5,8 @@ import type { Config } from "../../config/schema.ts";
 import type { RunId } from "../../ids.ts";
 import type { Instance } from "../../instance/instance.ts";
 import type { User } from "../../kernel/users.ts";
-import type { RunMake } from "../../protocol/sandboxd.ts";
-import type { Cgroups } from "../cgroup.ts";
+import type { OperationArgs, RunMake } from "../../protocol/sandboxd.ts";
+import type { Cgroups, SandboxLimits } from "../cgroup.ts";
 import { OperationError, StepError } from "../../protocol/lines/failure.ts";
 import { isAlive, type ProcessIdentity } from "../process.ts";
 import { readState } from "../runsc.ts";
@@ -60,8 +60,22 @@ const IO_WEIGHT = 50;
 const MIB = 1024 * 1024;
 
 /** The most that a run may have: what it gets is known when it is admitted. */
-export function ceilings({ memory_mb, pids, cpus }: Config["runs"]) {
+function ceilings({ memory_mb, pids, cpus }: Config["runs"]) {
   return { memoryBytes: memory_mb * MIB, pids: hostTasks(pids), cpus, ioWeight: IO_WEIGHT };
+}
+
+/** What a run has when it is admitted: whatever api says, this host's own limits hold. */
+export function admitted(
+  runs: Config["runs"],
+  asked: Pick<OperationArgs<"admitRun">, "memory_mb" | "pids" | "cpus">,
+): SandboxLimits {
+  const most = ceilings(runs);
+  return {
+    ...most,
+    memoryBytes: Math.min(most.memoryBytes, asked.memory_mb * MIB),
+    pids: Math.min(most.pids, hostTasks(asked.pids)),
+    cpus: Math.min(most.cpus, asked.cpus),
+  };
 }
 
 /**

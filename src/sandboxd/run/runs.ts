@@ -11,17 +11,15 @@ import {
 import { explain, OperationError, StepError } from "../../protocol/lines/failure.ts";
 import { createTurns } from "../../turns.ts";
 import { readState } from "../runsc.ts";
-import { bootRun, ceilings, type RunDeps, type RunSandbox } from "./boot.ts";
+import { admitted, bootRun, type RunDeps, type RunSandbox } from "./boot.ts";
 import { fateOf, isOver, killSandbox } from "./fate.ts";
 import { exitDirectory, runNames } from "./names.ts";
 import { readFate, readRecord, writeFate, writeRecord } from "./record.ts";
-import { hostTasks } from "./spec.ts";
 import { runsOnHost } from "./survey.ts";
 import { removeRun, removeSandbox, endSession, removeTraces } from "./teardown.ts";
 
 const LOOK_EVERY_MS = 1_000;
 const RECONCILE_EVERY_MS = 30_000;
-const MIB = 1024 * 1024;
 
 /** What a run is in. It ends once, and stays ended until it is forgotten. */
 type Life =
@@ -81,15 +79,8 @@ export async function createRuns(options: RunsOptions) {
     const life = lives.get(run);
     if (life?.kind !== "running") throw new OperationError("bad_request", `run ${run} does not run`);
     const { names, record } = life.sandbox;
-    // Whatever api says, this host's own limits hold.
-    const most = ceilings(config.runs);
     try {
-      cgroups.limit(names.cgroup, {
-        ...most,
-        memoryBytes: Math.min(most.memoryBytes, asked.memory_mb * MIB),
-        pids: Math.min(most.pids, hostTasks(asked.pids)),
-        cpus: Math.min(most.cpus, asked.cpus),
-      });
+      cgroups.limit(names.cgroup, admitted(config.runs, asked));
       // A spare has been behind the others.
       cgroups.setPriority(names.cgroup, "tenant");
       await networks.openLanes(run, direct);
