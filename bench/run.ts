@@ -14,6 +14,7 @@ import { s3mode } from "./s3mode.ts";
 import { stores } from "./stores.ts";
 import { summary, type Summary } from "./stats.ts";
 import { webhooks } from "./webhooks.ts";
+import { worktrees } from "./worktrees.ts";
 
 // bench/run calls this inside a throw-away copy of the machine: `bun bench/run.ts [--quick] OUT.json`.
 const quick = process.argv.includes("--quick");
@@ -62,6 +63,8 @@ rows.push(...(await s3mode(work, few, quick ? [100] : [100, 10_000, 100_000])));
 note("snapshots");
 const snapshotted = await snapshots(work, quick ? 5 : 20);
 rows.push(...snapshotted.rows);
+note("worktrees");
+rows.push(...(await worktrees(work, quick ? 3 : 10)));
 note("audit");
 rows.push(...(await auditCost(work, many)));
 note("models");
@@ -122,6 +125,8 @@ const ratios = {
   "snapshot with 1 % changed / of all": ratio("snapshot, 1 % changed", "snapshot of 10,000 files"),
   "restore / tar -x": ratio("restore of 10,000 files", "tar -x"),
   "download / tar -c": ratio("download as tar, without gzip", "tar -c | cat"),
+  "fork / cp -a": ratio("fork of 10,000 files, 200 MiB", "cp -a of them"),
+  "diff / diff -r": ratio("diff of 100 changed files among 10,000", "diff -r of them"),
   "share of copied files that is not stored again": snapshotted.dedupe,
   "run with a spare / ip, iptables and runsc run": ratio(
     "run: to its first output, spare",
