@@ -39,9 +39,15 @@ export function parseAllowed(text: string): Allowed {
     throw refused(text, "is an address; name hosts here, and addresses in egress.direct");
   }
   if (star !== "" && labels.length < 2) throw refused(text, "is too wide; *.HOST wants two labels below it");
-  const shared = SHARED_STORAGE.find((suffix) => name === suffix || name.endsWith(`.${suffix}`));
+  const shared = SHARED_STORAGE.find(
+    (suffix) =>
+      name === suffix || name.endsWith(`.${suffix}`) || (star !== "" && suffix.endsWith(`.${name}`)),
+  );
   if (shared !== undefined) {
-    throw refused(text, `is storage that everybody shares (${shared}), where anything can be carried out to`);
+    throw refused(
+      text,
+      `leads to storage that everybody shares (${shared}), where anything can be carried out to`,
+    );
   }
   return { host: `${star}${name}`, port };
 }

@@ -44,8 +44,9 @@ export function createResolver({ credentials, addresses, runs, hasPrice }: Resol
   ): Promise<Resolved> => {
     const credential = (name: string) => credentials.named(workspaceId, namespace, name);
     const asked = request.llm ?? [];
+    const usdNano = moneyOf(asked, policy);
     const llm = await Promise.all(
-      asked.map(async (one) => llmOf(one, await credential(one.credential), policy)),
+      asked.map(async (one, at) => llmOf(one, await credential(one.credential), policy, usdNano[at] ?? null)),
     );
     const twice = llm.find(({ dialect }, at) => llm.findIndex((one) => one.dialect === dialect) !== at);
     if (twice !== undefined) {
@@ -63,17 +64,13 @@ export function createResolver({ credentials, addresses, runs, hasPrice }: Resol
     asked: NonNullable<RunRequest["llm"]>[number],
     { id, kind, name, settings }: Credential,
     policy: Policy,
+    usdNano: number | null,
   ): RunGrants["llm"][number] {
     if (kind !== "anthropic" && kind !== "openai") {
       throw invalid("llm.credential", `"${name}" is a ${kind}, not one for models`);
     }
     const models = modelsOf(asked.models, policy);
-    const { max_usd } = asked;
-    if (max_usd !== undefined && policy.usd_per_run !== null && max_usd > policy.usd_per_run) {
-      throw beyond("llm.max_usd", "usd_per_run", `${max_usd}`);
-    }
-    const usd = max_usd ?? policy.usd_per_run;
-    const unpriced = usd === null ? undefined : models?.find((model) => !hasPrice(model));
+    const unpriced = usdNano === null ? undefined : models?.find((model) => !hasPrice(model));
     if (unpriced !== undefined) {
       throw invalid(
         "llm.models",
@@ -87,7 +84,7 @@ export function createResolver({ credentials, addresses, runs, hasPrice }: Resol
       dialect: DIALECTS[kind],
       base_url: settings["base_url"] ?? "",
       models,
-      max_usd_nano: usd === null ? null : Math.round(usd * NANO),
+      max_usd_nano: usdNano,
       max_output_tokens: asked.max_output_tokens ?? null,
       max_requests: asked.max_requests ?? null,
       provider_tools: asked.provider_tools ?? false,
@@ -128,6 +125,20 @@ export function createResolver({ credentials, addresses, runs, hasPrice }: Resol
       disk_mb: of("disk_mb"),
     };
   }
+}
+
+/**
+ * What each grant may spend, in billionths; null: whatever it takes. The policy's dollars are for all of a run's together,
+ * and those that ask for none share what the others leave.
+ */
+function moneyOf(asked: NonNullable<RunRequest["llm"]>, { usd_per_run }: Policy): readonly (number | null)[] {
+  const wanted = asked.map(({ max_usd }) => (max_usd === undefined ? null : Math.round(max_usd * NANO)));
+  if (usd_per_run === null) return wanted;
+  const said = wanted.reduce<number>((sum, one) => sum + (one ?? 0), 0);
+  const left = Math.round(usd_per_run * NANO) - said;
+  if (left < 0) throw beyond("llm.max_usd", "usd_per_run", `${said / NANO}`);
+  const share = Math.floor(left / wanted.filter((one) => one === null).length);
+  return wanted.map((one) => one ?? share);
 }
 
 /** Exact names for the gateway. The policy's patterns narrow those of the request, and alone can't be listed. */

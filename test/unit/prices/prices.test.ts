@@ -34,6 +34,8 @@ describe("a model's name", () => {
     ["claude-3-haiku-latest", 250],
     ["gpt-5-2025-08-07", 1250],
     ["gpt-5", 1250],
+    // The one version that costs more than what it is one of.
+    ["gpt-4o-2024-05-13", 5000],
   ])("%s costs %d", (model, input) => expect(prices.of(model)?.input).toBe(input));
 
   test.each([

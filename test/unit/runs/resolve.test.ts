@@ -82,6 +82,21 @@ test("a grant for models carries what the request and the policy say together", 
   ]);
 });
 
+test("the dollars of a run are those of all its grants together", async () => {
+  const money = async (claude: object, gpt: object) => {
+    const llm = [
+      { credential: "claude", ...claude },
+      { credential: "gpt", ...gpt },
+    ];
+    return (await ask({ llm }, { usd_per_run: 5 })).grants.llm.map((one) => (one.max_usd_nano ?? 0) / 1e9);
+  };
+  expect(await money({}, {})).toEqual([2.5, 2.5]);
+  expect(await money({ max_usd: 4 }, {})).toEqual([4, 1]);
+  expect(await money({ max_usd: 4 }, { max_usd: 1 })).toEqual([4, 1]);
+  expect(await money({ max_usd: 5 }, {})).toEqual([5, 0]);
+  expect(await failureOf(money({ max_usd: 5 }, { max_usd: 0.1 }))).toContain('"usd_per_run"');
+});
+
 test("each thing beyond the policy is refused, naming the field and the ceiling", async () => {
   expect(await refusal({ llm: { credential: "claude", models: ["other"] } }, { models: ["claude-*"] })).toBe(
     'The field "llm.models": "other" is not within the workspace\'s policy ("models").',
@@ -150,6 +165,8 @@ test("hosts: a name or those below it, with a port; no address, no shared storag
     "bucket.s3.amazonaws.com",
     "*.amazonaws.com",
     "storage.googleapis.com",
+    "*.googleapis.com",
+    "*.core.windows.net",
     "a\nb",
     "ｅxample.org",
   ]) {
