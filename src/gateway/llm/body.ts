@@ -7,6 +7,10 @@ export interface Body {
 }
 
 const MAX_DEPTH = 100;
+/** Far more than a long conversation and many tools have. Reading one takes time that all runs share, and memory. */
+const MAX_VALUES = 200_000;
+/** What one takes of memory beyond its text. */
+const VALUE_BYTES = 64;
 /**
  * What is judged at the top. Some servers (those in Go) take "Model" for "model", so these may stand there in no other
  * spelling.
@@ -36,24 +40,53 @@ const JUDGED = new Set([
   "prompt",
   "previous_response_id",
   "web_search_options",
+  "models",
+  "plugins",
+  "search_parameters",
+  "enable_search",
+  "extra_body",
+  "extra_headers",
+  "api_base",
+  "base_url",
 ]);
 
-/** Throws a Refused for what two readers could take for two different things. */
-export function parseBody(bytes: Uint8Array): Body {
-  let text: string;
-  let json: unknown;
-  try {
-    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-    json = JSON.parse(text);
-  } catch {
-    throw new Refused("request", "The request's body is not JSON.");
+/**
+ * Throws a Refused for what two readers could take for two different things. `take` is told how much memory it will have, and
+ * may throw one, too, before it has.
+ */
+export function parseBody(bytes: Uint8Array, take: (bytes: number) => void = () => {}): Body {
+  const text = jsonOr(() => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));
+  const values = valuesIn(text);
+  if (values > MAX_VALUES) {
+    throw new Refused("too_large", `A request may have ${MAX_VALUES} values, and this one has more.`);
   }
+  take(values * VALUE_BYTES);
+  const json = jsonOr((): unknown => JSON.parse(text));
   if (json === null || typeof json !== "object" || Array.isArray(json)) {
     throw new Refused("request", "The request's body is not a JSON object.");
   }
   const problem = problemOfKeys(text);
   if (problem !== null) throw new Refused("request", `The request's body ${problem}.`);
   return { text, json: json as Record<string, unknown> };
+}
+
+function jsonOr<T>(read: () => T): T {
+  try {
+    return read();
+  } catch {
+    throw new Refused("request", "The request's body is not JSON.");
+  }
+}
+
+/** How many there are at least, in objects and arrays, of what may be no JSON. */
+function valuesIn(text: string): number {
+  let count = 0;
+  for (let at = 0; at < text.length && count <= MAX_VALUES; at += 1) {
+    const code = text.charCodeAt(at);
+    if (code === 0x2c || code === 0x7b || code === 0x5b) count += 1;
+    if (code === 0x22) at = endOfString(text, at) - 1;
+  }
+  return count;
 }
 
 /** The syntax of `text` is right: JSON.parse has taken it. */
@@ -79,8 +112,8 @@ function problemOfKeys(text: string): string | null {
           const key = keyOf(text.slice(at, end));
           if (keys.has(key)) return `has the key ${JSON.stringify(key)} twice`;
           keys.add(key);
-          const lower = key.toLowerCase();
-          if (around.length === 1 && key !== lower && JUDGED.has(lower)) {
+          const lower = around.length === 1 ? folded(key) : key;
+          if (key !== lower && JUDGED.has(lower)) {
             return `has the key ${JSON.stringify(key)}, which is spelled ${JSON.stringify(lower)}`;
           }
         }
@@ -92,9 +125,15 @@ function problemOfKeys(text: string): string | null {
   return null;
 }
 
-/** After its closing quote. */
+/** As those servers compare: "ſ" and "K", too, are letters in another case to them. */
+export function folded(key: string): string {
+  return key.toUpperCase().toLowerCase();
+}
+
+/** After its closing quote; where there is none, after all. */
 function endOfString(text: string, begin: number): number {
   for (let at = text.indexOf('"', begin + 1); ; at = text.indexOf('"', at + 1)) {
+    if (at === -1) return text.length;
     let backslashes = 0;
     while (text.charCodeAt(at - 1 - backslashes) === 0x5c) backslashes += 1;
     if (backslashes % 2 === 0) return at + 1;

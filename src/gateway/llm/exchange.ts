@@ -9,6 +9,7 @@ import { answerHeaders } from "./headers.ts";
 import { allows } from "./models.ts";
 import { errorIn, Refused } from "./refusal.ts";
 import { relay } from "./relay.ts";
+import type { Held } from "./room.ts";
 import { openProvider, type createUpstream, type Provider, type Timeouts } from "./upstream.ts";
 import { type Told, type UsageReader } from "./usage.ts";
 
@@ -44,8 +45,9 @@ const FREE: Told = {
 export function createExchange({ upstream, timeouts, log }: ExchangeParts) {
   return {
     /** `free` is the route of a call that takes the same body and costs nothing. */
-    async ask(call: Call, api: Api, bytes: Uint8Array, free: string | null): Promise<Response> {
-      const body = parseBody(bytes);
+    async ask(call: Call, api: Api, held: Held, free: string | null): Promise<Response> {
+      const { bytes } = held;
+      const body = parseBody(bytes, (more) => held.take(more));
       const asked = api.judge(body);
       const grant = call.grants.find((one) => allows(one, asked.model));
       if (grant === undefined) throw new Refused("model", `The run may not use the model ${asked.model}.`);
@@ -112,16 +114,19 @@ export function createExchange({ upstream, timeouts, log }: ExchangeParts) {
     const state = { isSent: false, status: null as number | null, firstByteMs: null as number | null };
     const stream = { began: null as number | null };
     const { abort, release } = abortOf(call);
+    // The rest of it is not kept while the answer comes.
+    const { length } = bytes;
+    const request = grant.record_content ? bytes.slice(0, CONTENT_BYTES) : null;
 
     const settle = (told: Outcome["told"], answer: Uint8Array = new Uint8Array()) => {
       call.budget.settle(reservation, {
         told,
         streamedMs: stream.began === null ? null : since(stream.began),
-        bytes: bytes.length,
+        bytes: length,
         status: state.status,
         first_byte_ms: state.firstByteMs,
         duration_ms: since(began),
-        content: grant.record_content ? contentOf(bytes, answer, provider.secret) : null,
+        content: request === null ? null : contentOf(request, answer, provider.secret),
       });
     };
     const end = () => {

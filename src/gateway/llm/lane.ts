@@ -94,7 +94,11 @@ export function createLlmLane(parts: LlmLaneParts): Lane {
     return underWay(incoming, async (end) => {
       using body = await room.read(request, grant.run);
       const call: Call = { ...incoming, budget: state.budget, end };
-      return exchange.ask(call, api, body.bytes, free);
+      const began = performance.now();
+      // Looks at all of it before it waits for anything.
+      const answer = exchange.ask(call, api, body, free);
+      room.took(grant.run, performance.now() - began);
+      return await answer;
     });
   }
 

@@ -11,6 +11,8 @@ const READ_MS = 60_000;
 /** Of one run, after a first burst: looking at them takes time that all runs share. */
 const BYTES_PER_S = 32 * MIB;
 const BODY_BYTES = 32 * MIB;
+/** What a run may take of the gateway's time to look at its bodies: a part in so many. */
+const TIME_SHARE = 4;
 
 const LIMITS = {
   all: ALL_BYTES,
@@ -20,6 +22,14 @@ const LIMITS = {
   readMs: READ_MS,
 };
 type RoomLimits = typeof LIMITS;
+
+/** A whole body, until it is disposed of. */
+export interface Held {
+  readonly bytes: Uint8Array;
+  /** What is made of it takes so much more. Throws a Refused. */
+  take(bytes: number): void;
+  [Symbol.dispose](): void;
+}
 
 /** What requests' bodies take of the gateway's memory: of all runs together, and of each. */
 export function createRoom(options: Partial<RoomLimits> = {}) {
@@ -31,12 +41,17 @@ export function createRoom(options: Partial<RoomLimits> = {}) {
 
   /** Lets a run that sends much wait: its connection fills up, and it with it. */
   async function slow(run: RunId, bytes: number): Promise<void> {
+    const ahead = owe(run, (bytes / bytesPerS) * 1000) - (ofRun / bytesPerS) * 1000;
+    if (ahead > 1) await Bun.sleep(ahead);
+  }
+
+  /** How long it will have to make up for all of it. */
+  function owe(run: RunId, ms: number): number {
     const now = performance.now();
     for (const [other, at] of settled) if (at <= now) settled.delete(other);
-    const at = Math.max(settled.get(run) ?? 0, now) + (bytes / bytesPerS) * 1000;
+    const at = Math.max(settled.get(run) ?? 0, now) + ms;
     settled.set(run, at);
-    const ahead = at - now - (ofRun / bytesPerS) * 1000;
-    if (ahead > 1) await Bun.sleep(ahead);
+    return at - now;
   }
 
   function add(run: RunId, bytes: number): void {
@@ -48,12 +63,20 @@ export function createRoom(options: Partial<RoomLimits> = {}) {
 
   return {
     /** The whole body, and how to give its room back. Throws a Refused. */
-    async read(request: Request, run: RunId): Promise<{ bytes: Uint8Array; [Symbol.dispose](): void }> {
+    async read(request: Request, run: RunId): Promise<Held> {
       const chunks: Uint8Array[] = [];
-      let size = 0;
+      let [size, held] = [0, 0];
       const release = () => {
-        add(run, -size);
-        size = 0;
+        add(run, -held);
+        held = 0;
+      };
+      const take = (bytes: number) => {
+        const own = (taken.get(run) ?? 0) + bytes;
+        if (own > ofRun || (total + bytes > all && own > sure)) {
+          throw new Refused("rate", "Too many large requests are under way.", { retryAfterS: 1 });
+        }
+        add(run, bytes);
+        held += bytes;
       };
       const reader = request.body?.getReader();
       const deadline = Date.now() + readMs;
@@ -64,15 +87,11 @@ export function createRoom(options: Partial<RoomLimits> = {}) {
           if (Date.now() >= deadline) throw new Refused("request", "The body did not come in time.");
           if (next === undefined || next.done) break;
           const chunk = next.value;
-          const own = (taken.get(run) ?? 0) + chunk.length;
-          if (size + chunk.length > BODY_BYTES) {
+          size += chunk.length;
+          if (size > BODY_BYTES) {
             throw new Refused("too_large", `A request may have ${BODY_BYTES / MIB} MiB.`);
           }
-          if (own > ofRun || (total + chunk.length > all && own > sure)) {
-            throw new Refused("rate", "Too many large requests are under way.", { retryAfterS: 1 });
-          }
-          add(run, chunk.length);
-          size += chunk.length;
+          take(chunk.length);
           chunks.push(chunk);
           await slow(run, chunk.length);
         }
@@ -86,8 +105,13 @@ export function createRoom(options: Partial<RoomLimits> = {}) {
       const [only] = chunks;
       return {
         bytes: chunks.length === 1 && only !== undefined ? only : Buffer.concat(chunks),
+        take,
         [Symbol.dispose]: release,
       };
+    },
+    /** So long the gateway has done nothing but look at a body of the run's. */
+    took(run: RunId, ms: number): void {
+      owe(run, ms * TIME_SHARE);
     },
     get bytes() {
       return total;

@@ -160,6 +160,8 @@ describe("bodies that two readers could take for two things", () => {
     ],
     ["Model beside model", good.replace("{", `{"Model":"claude-opus-5",`), "is spelled"],
     ["tools in capitals", good.replace("{", `{"TOOLS":[{"type":"web_search_20250305"}],`), "is spelled"],
+    ["messages with a long s", good.replace("{", `{"me\u017f\u017fages":[],`), "is spelled"],
+    ["max_tokens with a Kelvin sign", good.replace("{", `{"max_to\u212aens":9,`), "is spelled"],
     ["max_tokens twice", good.replace("{", `{"max_tokens":1,`), 'has the key "max_tokens" twice'],
     [
       "a type twice, deep inside",
@@ -171,7 +173,7 @@ describe("bodies that two readers could take for two things", () => {
     ["a mark before it", `\uFEFF${good}`, "is not JSON"],
     ["no UTF-8", Buffer.concat([Buffer.from(good), Buffer.of(0xff)]), "is not JSON"],
     ["too deep", good.replace('"hello"', "[".repeat(200) + "]".repeat(200)), "deep"],
-    ["far too deep", "[".repeat(1_000_000), "is not JSON"],
+    ["far too deep", "[".repeat(200_000), "is not JSON"],
     ["no model", '{"max_tokens":1}', "names no model"],
     ["a model that is none", '{"model":["claude-sonnet-5-5"]}', "names no model"],
     ["stream that is no flag", good.replace("{", '{"stream":"yes",'), "stream"],
@@ -196,6 +198,18 @@ describe("bodies that two readers could take for two things", () => {
     expect(large.status).toBe(413);
     expect(provider.requests).toHaveLength(0);
   });
+});
+
+test("large bodies count until their answers begin: a run can't fill the gateway with what waits", async () => {
+  await using lane = startLlmLane(provider);
+  goWrong({ kind: "slow", firstByteMs: 600_000 });
+  const abort = new AbortController();
+  const body = { ...ask, messages: [{ role: "user", content: "x".repeat(24 * 1024 * 1024) }] };
+  const waiting = [1, 2].map(() => lane.post("/v1/messages", body, {}, abort.signal).catch(() => {}));
+  await until(() => provider.requests.length === 2);
+  expect((await lane.post("/v1/messages", body)).status).toBe(429);
+  abort.abort();
+  await Promise.all(waiting);
 });
 
 describe("a provider that fails", () => {

@@ -61,3 +61,19 @@ test(`any JSON without a key twice passes, and none with one, SEED=${seed}`, () 
     }
   }
 });
+
+test("few bytes with very many values are refused before anything is made of them", () => {
+  const taken: number[] = [];
+  const take = (bytes: number) => void taken.push(bytes);
+  for (const value of ["{}", "[]", "0", '""', '{"a":[]}', "[[[[]]]]"]) {
+    const list = (count: number) => Buffer.from(`{"model":"m","x":[${Array(count).fill(value).join(",")}]}`);
+    expect(() => parseBody(list(200_001), take)).toThrow("values");
+    expect(taken).toEqual([]);
+    parseBody(list(10), take);
+    expect(taken.splice(0)[0]).toBeWithin(10 * 64, 100 * 64);
+  }
+  // What stands in a text is none.
+  expect(parse(JSON.stringify({ x: "[{,".repeat(200_000) })).json).toBeDefined();
+  for (const broken of ['{"a', '{"a\\"', '"', '{"a":"b\\"}', "{,,"])
+    expect(() => parse(broken)).toThrow("not JSON");
+});

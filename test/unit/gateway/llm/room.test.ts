@@ -34,6 +34,24 @@ test("a run that sends much has to wait, and nobody else", async () => {
   expect(await Promise.race([late, read(other).then(() => "other")])).toBe("other");
 });
 
+test("what is made of a body takes room as it does, and goes with it", async () => {
+  const room = createRoom({ ofRun: 100 });
+  const held = await room.read(request(40), one);
+  held.take(50);
+  expect(() => held.take(20)).toThrow("Too many large requests");
+  expect(room.bytes).toBe(90);
+  held[Symbol.dispose]();
+  expect(room.bytes).toBe(0);
+});
+
+test("a run whose bodies take long to look at has to wait, and nobody else", async () => {
+  const room = createRoom({ ofRun: 1000, bytesPerS: 1000 });
+  const read = async (run: typeof one) => (await room.read(request(1), run))[Symbol.dispose]();
+  room.took(one, 60_000);
+  const late = read(one).then(() => "late");
+  expect(await Promise.race([late, read(other).then(() => "other")])).toBe("other");
+});
+
 test("a body that does not come is given up, and holds nothing", async () => {
   const room = createRoom({ readMs: 20 });
   const body = new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(10)) });
