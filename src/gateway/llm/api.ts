@@ -2,7 +2,7 @@ import type { Dialect } from "../../protocol/gateway.ts";
 import type { Body } from "./body.ts";
 import type { Media } from "./media.ts";
 import { Refused } from "./refusal.ts";
-import type { UsageReader } from "./usage.ts";
+import { fieldsOf, type UsageReader } from "./usage.ts";
 
 /** What a request asks for, as far as the gateway has a say in it. */
 export interface Asked {
@@ -18,6 +18,8 @@ export interface Asked {
   /** How long it has its input put in the provider's cache. */
   readonly cache: "none" | "short" | "long";
   readonly media: Readonly<Media>;
+  /** Models that it names besides, for the provider to ask. */
+  readonly others: readonly string[];
   /** What the provider is to do or fetch by itself, as "the tool web_search"; null for nothing. */
   readonly providerSide: string | null;
 }
@@ -70,6 +72,14 @@ export function numberOf({ json }: Body, key: string): number | null {
 /** A list; anything else is the provider's to refuse. */
 export function listOf(value: unknown): readonly unknown[] {
   return Array.isArray(value) ? value : [];
+}
+
+/** Models beside the one that is asked: to fall back on, or of a tool. */
+export function otherModels({ json }: Body): string[] {
+  return [json["models"], json["fallbacks"], json["tools"]]
+    .flatMap(listOf)
+    .map((one) => (typeof one === "string" ? one : fieldsOf(one)["model"]))
+    .filter((model) => typeof model === "string");
 }
 
 /** Whether a key is there with something in it. */

@@ -1,7 +1,7 @@
-import { flagOf, isGiven, modelOf, numberOf, type Api } from "./api.ts";
+import { flagOf, isGiven, modelOf, numberOf, otherModels, type Api } from "./api.ts";
 import { withKey } from "./body.ts";
 import { noMedia } from "./media.ts";
-import { searchingModel, sourceOutside, toolsOutside } from "./openai.ts";
+import { keysOutside, searchingModel, sourceOutside, toolsOutside } from "./openai.ts";
 import { Refused } from "./refusal.ts";
 import { cacheOf } from "./responses.ts";
 import { createChatUsage, fieldsOf, tierOf } from "./usage.ts";
@@ -33,8 +33,9 @@ export const chat: Api = {
       modes: tierOf(json["service_tier"]),
       cache: cacheOf(body),
       media,
+      others: otherModels(body),
       providerSide:
-        (isGiven(json["web_search_options"]) ? "web_search_options" : null) ??
+        keysOutside(json) ??
         searchingModel(model) ??
         toolsOutside(json["tools"]) ??
         sourceOutside(json["messages"], media),

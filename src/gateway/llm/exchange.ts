@@ -57,6 +57,10 @@ export function createExchange({ upstream, timeouts, log }: ExchangeParts) {
           `The run may not have its model's provider reach anything by itself, as by ${asked.providerSide}.`,
         );
       }
+      const other = asked.others.find((model) => !allows(grant, model));
+      if (other !== undefined) {
+        throw new Refused("model", `The run may not use the model ${other.slice(0, 200)}, nor have it used.`);
+      }
       const provider = openProvider(call.grant.secret(grant.credential));
       if (free !== null) {
         const reservation = call.budget.reserveFree(grant, free, asked.model);

@@ -1,6 +1,9 @@
-/** Of one connection only, or what says who asks or from where. */
-const NEVER_SENT =
-  /^(host|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|content-length|content-encoding|accept-encoding|x-api-key|x-goog-api-key|api-key|authorization|cookie|via|forwarded|x-real-ip|openai-organization|openai-project|(proxy|x-forwarded|cf|sec)-.*)$/;
+/**
+ * What the providers' own clients and agents say of themselves and want of the answer. Nothing else: with a header of its own
+ * many a relay between is told where to send a request, credential and all.
+ */
+const SENT =
+  /^(accept|accept-language|user-agent|anthropic-(version|beta|dangerous-direct-browser-access)|openai-beta|idempotency-key|originator|version|(session|conversation)[_-]id|x-app|x-(client-)?request-id|x-(stainless|claude|codex)-.*)$/;
 
 /** With the real credential in the place of the run's token. */
 export function requestHeaders(
@@ -10,7 +13,7 @@ export function requestHeaders(
   const named = namedByConnection(given);
   const headers: Record<string, string> = {};
   for (const [name, value] of given) {
-    if (!NEVER_SENT.test(name) && !named.has(name)) headers[name] = value;
+    if (SENT.test(name) && !named.has(name)) headers[name] = value;
   }
   headers["content-type"] = "application/json";
   headers[credential.name] = credential.value;

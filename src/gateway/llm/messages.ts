@@ -1,4 +1,4 @@
-import { flagOf, isGiven, listOf, modelOf, numberOf, type Api } from "./api.ts";
+import { flagOf, isGiven, listOf, modelOf, numberOf, otherModels, type Api } from "./api.ts";
 import { withKey, type Body } from "./body.ts";
 import { addMedia, noMedia, type Media } from "./media.ts";
 import { createMessagesUsage, fieldsOf, modesOf } from "./usage.ts";
@@ -9,7 +9,7 @@ export const messages: Api = {
   dialect: "anthropic",
   judge(body) {
     const media = noMedia();
-    const { json, text } = body;
+    const { json } = body;
     const { type, budget_tokens } = fieldsOf(json["thinking"]);
     const budget = type === "enabled" && typeof budget_tokens === "number" ? budget_tokens : null;
     return {
@@ -21,8 +21,9 @@ export const messages: Api = {
       leastOutput: (budget ?? -1) + 1,
       answers: 1,
       modes: modesOf(json["speed"], json["inference_geo"]),
-      cache: !text.includes('"cache_control"') ? "none" : /"ttl"\s*:\s*"1h"/.test(text) ? "long" : "short",
+      cache: cacheOf(body),
       media,
+      others: otherModels(body),
       providerSide: topLevel(json) ?? listOf(json["tools"]).map(tool).find(isFound) ?? contents(json, media),
     };
   },
@@ -30,6 +31,13 @@ export const messages: Api = {
   accounted: (body) => ({ body, isExtra: null }),
   usage: createMessagesUsage,
 };
+
+function cacheOf({ json, text }: Body): "none" | "short" | "long" {
+  // Either word may be written so that it is not found in the text.
+  const said = text.includes("\\u") ? JSON.stringify(json) : text;
+  if (!said.includes('"cache_control"')) return "none";
+  return /"ttl"\s*:\s*"1h"/.test(said) ? "long" : "short";
+}
 
 function isFound(found: string | null): found is string {
   return found !== null;

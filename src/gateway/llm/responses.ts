@@ -1,7 +1,7 @@
-import { flagOf, isGiven, listOf, modelOf, numberOf, type Api } from "./api.ts";
+import { flagOf, isGiven, listOf, modelOf, numberOf, otherModels, type Api } from "./api.ts";
 import { withKey, type Body } from "./body.ts";
 import { noMedia } from "./media.ts";
-import { searchingModel, sourceOutside, toolsOutside } from "./openai.ts";
+import { keysOutside, searchingModel, sourceOutside, toolsOutside } from "./openai.ts";
 import { Refused } from "./refusal.ts";
 import { createResponsesUsage, fieldsOf, tierOf } from "./usage.ts";
 
@@ -28,8 +28,10 @@ export const responses: Api = {
       modes: tierOf(json["service_tier"]),
       cache: cacheOf(body),
       media,
+      others: otherModels(body),
       providerSide:
         STORED.find((key) => isGiven(json[key])) ??
+        keysOutside(json) ??
         searchingModel(model) ??
         toolsOutside(json["tools"]) ??
         itemsOutside(json["input"]) ??

@@ -97,6 +97,25 @@ const CHAT: Record<string, object> = {
   "a tool that is none of the caller's": { tools: [{ type: "web_search" }] },
   "an image by URL": user({ type: "image_url", image_url: { url } }),
   "a file by id": user({ type: "file", file: { file_id: "file_1" } }),
+  "an image by URL in capitals": user({ type: "image_url", Image_URL: { url } }),
+  "an image by two URLs": user({
+    type: "image_url",
+    image_url: { url: `data:image/png;base64,${image}`, URL: url },
+  }),
+  "a video by URL": user({ type: "video_url", video_url: { url } }),
+  "sound by URL": user({ type: "audio_url", audio_url: url }),
+  "a document by URL": user({ type: "document_url", document_url: url }),
+  "a file of the server's": user({ type: "video_url", video_url: { url: "file:///etc/passwd" } }),
+  "sound by URL where its bytes belong": user({ type: "input_audio", input_audio: { data: url } }),
+  "frames by URL": user({ type: "video", video: [url, url] }),
+  "a search by a key of its own": { search_parameters: { mode: "on" } },
+  "a search by a flag": { enable_search: true },
+  "a plugin": { plugins: [{ id: "web" }] },
+  "other models": { models: ["gpt-5.5-pro"] },
+  "models to fall back on": { fallbacks: ["gpt-5.5-pro"] },
+  "what a relay adds to the body": { extra_body: { tools: [{ type: "web_search" }] } },
+  "another server": { api_base: url },
+  "a model that is online": { model: "gpt-6.2-sol:online" },
 };
 
 /** The caller's own: what must go on working. */
@@ -228,4 +247,27 @@ test("responses in the background are refused whatever a policy allows: nobody w
   const answer = await lane.post("/v1/responses", { ...BASE["/v1/responses"], background: true });
   expect(answer.status).toBe(400);
   expect(provider.requests).toHaveLength(0);
+});
+
+test("other models have to be the run's, too, where a policy allows them", async () => {
+  const model = "gpt-6.2-sol";
+  await using lane = startLlmLane(provider, {
+    grant: { provider_tools: true, models: [model, "claude-sonnet-5-5", "gpt-5.5"] },
+  });
+  const cases: [keyof typeof BASE, object][] = [
+    ["/v1/chat/completions", { models: ["gpt-5.5-pro"] }],
+    ["/v1/chat/completions", { fallbacks: [{ model: "gpt-5.5-pro" }] }],
+    ["/v1/messages", { fallbacks: [{ model: "claude-opus-5" }] }],
+    ["/v1/messages", { tools: [{ type: "advisor_20260301", name: "a", model: "claude-opus-5" }] }],
+  ];
+  for (const [route, over] of cases) {
+    const answer = await lane.post(route, { ...BASE[route], ...over });
+    expect([answer.status, await answer.text()]).toEqual([400, expect.stringContaining("nor have it used")]);
+  }
+  expect(provider.requests).toHaveLength(0);
+  const good = await lane.post("/v1/chat/completions", {
+    ...BASE["/v1/chat/completions"],
+    models: ["gpt-5.5"],
+  });
+  expect(good.status).toBe(200);
 });

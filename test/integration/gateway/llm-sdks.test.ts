@@ -82,6 +82,9 @@ describe("Anthropic's SDK", () => {
       forwarded: "for=192.0.2.1",
       "proxy-authorization": "Basic x",
       "x-goog-api-key": "y",
+      // With these, relays that are in use send a request, and what is in it, wherever they say.
+      "helicone-target-url": "https://attacker.test",
+      "x-portkey-custom-host": "https://attacker.test",
       authorization: `Bearer ${TOKEN}`,
     };
     await anthropic(lane.url).messages.create(ask, { headers, query: { beta: "true", key: TOKEN } });
@@ -99,6 +102,8 @@ describe("Anthropic's SDK", () => {
       "forwarded",
       "proxy-authorization",
       "x-goog-api-key",
+      "helicone-target-url",
+      "x-portkey-custom-host",
       "authorization",
     ]) {
       expect(sent?.headers).not.toHaveProperty(name);
