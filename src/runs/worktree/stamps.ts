@@ -15,8 +15,8 @@ import { STAMPS } from "./place.ts";
 /** Inode, seconds, nanoseconds. */
 const STAMP_BYTES = 20;
 const PIECE = STAMP_BYTES * 8192;
-/** Some ticks of the kernel's clock: a change from then on has another ctime. */
-const TICKS_MS = 20;
+/** A tick of the kernel's clock, at its slowest: a change from then on has another ctime. */
+const TICKS_MS = 10;
 
 export interface Stamp {
   /** Exact up to 2^53. */

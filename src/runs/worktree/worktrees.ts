@@ -282,14 +282,14 @@ export function createWorktrees(parts: WorktreesParts) {
     /** For a namespace that goes, with its runs' rows. */
     remove: async (run: RunId) => places.remove(run),
 
-    /** At a start: what a crash has left. `spares` are runs that have a worktree and no row yet. */
-    async resume(spares: ReadonlySet<string> = new Set()): Promise<void> {
+    /** At a start, before any run has another worktree: what a crash has left, also of runs without a row. */
+    async resume(): Promise<void> {
       await places.sweep();
       const found = await rows.withWorktree();
       const wanted = new Set<string>(found.map(({ id }) => id));
       for (const name of places.runs()) {
         const id = runId.schema.safeParse(name);
-        if (id.success && !wanted.has(name) && !spares.has(name)) await places.remove(id.data);
+        if (id.success && !wanted.has(name)) await places.remove(id.data);
       }
       for (const { id } of found) {
         if (await isKept(id)) continue;
