@@ -17,7 +17,7 @@ import { isOver, noRun, type Run } from "../run.ts";
 import type { RunRows } from "../rows.ts";
 import { baseOf, hashOf, type Base } from "./base.ts";
 import { entriesOf } from "./before.ts";
-import { changesOf } from "./compare.ts";
+import { changesOf, type Change } from "./compare.ts";
 import { diffOf, type Diff, type DiffParts } from "./diff.ts";
 import { merge, type Merged, type MergeParts } from "./merge.ts";
 import { BOOT, KEPT, noWorktree, openPlaces } from "./place.ts";
@@ -76,7 +76,9 @@ export function createWorktrees(parts: WorktreesParts) {
   const places = openPlaces(parts.dir);
   const making = createMaking(parts);
   const looks = createAdmission(() => LOOKS);
+  /** A worktree that is being merged must not be thrown away: what is gone from it would be what the run has deleted. */
   const merging = new Set<RunId>();
+  const discarding = new Map<RunId, Promise<void>>();
 
   /** So that a power cut does not leave a worktree with less in it than the run was given, which would look like its work. */
   async function keep(run: RunId): Promise<void> {
@@ -105,6 +107,20 @@ export function createWorktrees(parts: WorktreesParts) {
     return (await readFile(own.entry(BOOT), "utf8").catch(() => "")) === bootId;
   }
 
+  /** Whoever takes a worktree away moves it first: one that is still there has lost nothing by that. */
+  function refuseGone(run: RunId): void {
+    using work = places.work(run);
+    if (work === null) throw noWorktree(run);
+  }
+
+  async function* stillThere(
+    run: RunId,
+    changes: AsyncGenerator<Change, void>,
+  ): AsyncGenerator<Change, void> {
+    yield* changes;
+    refuseGone(run);
+  }
+
   /** A worktree, its base and how it differs from that. */
   async function comparing<T>(
     run: RunId,
@@ -113,22 +129,26 @@ export function createWorktrees(parts: WorktreesParts) {
   ): Promise<T> {
     const row = await rows.find(run);
     if (row === null) throw noRun(run);
+    if (!isOver(row) && row.worktree !== "ready") {
+      throw new AppError("conflict", `${run} has not begun yet; its worktree is not made.`);
+    }
     const base = baseOf(row);
     using work = places.work(run);
     if (work === null || base === null) throw noWorktree(run);
     using own = places.run(run);
     const blobs = await parts.blobsOf(row.namespaceId);
     const pause = createPause(signal);
-    const changes = changesOf({
+    const all = changesOf({
       work,
       base: entriesOf(blobs, base, await readStamps(own)),
       reader: createBlobReader(blobs),
       pause,
     });
+    const changes = stillThere(run, all);
     try {
       return await use({ row, base, work, blobs, changes, pause });
     } finally {
-      await changes.return();
+      await all.return();
     }
   }
 
@@ -150,6 +170,14 @@ export function createWorktrees(parts: WorktreesParts) {
   /** Throws it away. Of one that is gone already nothing is said. */
   async function discard(run: RunId, call: WorktreeCall, reason = "asked"): Promise<void> {
     if (merging.has(run)) throw new AppError("conflict", `${run} is being merged; wait for that.`);
+    const under = discarding.get(run);
+    if (under !== undefined) return under;
+    const done = throwAway(run, call, reason).finally(() => void discarding.delete(run));
+    discarding.set(run, done);
+    return done;
+  }
+
+  async function throwAway(run: RunId, call: WorktreeCall, reason: string): Promise<void> {
     await ledger.change(async () => {
       const found = await rows.find(run);
       if (found === null || found.worktree === "discarded" || found.worktree === "none") {
@@ -217,10 +245,12 @@ export function createWorktrees(parts: WorktreesParts) {
 
     /** What has changed in it since it was made; while its run goes on, about now. */
     async diff(run: RunId, signal?: AbortSignal): Promise<Diff & { readonly base: string | null }> {
-      return looking(run, signal, async (compared) => ({
-        base: hashOf(compared.base),
-        ...(await diffOf(compared)),
-      }));
+      return looking(run, signal, async (compared) => {
+        const diff = await diffOf(compared);
+        // Perhaps it did not look at all of it.
+        refuseGone(run);
+        return { base: hashOf(compared.base), ...diff };
+      });
     },
 
     /** Once its run is over: what it left, which the row and the receipt say. */
@@ -238,6 +268,7 @@ export function createWorktrees(parts: WorktreesParts) {
      */
     async merge(run: RunId, call: WorktreeCall, onConflict: OnConflict = "fail"): Promise<Merged> {
       if (merging.has(run)) throw new AppError("conflict", `${run} is being merged already.`);
+      if (discarding.has(run)) throw new AppError("conflict", `${run} is being discarded.`);
       merging.add(run);
       try {
         const merged = await looking(run, undefined, async ({ row, ...compared }) => {
