@@ -141,8 +141,9 @@ export async function planOf(parts: PlanParts): Promise<Plan> {
     } else if (before?.type === "dir" && look?.kind === "directory" && after?.kind !== "directory") {
       if (after === null) grant(wish, there);
       else {
-        const end = wishes.findIndex((next, at) => at > index && !isBeneath(next.path, path));
-        await replaceDirectory(wish, there, wishes.slice(index + 1, end === -1 ? undefined : end));
+        let end = index + 1;
+        while (isBeneath(wishes[end]?.path ?? [], path)) end += 1;
+        await replaceDirectory(wish, there, wishes.slice(index + 1, end));
       }
     } else {
       const verdict = await verdicts.of(wish, look, there.dirFd);

@@ -4,7 +4,9 @@ import type { Before } from "./before.ts";
 import type { Change } from "./compare.ts";
 
 /** A merge holds all of this in memory, and the namespace up for each. */
-const LIMITS = { changes: 100_000, depth: 256 };
+const LIMITS = { changes: 100_000, depth: 256, pathBytes: 48 * 1024 * 1024 };
+/** Of each name of a path, beside its bytes. */
+const NAME_OVERHEAD = 8;
 
 /** What a run has changed at a path, as far as a merge has to know. */
 export interface Wish {
@@ -33,12 +35,15 @@ export async function wishesOf(changes: AsyncGenerator<Change, void>): Promise<W
   const more = { bytes: 0, entries: 0 };
   let bytes = 0;
   let skipped = 0;
+  let pathBytes = 0;
   for await (const { path, before, after } of changes) {
     if (after?.kind === "other") {
       skipped += 1;
       continue;
     }
+    pathBytes += path.reduce((sum, name) => sum + name.length + NAME_OVERHEAD, 0);
     if (all.length >= LIMITS.changes || path.length > LIMITS.depth) throw tooMuch();
+    if (pathBytes > LIMITS.pathBytes) throw tooLong();
     all.push({ path, before, after: after === null ? null : afterOf(after) });
     const [was, is] = [sizeOf(before), after?.kind === "file" ? after.size : 0];
     if (after?.kind === "file") bytes += after.size;
@@ -66,5 +71,12 @@ function tooMuch(): AppError {
   return new AppError(
     "too_large",
     `A merge takes at most ${LIMITS.changes} changes, ${LIMITS.depth} directories deep; this run made more.`,
+  );
+}
+
+function tooLong(): AppError {
+  return new AppError(
+    "too_large",
+    `The paths that this run has changed are longer than the ${LIMITS.pathBytes / 1024 / 1024} MiB that a merge takes.`,
   );
 }

@@ -2,8 +2,8 @@ import { expect, test } from "bun:test";
 import type { Change } from "../../../src/runs/worktree/compare.ts";
 import { wishesOf } from "../../../src/runs/worktree/wish.ts";
 
-async function* changes(count: number, depth = 1): AsyncGenerator<Change, void> {
-  const names = Array.from({ length: depth }, () => Buffer.from("d"));
+async function* changes(count: number, depth = 1, above = "d"): AsyncGenerator<Change, void> {
+  const names = Array.from({ length: depth }, () => Buffer.from(above));
   for (let n = 0; n < count; n++) {
     yield { path: [...names.slice(1), Buffer.from(`${n}`)], before: null, after: found(n) };
   }
@@ -36,4 +36,8 @@ test("a merge takes a hundred thousand changes, and is refused when a run made m
   expect(await wishesOf(changes(100_001)).catch((error: unknown) => error)).toMatchObject(refused);
   expect((await wishesOf(changes(1, 256))).all.length).toBe(1);
   expect(await wishesOf(changes(1, 257)).catch((error: unknown) => error)).toMatchObject(refused);
+  // Few changes, far down below long names, would take gigabytes.
+  expect((await wishesOf(changes(500, 256, "d".repeat(255)))).all.length).toBe(500);
+  const long = await wishesOf(changes(1000, 256, "d".repeat(255))).catch((error: unknown) => error);
+  expect(long).toMatchObject(refused);
 });
