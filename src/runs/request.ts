@@ -8,10 +8,14 @@ const positive = z.int().min(1);
 const VARIABLE = /^[A-Za-z_][A-Za-z0-9_]*$/;
 const MAX_TEXT = 128 * 1024;
 
-const text = z
-  .string()
-  .max(MAX_TEXT)
-  .refine((value) => !value.includes("\0"), "must not hold a NUL");
+/** Half of a pair reaches no command as it is, and what the appliance signs and hashes has no form for it. */
+const utf8 = (most: number) =>
+  z
+    .string()
+    .max(most)
+    .refine((value) => value.isWellFormed(), "has half of a surrogate pair, which UTF-8 cannot hold");
+
+const text = utf8(MAX_TEXT).refine((value) => !value.includes("\0"), "must not hold a NUL");
 
 const llm = z.strictObject({
   /** A credential's name. */
@@ -54,13 +58,10 @@ export const runRequest = z
     agent: z
       .strictObject({ kind: z.enum(["claude-code", "codex", "opencode"]), prompt: text.min(1) })
       .optional(),
-    stdin: z
-      .string()
-      .max(1024 * 1024)
-      .optional(),
+    stdin: utf8(1024 * 1024).optional(),
     stdin_open: z.boolean().optional(),
     env: z.record(z.string().regex(VARIABLE, "expected a variable's name"), text).optional(),
-    label: z.string().max(200).optional(),
+    label: utf8(200).optional(),
     worktree: z
       .discriminatedUnion("from", [
         z.strictObject({ from: z.literal("namespace") }),

@@ -1,4 +1,4 @@
-import { and, asc, desc, eq, inArray, isNotNull, lt, or, sql, type SQL } from "drizzle-orm";
+import { and, asc, desc, eq, getTableColumns, inArray, isNotNull, lt, or, sql, type SQL } from "drizzle-orm";
 import type { Database } from "../db/open.ts";
 import { namespaces, runs as table } from "../db/schema.ts";
 import type { NamespaceId, RunId, WorkspaceId } from "../ids.ts";
@@ -21,11 +21,15 @@ export interface RunPlace {
 
 /** The table of runs. Statuses change by the ledger, with their events; the rest of a row is its run's alone. */
 export function createRunRows(db: Database) {
-  const select = () =>
+  const columns = getTableColumns(table);
+  const from = <T extends typeof columns>(run: T) =>
     db
-      .select({ run: table, namespace: namespaces.name })
+      .select({ run, namespace: namespaces.name })
       .from(table)
       .innerJoin(namespaces, eq(namespaces.id, table.namespaceId));
+  const select = () => from(columns);
+  /** Of many: what each was given may be megabytes. */
+  const selectMany = () => from({ ...columns, given: sql<null>`NULL` as never });
 
   async function all(rows: PromiseLike<{ run: RunRow; namespace: string }[]>): Promise<Run[]> {
     return (await rows).map(({ run, namespace }) => ({ ...run, namespace }));
@@ -46,7 +50,7 @@ export function createRunRows(db: Database) {
       return found;
     },
 
-    /** Newest first. */
+    /** Newest first, without what they were given. */
     async page(
       scope: RunScope,
       { statuses, before, limit }: { statuses: readonly RunStatus[]; before: RunPlace | null; limit: number },
@@ -60,23 +64,23 @@ export function createRunRows(db: Database) {
             );
       const wanted = statuses.length === 0 ? undefined : inArray(table.status, [...statuses]);
       const where = and(within(scope), wanted, older);
-      return all(select().where(where).orderBy(desc(table.createdAt), desc(table.id)).limit(limit));
+      return all(selectMany().where(where).orderBy(desc(table.createdAt), desc(table.id)).limit(limit));
     },
 
-    /** Those that something is left to be done for, oldest first. */
+    /** Those that something is left to be done for, oldest first, without what they were given. */
     async unsettled(namespaceId?: NamespaceId): Promise<Run[]> {
       const where = and(
         sql`${table.settled} = 0`,
         namespaceId === undefined ? undefined : eq(table.namespaceId, namespaceId),
       );
-      return all(select().where(where).orderBy(asc(table.createdAt), asc(table.id)));
+      return all(selectMany().where(where).orderBy(asc(table.createdAt), asc(table.id)));
     },
 
     /** Those that have a worktree, made from what is known; with `finishedBefore` those that ended before that time. */
     async withWorktree({ finishedBefore }: { readonly finishedBefore?: number } = {}): Promise<Run[]> {
       const old = finishedBefore === undefined ? undefined : lt(table.finishedAt, finishedBefore);
       const has = inArray(table.worktree, ["making", "ready", "merging"]);
-      return all(select().where(and(has, isNotNull(table.base), old)));
+      return all(selectMany().where(and(has, isNotNull(table.base), old)));
     },
 
     async idsOf(namespaceId: NamespaceId): Promise<RunId[]> {

@@ -164,7 +164,7 @@ function createdData(id: RunId, request: RunRequest, { grants, limits }: Resolve
   return {
     run_id: id,
     label: label ?? null,
-    command: command?.slice(0, COMMAND_IN_EVENT) ?? null,
+    command: command?.slice(0, COMMAND_IN_EVENT).toWellFormed() ?? null,
     agent: agent?.kind ?? null,
     worktree: { ...worktree },
     on_success,
