@@ -29,6 +29,8 @@ export interface FinishParts extends LifeParts {
 
 /** A gateway that restarts is back sooner; a run's end is not kept from its caller for longer. */
 const GATEWAY_PATIENCE_MS = 20_000;
+/** A namespace that nobody can have for that long is not waited for. */
+const MERGE_PATIENCE_MS = 5 * 60_000;
 const SETTLE_PATIENCE_MS = 24 * 60 * 60_000;
 
 /** What a run's end makes of its row, as that is by then. */
@@ -85,17 +87,23 @@ export function createFinish(parts: FinishParts) {
     output.status(id, `${status}${code}${error === null ? "" : `. ${error}`}`);
   }
 
-  async function onSuccess(run: Run): Promise<void> {
+  async function onSuccess(run: Run, signal: AbortSignal): Promise<void> {
     const { on_success } = specOf(run);
     if (run.status !== "succeeded" || run.worktree !== "ready" || on_success === "keep") return;
     if (on_success === "discard") return worktrees.discard(run.id, callFor(run), "on_success");
     try {
-      await worktrees.merge(run.id, callFor(run));
+      const merge = async () => worktrees.merge(run.id, callFor(run));
+      await patiently(merge, { forMs: MERGE_PATIENCE_MS, signal });
     } catch (error) {
+      // The next start of api merges it.
+      signal.throwIfAborted();
       const known = foreseen(error);
-      if (known === null || known.code === "unavailable") throw error;
-      // It is kept, for its caller to look at.
-      await rows.update(run.id, { error: `It was not merged: ${known.message}` });
+      if (known === null) log.error("a run was not merged", { run: run.id, cause: error });
+      const now = await rows.find(run.id);
+      // Otherwise its caller has merged or discarded it meanwhile.
+      if (now?.worktree !== "ready") return;
+      const why = known?.message ?? "the appliance failed to, and its log says why.";
+      await rows.update(run.id, { error: `It was not merged: ${why}` });
     }
   }
 
@@ -126,7 +134,7 @@ export function createFinish(parts: FinishParts) {
 
     /** After its row says that it is over; also again after a crash. */
     async settle(run: Run, signal: AbortSignal): Promise<void> {
-      await attempt(run, "what was to be done with a run's files was not done", () => onSuccess(run));
+      await attempt(run, "what was to be done with a run's files was not done", () => onSuccess(run, signal));
       await patiently(
         async () => {
           await gateway.call("revoke", { run: run.id });

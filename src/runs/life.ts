@@ -43,7 +43,7 @@ export function lifeOf(run: Run): Life {
   };
 }
 
-function phaseOf(run: Run): Phase {
+export function phaseOf(run: Run): Phase {
   if (isOver(run)) return "settling";
   if (run.fate !== null) return "ending";
   // By what its row says it is one of these.

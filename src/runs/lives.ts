@@ -4,7 +4,7 @@ import { unchanged } from "../audit/ledger.ts";
 import type { RunId } from "../ids.ts";
 import { RUN_GRACE_S } from "../protocol/sandboxd.ts";
 import type { createFinish } from "./finish.ts";
-import { lifeOf, type Life } from "./life.ts";
+import { lifeOf, phaseOf, type Life } from "./life.ts";
 import type { Outcome } from "./outcome.ts";
 import type { LifeParts } from "./parts.ts";
 import { patiently, pauseFor } from "./patience.ts";
@@ -23,6 +23,7 @@ export interface LivesParts extends LifeParts {
 const SIGTERM = 15;
 const MIB = 1024 * 1024;
 const FOREVER_MS = 2 ** 40;
+const RETRY_MS = 5_000;
 
 export type Lives = ReturnType<typeof createLives>;
 
@@ -44,10 +45,13 @@ export function createLives(parts: LivesParts) {
     const run = await fetch(life.id);
     if (life.phase !== "settling") await toItsEnd(life, run);
     closing.signal.throwIfAborted();
+    // A call may have opened it since, as long as there was something to be opened.
+    input.close(life.id);
     life.phase = "settling";
     life.over.resolve();
     queue.leave(life.workspaceId, life.id);
-    await finish.settle(await fetch(life.id), closing.signal);
+    // The row may have gone with its namespace by now; the roles have something of it still.
+    await finish.settle((await rows.find(life.id)) ?? run, closing.signal);
   }
 
   async function toItsEnd(life: Life, run: Run): Promise<void> {
@@ -140,17 +144,46 @@ export function createLives(parts: LivesParts) {
     void toTheLast(life);
   }
 
+  /** Its row says how far it is: whatever went wrong, it goes on there, or the next start of api does. */
   async function toTheLast(life: Life): Promise<void> {
-    try {
-      await drive(life);
-    } catch (cause) {
-      // Its row says how far it is; the next start of api goes on there.
-      if (!closing.signal.aborted) log.error("a run is left as it is", { run: life.id, cause });
-      queue.leave(life.workspaceId, life.id);
+    for (;;) {
+      try {
+        await drive(life);
+        break;
+      } catch (cause) {
+        if (closing.signal.aborted || (await isGone(life.id))) break;
+        log.error("a run is left as it is for now", { run: life.id, cause });
+      }
+      await pauseFor(parts.retryMs ?? RETRY_MS, closing.signal);
+      if (!(await takeUp(life))) break;
     }
+    queue.leave(life.workspaceId, life.id);
     lives.delete(life.id);
     life.over.resolve();
     life.settled.resolve();
+  }
+
+  /** With its namespace. */
+  const isGone = async (id: RunId): Promise<boolean> =>
+    rows.find(id).then(
+      (run) => run === null,
+      () => false,
+    );
+
+  /** As a start of api does. false: there is nothing to go on with. */
+  async function takeUp(life: Life): Promise<boolean> {
+    try {
+      const run = await rows.find(life.id);
+      if (closing.signal.aborted || run === null) return false;
+      const phase = phaseOf(run);
+      // It has its place in the queue already.
+      life.phase = phase === "queued" ? "preparing" : phase;
+      // What it has begun with may be gone; then its end is seen as any other's.
+      if (life.phase === "running" && !life.launched) startClock(life, run);
+    } catch (cause) {
+      log.error("a run's row was not read", { run: life.id, cause });
+    }
+    return true;
   }
 
   /**

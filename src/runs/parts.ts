@@ -18,6 +18,8 @@ type Role<Client extends { call: unknown }> = Pick<Client, "call">;
 export interface LifeParts {
   /** How long a run that is asked to end has to do so by itself. */
   readonly graceMs?: number;
+  /** Before what could not be done for a run, for want of a database say, is tried again. */
+  readonly retryMs?: number;
   readonly rows: RunRows;
   readonly ledger: Pick<Ledger, "change" | "head">;
   readonly secrets: Pick<Secrets, "seal" | "open">;

@@ -10,7 +10,10 @@ export interface PatienceOptions {
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 2_000;
 
-/** Does it again while what it needs is away: another role that is being restarted, say. */
+/** What passes by itself. */
+const PASSING: ReadonlySet<string> = new Set(["unavailable", "busy"]);
+
+/** Does it again while what it needs is away, or has too much to do: another role that is being restarted, say. */
 export async function patiently<T>(work: () => Promise<T>, { forMs, signal }: PatienceOptions): Promise<T> {
   const until = performance.now() + forMs;
   for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(LONGEST_PAUSE_MS, pause * 2)) {
@@ -18,7 +21,8 @@ export async function patiently<T>(work: () => Promise<T>, { forMs, signal }: Pa
     try {
       return await work();
     } catch (error) {
-      if (foreseen(error)?.code !== "unavailable" || performance.now() + pause > until) throw error;
+      const passes = PASSING.has(foreseen(error)?.code ?? "");
+      if (!passes || performance.now() + pause > until) throw error;
       await pauseFor(pause, signal);
     }
   }

@@ -70,7 +70,8 @@ export function createSpares(parts: SparesParts) {
 
   return {
     fill,
-    isSpare: (id: RunId) => ready.has(id) || booting.has(id),
+    /** Until its run claims it: one that is taken may have no run yet. */
+    isSpare: (id: RunId) => ready.has(id) || booting.has(id) || taken.has(id),
     /** Those that wait by now. */
     waiting: () => [...ready.keys()],
 

@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import { APPLIANCE } from "../../../src/audit/event.ts";
 import { AppError } from "../../../src/errors.ts";
 import { credentialId, runId, type RunId } from "../../../src/ids.ts";
+import { runRequest } from "../../../src/runs/request.ts";
 import { runUsage } from "../../../src/runs/usage.ts";
 import { failureOf } from "../../fixtures/failure.ts";
 import { runsFixture } from "../../fixtures/runs.ts";
@@ -404,4 +405,115 @@ test("an api that is killed right after it gave a spare away leaves it to the ru
     { statuses: [], before: null, limit: 2 },
   );
   expect(await fixture.settled(run!.id)).toMatchObject({ status: "failed", exitCode: 7 });
+});
+
+test("a run whose end the database did not take is over as soon as it does", async () => {
+  await using fixture = await runsFixture({ retryMs: 20 });
+  const id = await fixture.start();
+  const other = await fixture.start();
+  await fixture.launched(id);
+  await fixture.launched(other);
+  // Between the fate that its row keeps and the row's being over.
+  fixture.host.onForget = (run) => void (run === id && (fixture.state.full = true));
+  fixture.host.exit(id, 0);
+  await until(() => fixture.logged.some((line) => line.includes("full")));
+  expect((await fixture.row(id)).status).toBe("running");
+  fixture.state.full = false;
+  expect(await fixture.settled(id)).toMatchObject({ status: "succeeded", exitCode: 0 });
+  expect(await fixture.eventsOf(id)).toEqual(["run.created", "run.started", "run.finished"]);
+  expect((await fixture.row(other)).status).toBe("running");
+});
+
+test("a run that could not begin, nor be given up, for want of a database, begins when there is one again", async () => {
+  await using fixture = await runsFixture({
+    retryMs: 20,
+    make: async () => {
+      fixture.state.full = !fixture.logged.some((line) => line.includes("full"));
+    },
+  });
+  const id = await fixture.start();
+  await until(() => fixture.logged.some((line) => line.includes("full")));
+  fixture.state.full = false;
+  await fixture.launched(id);
+  fixture.host.exit(id, 0);
+  expect(await fixture.settled(id)).toMatchObject({ status: "succeeded" });
+});
+
+test("a merge on success is tried again while the namespace is not to be had, and what it fails of is told", async () => {
+  await using fixture = await runsFixture();
+  const ends = async (fails: unknown[]) => {
+    fixture.state.mergeFails = fails;
+    const id = await fixture.start({ on_success: "merge" });
+    await fixture.launched(id);
+    fixture.host.exit(id, 0);
+    return fixture.settled(id);
+  };
+  const busy = new AppError("unavailable", "busy", { retryAfterS: 1 });
+  expect(await ends([busy, busy])).toMatchObject({ status: "succeeded", worktree: "merged", error: null });
+  expect(await ends([new AppError("conflict", "Both have changed x.")])).toMatchObject({
+    worktree: "ready",
+    error: "It was not merged: Both have changed x.",
+  });
+  expect(await ends([new Error("EIO")])).toMatchObject({
+    worktree: "ready",
+    error: "It was not merged: the appliance failed to, and its log says why.",
+  });
+});
+
+test("of many runs nobody reads what each was given", async () => {
+  await using fixture = await runsFixture();
+  const id = await fixture.start({ stdin: "x".repeat(100_000) });
+  await fixture.launched(id);
+  expect((await fixture.row(id)).given).not.toBeNull();
+  const scope = { workspaceId: fixture.workspaceId };
+  const [listed] = await fixture.rows.page(scope, { statuses: [], before: null, limit: 10 });
+  const [unsettled] = await fixture.rows.unsettled();
+  for (const one of [listed, unsettled]) expect(one).toMatchObject({ id, given: null, status: "running" });
+});
+
+test("what UTF-8 cannot hold is no run's, which would have no receipt", async () => {
+  await using fixture = await runsFixture();
+  for (const body of [
+    { command: "a\ud800" },
+    { label: "\udfff" },
+    { stdin: "\ud800" },
+    { env: { A: "\ud800" } },
+  ]) {
+    expect(await failureOf(fixture.start(body))).toContain("surrogate");
+  }
+  const id = await fixture.start({ command: `${"a".repeat(4095)}\u{1f600}` });
+  const [created] = (await fixture.events()).filter(({ data }) => data["run_id"] === id);
+  expect(String(created?.data["command"]).isWellFormed()).toBe(true);
+});
+
+test("a spare that was taken for a run is no stray before there is a row of it", async () => {
+  await using fixture = await runsFixture({ runs: { pool: 1 } });
+  await until(() => fixture.runs.stats().spare === 1);
+  const request = runRequest.parse({ command: "true", worktree: { from: "empty" } });
+  const where = { workspaceId: fixture.workspaceId, namespace: "n", namespaceId: fixture.namespace };
+  const known: boolean[] = [];
+  const { id } = await fixture.runs.start(
+    {
+      ...where,
+      keyId: null,
+      event(type, data) {
+        known.push(fixture.runs.knows(data["run_id"] as RunId));
+        return { chain: fixture.workspaceId, type, namespace: "n", data, origin: APPLIANCE };
+      },
+    },
+    request,
+    await fixture.runs.check(where, request),
+  );
+  expect(known).toEqual([true]);
+  await fixture.launched(id);
+});
+
+test("the input of a run that could not be launched is closed, too", async () => {
+  await using fixture = await runsFixture();
+  fixture.host.onLaunch = () => {
+    throw new Error("nobody reads");
+  };
+  const id = await fixture.start();
+  expect(await fixture.settled(id)).toMatchObject({ status: "error" });
+  expect(fixture.done).toContain(`input closed ${id}`);
 });
