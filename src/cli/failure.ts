@@ -17,8 +17,8 @@ export function sentenceOf(error: unknown): string {
   return String(error);
 }
 
-/** The word that the command line lacks, if that is the error. citty's own has no class that it exports. */
+/** The word or option that the command line lacks, if that is the error. citty's own has no class that it exports. */
 export function missingWord(error: unknown): string | null {
   if (!(error instanceof Error) || error.name !== "CLIError") return null;
-  return /^Missing required positional argument: (\S+)$/.exec(error.message)?.[1] ?? null;
+  return /^Missing required (?:positional )?argument: (\S+)$/.exec(error.message)?.[1] ?? null;
 }

@@ -2,7 +2,7 @@ import { defineCommand } from "citty";
 import { z } from "zod";
 import { connect } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
-import { jsonArgument, print, shortTime, table, writeBytes } from "./output.ts";
+import { counted, jsonArgument, print, shortTime, table, writeBytes } from "./output.ts";
 import { commonArguments, dollars, idArgument, runRow, runPath, type RunRow } from "./run-row.ts";
 import { start } from "./run-start.ts";
 import { diff, discard, merge } from "./run-work.ts";
@@ -119,14 +119,17 @@ function described(run: RunRow): string {
       "models",
       llm.requests === 0
         ? null
-        : `${llm.requests} requests, ${llm.input_tokens} tokens in, ${llm.output_tokens} out, ${dollars(llm.usd)}`,
+        : `${counted(llm.requests, "request")}, ${llm.input_tokens} tokens in, ${llm.output_tokens} out, ${dollars(llm.usd)}`,
     ],
-    ["git", git.fetches + git.pushes === 0 ? null : `${git.fetches} fetches, ${git.pushes} pushes`],
-    ["egress", egress.connections === 0 ? null : `${egress.connections} connections, ${egress.bytes} bytes`],
+    ["git", git.fetches + git.pushes === 0 ? null : `${git.fetches} fetched, ${git.pushes} pushed`],
+    [
+      "egress",
+      egress.connections === 0 ? null : `${counted(egress.connections, "connection")}, ${egress.bytes} bytes`,
+    ],
     ["memory", run.usage.peak_memory_mb === null ? null : `${run.usage.peak_memory_mb} MiB at most`],
     ["cpu", run.usage.cpu_s === null ? null : `${run.usage.cpu_s} s`],
     ...run.denials.map(
-      ({ kind, reason, count }) => ["denied", `${kind}: ${reason}, ${count} times`] as const,
+      ({ kind, reason, count }) => ["denied", `${kind}: ${reason}, ${counted(count, "time")}`] as const,
     ),
   ];
   return lines.flatMap(([name, value]) => (value === null ? [] : [`${name.padEnd(10)} ${value}`])).join("\n");

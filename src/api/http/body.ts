@@ -26,7 +26,8 @@ export async function readJson<S extends z.ZodType>(
   schema: S,
   maxBytes: number = SMALL_BODY_BYTES,
 ): Promise<z.infer<S>> {
-  const result = schema.safeParse(parseJson(await readBounded(request, maxBytes)), { reportInput: true });
+  const body = parseJson(await readBounded(request, maxBytes));
+  const result = schema.safeParse(body, { reportInput: true, error: inWords });
   if (!result.success) throw new AppError("invalid", shapeDetail(result.error));
   return result.data;
 }
@@ -80,6 +81,36 @@ function wanted(issue: z.core.$ZodIssue): string {
   if (issue.code !== "invalid_type") return issue.message;
   if (issue.input === undefined) return "is missing";
   return `expected ${/^[aeio]/.test(issue.expected) ? "an" : "a"} ${issue.expected}`;
+}
+
+/** What zod would say otherwise than the rest of our sentences; a schema's own words go before it. */
+function inWords(issue: z.core.$ZodRawIssue): string | undefined {
+  switch (issue.code) {
+    case "invalid_value":
+      return `expected ${issue.values.map((value) => JSON.stringify(value)).join(" or ")}`;
+    case "too_small":
+      return outside(issue.origin, "less", "fewer", issue.minimum, issue.inclusive ?? true);
+    case "too_big":
+      return outside(issue.origin, "more", "more", issue.maximum, issue.inclusive ?? true);
+    default:
+      return undefined;
+  }
+}
+
+function outside(
+  origin: string,
+  less: string,
+  fewer: string,
+  bound: number | bigint,
+  inclusive: boolean,
+): string {
+  if (origin === "string" || origin === "array") {
+    if (fewer === "fewer" && bound === 1) return "must not be empty";
+    return `has ${fewer} than ${bound} ${origin === "string" ? "characters" : "entries"}`;
+  }
+  return inclusive
+    ? `is ${less} than ${bound}`
+    : `must be ${less === "less" ? "more" : "less"} than ${bound}`;
 }
 
 const SHOWN_FIELD = 100;

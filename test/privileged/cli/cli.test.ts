@@ -35,6 +35,22 @@ describe("with one workspace", () => {
     );
   });
 
+  test("the operator's own, which proofs and evidence make, are nobody's default", async () => {
+    for (const own of ["cofferdam prove", "cofferdam evidence"]) {
+      await cofferdam(["workspace", "create", own]);
+      expect(await cofferdam(["key", "list"])).toMatchObject({ code: 0, stderr: "" });
+      expect(await cofferdam(["key", "list", "--workspace", own])).toMatchObject({ code: 0 });
+    }
+  });
+
+  test("an option that a command can't do without is asked for in a sentence", async () => {
+    expect(await cofferdam(["credential", "create", "x"], { stdin: "s" })).toEqual({
+      code: 2,
+      stdout: "",
+      stderr: "cofferdam: --kind is missing: cofferdam credential create [options] NAME\n",
+    });
+  });
+
   test("a key is shown once, alone on stdout; it is listed, and revoked", async () => {
     const { stdout, stderr } = await cofferdam(["key", "create", "nightly job", "--namespace", "alice"]);
     expect(stdout).toMatch(/^trove-sk-[A-Za-z0-9]{48}\n$/);

@@ -57,3 +57,28 @@ test("a field that is there twice is refused, however it is spelled and wherever
     expect([body, await read(body)]).toEqual([body, { content: "a" }]);
   }
 });
+
+test("what is wrong with a field is said in words, and a schema's own go before ours", async () => {
+  const fields = z.strictObject({
+    kind: z.enum(["a", "b"]).optional(),
+    text: z.string().min(1).max(3).optional(),
+    list: z.array(z.string()).max(1).optional(),
+    number: z.number().min(64).max(128).optional(),
+    positive: z.number().positive().optional(),
+    own: z.string().min(1, "wants a letter").optional(),
+  });
+  const said = (body: object) =>
+    readJson(new Request("http://x", { method: "POST", body: JSON.stringify(body) }), fields).catch(
+      (error: Error) => error.message,
+    );
+  expect(await said({ kind: "c" })).toBe('The field "kind": expected "a" or "b".');
+  expect(await said({ text: "" })).toBe('The field "text": must not be empty.');
+  expect(await said({ text: "four" })).toBe('The field "text": has more than 3 characters.');
+  expect(await said({ list: ["x", "y"] })).toBe('The field "list": has more than 1 entries.');
+  expect(await said({ number: 1 })).toBe('The field "number": is less than 64.');
+  expect(await said({ number: 129 })).toBe('The field "number": is more than 128.');
+  expect(await said({ positive: 0 })).toBe('The field "positive": must be more than 0.');
+  expect(await said({ own: "" })).toBe('The field "own": wants a letter.');
+  expect(await said({ number: "x" })).toBe('The field "number": expected a number.');
+  expect(await said({ other: 1 })).toBe('The body: has no field "other".');
+});
