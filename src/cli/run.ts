@@ -119,7 +119,7 @@ function described(run: RunRow): string {
       "models",
       llm.requests === 0
         ? null
-        : `${counted(llm.requests, "request")}, ${llm.input_tokens} tokens in, ${llm.output_tokens} out, ${dollars(llm.usd)}`,
+        : `${counted(llm.requests, "request")}, ${llm.input_tokens} tokens in, ${llm.output_tokens} out, ${dollars(llm.usd) || "$0"}`,
     ],
     ["git", git.fetches + git.pushes === 0 ? null : `${git.fetches} fetched, ${git.pushes} pushed`],
     [

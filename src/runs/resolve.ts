@@ -136,7 +136,12 @@ function moneyOf(asked: NonNullable<RunRequest["llm"]>, { usd_per_run }: Policy)
   if (usd_per_run === null) return wanted;
   const said = wanted.reduce<number>((sum, one) => sum + (one ?? 0), 0);
   const left = Math.round(usd_per_run * NANO) - said;
-  if (left < 0) throw beyond("llm.max_usd", "usd_per_run", `${said / NANO}`);
+  if (left < 0) {
+    throw new AppError(
+      "forbidden",
+      `The field "llm.max_usd": ${said / NANO} is more than the ${usd_per_run} of the workspace's policy ("usd_per_run").`,
+    );
+  }
   const share = Math.floor(left / wanted.filter((one) => one === null).length);
   return wanted.map((one) => one ?? share);
 }

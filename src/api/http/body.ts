@@ -85,16 +85,16 @@ function wanted(issue: z.core.$ZodIssue): string {
 
 /** What zod would say otherwise than the rest of our sentences; a schema's own words go before it. */
 function inWords(issue: z.core.$ZodRawIssue): string | undefined {
-  switch (issue.code) {
-    case "invalid_value":
-      return `expected ${issue.values.map((value) => JSON.stringify(value)).join(" or ")}`;
-    case "too_small":
-      return outside(issue.origin, "less", "fewer", issue.minimum, issue.inclusive ?? true);
-    case "too_big":
-      return outside(issue.origin, "more", "more", issue.maximum, issue.inclusive ?? true);
-    default:
-      return undefined;
+  if (issue.code === "invalid_value") {
+    return `expected ${issue.values.map((value) => JSON.stringify(value)).join(" or ")}`;
   }
+  if (issue.code === "too_small") {
+    return outside(issue.origin, "less", "fewer", issue.minimum, issue.inclusive ?? true);
+  }
+  if (issue.code === "too_big") {
+    return outside(issue.origin, "more", "more", issue.maximum, issue.inclusive ?? true);
+  }
+  return undefined;
 }
 
 function outside(

@@ -101,8 +101,8 @@ test("each thing beyond the policy is refused, naming the field and the ceiling"
   expect(await refusal({ llm: { credential: "claude", models: ["other"] } }, { models: ["claude-*"] })).toBe(
     'The field "llm.models": "other" is not within the workspace\'s policy ("models").',
   );
-  expect(await refusal({ llm: { credential: "claude", max_usd: 6 } }, { usd_per_run: 5 })).toContain(
-    '"usd_per_run"',
+  expect(await refusal({ llm: { credential: "claude", max_usd: 6 } }, { usd_per_run: 5 })).toBe(
+    'The field "llm.max_usd": 6 is more than the 5 of the workspace\'s policy ("usd_per_run").',
   );
   expect(await refusal({ llm: { credential: "claude", provider_tools: true } })).toContain(
     '"provider_tools"',
