@@ -69,6 +69,13 @@ export function numberOf({ json }: Body, key: string): number | null {
   return value;
 }
 
+/** A number of tokens of output. None at all is "as many as you like" to some servers, and nothing to ask for. */
+export function limitOf(body: Body, key: string): number | null {
+  const limit = numberOf(body, key);
+  if (limit === 0) throw new Refused("request", `The request's ${key} is 0.`);
+  return limit;
+}
+
 /** A list; anything else is the provider's to refuse. */
 export function listOf(value: unknown): readonly unknown[] {
   return Array.isArray(value) ? value : [];

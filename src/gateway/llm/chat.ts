@@ -1,4 +1,4 @@
-import { flagOf, isGiven, modelOf, numberOf, otherModels, type Api } from "./api.ts";
+import { flagOf, isGiven, limitOf, modelOf, numberOf, otherModels, type Api } from "./api.ts";
 import { withKey } from "./body.ts";
 import { noMedia } from "./media.ts";
 import { keysOutside, searchingModel, sourceOutside, toolsOutside } from "./openai.ts";
@@ -20,7 +20,7 @@ export const chat: Api = {
     if (answers < 1 || answers > MAX_ANSWERS) {
       throw new Refused("request", `The request's n is not between 1 and ${MAX_ANSWERS}.`);
     }
-    const limits = [numberOf(body, "max_completion_tokens"), numberOf(body, "max_tokens")].filter(
+    const limits = [limitOf(body, "max_completion_tokens"), limitOf(body, "max_tokens")].filter(
       (limit) => limit !== null,
     );
     return {

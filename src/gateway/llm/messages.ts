@@ -15,8 +15,8 @@ export const messages: Api = {
     return {
       model: modelOf(body),
       stream: flagOf(body, "stream"),
-      // It has to be there; the provider says so when it is not.
-      maxOutput: numberOf(body, "max_tokens") ?? 0,
+      // Anthropic wants it to be there; other servers have what they will for it.
+      maxOutput: numberOf(body, "max_tokens"),
       // What it thinks with is a part of max_tokens, and has to be less.
       leastOutput: (budget ?? -1) + 1,
       answers: 1,

@@ -1,4 +1,4 @@
-import { flagOf, isGiven, listOf, modelOf, numberOf, otherModels, type Api } from "./api.ts";
+import { flagOf, isGiven, limitOf, listOf, modelOf, otherModels, type Api } from "./api.ts";
 import { withKey, type Body } from "./body.ts";
 import { noMedia } from "./media.ts";
 import { keysOutside, searchingModel, sourceOutside, toolsOutside } from "./openai.ts";
@@ -22,7 +22,7 @@ export const responses: Api = {
     return {
       model,
       stream: flagOf(body, "stream"),
-      maxOutput: numberOf(body, "max_output_tokens"),
+      maxOutput: limitOf(body, "max_output_tokens"),
       leastOutput: 0,
       answers: 1,
       modes: tierOf(json["service_tier"]),

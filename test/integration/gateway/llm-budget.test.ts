@@ -254,3 +254,22 @@ describe("a provider that says odd things of what it took", () => {
     for (const record of cut.records) expect(record).toMatchObject({ output_tokens: 1500, estimated: true });
   });
 });
+
+test("no limit, and one of none, is no way to have more than the budget", async () => {
+  const provider = startProvider();
+  await using lane = startLlmLane(provider, { grant: { max_output_tokens: 5000 } });
+  const messages = [{ role: "user", content: "x" }];
+  const silent = await lane.post("/v1/messages", { model, messages });
+  expect(silent.status).toBe(200);
+  expect(provider.requests.at(-1)?.json.max_tokens).toBeWithin(1, 5001);
+  for (const [route, body] of [
+    ["/v1/chat/completions", { max_tokens: 0 }],
+    ["/v1/chat/completions", { max_tokens: 0, max_completion_tokens: 10 }],
+    ["/v1/responses", { max_output_tokens: 0 }],
+  ] as const) {
+    const answer = await lane.post(route, { model: "gpt-6.2-sol", messages, input: "x", ...body });
+    expect([answer.status, await answer.text()]).toEqual([400, expect.stringContaining("is 0.")]);
+  }
+  expect(provider.requests).toHaveLength(1);
+  await provider.stop();
+});
