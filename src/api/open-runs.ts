@@ -59,6 +59,8 @@ export interface OpenRunsParts {
 }
 
 const MIB = 1024 * 1024;
+/** Of one workspace; what they left has gone long before. */
+const KEPT_ROWS = 10_000;
 const HOUR_MS = 60 * 60_000;
 
 /** Runs, and what they write and read. They know of each other here alone. */
@@ -136,6 +138,8 @@ export function openRuns(parts: OpenRunsParts) {
     async expire(): Promise<void> {
       const keepMs = config().runs.keep_h * HOUR_MS;
       await worktrees.expire(keepMs);
+      const pruned = await rows.prune(KEPT_ROWS, Date.now() - keepMs);
+      if (pruned > 0) log.info("the oldest runs were removed from the lists", { runs: pruned });
       for (const name of await readdir(instance.api.runs)) {
         const id = runId.schema.safeParse(name);
         if (!id.success || runs.knows(id.data)) continue;

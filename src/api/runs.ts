@@ -11,11 +11,14 @@ import type { SnapshotRows } from "../snapshots/rows.ts";
 import type { Access, NamespaceCall } from "./auth.ts";
 import { readQuery } from "./events/query.ts";
 import { readJson } from "./http/body.ts";
+import { createLargeBodies } from "./http/large-bodies.ts";
 import type { RunCalls } from "./run-call.ts";
 import { shownRun } from "./run-shown.ts";
 
 /** A command or prompt of 128 KiB, its stdin of a MiB and an environment, with every byte spelled as an escape. */
 const MAX_BODY_BYTES = 16 * 1024 * 1024;
+/** Of one namespace's bodies together. */
+const LARGE_BODIES_BYTES = 4 * MAX_BODY_BYTES;
 const DEFAULT_LIMIT = 50;
 const MAX_LIMIT = 200;
 
@@ -30,9 +33,12 @@ export interface RunRoutesParts {
 
 /** Starting runs, looking at them, and ending them. */
 export function runRoutes({ access, calls, runs, rows, namespaces, snapshots }: RunRoutesParts) {
+  const largeBodies = createLargeBodies(LARGE_BODIES_BYTES);
+
   async function start(request: Request, namespace: NamespaceCall) {
-    const wish = await readJson(request, runRequest, MAX_BODY_BYTES);
-    const { workspaceId, name, caller } = namespace;
+    const { workspaceId, name, caller, owner } = namespace;
+    const read = async () => readJson(request, runRequest, MAX_BODY_BYTES);
+    const wish = await largeBodies.hold(owner, request, MAX_BODY_BYTES, read);
     const wanted = await runs.check({ workspaceId, namespace: name }, wish);
     await checkSource(wish, namespace);
     return namespace.write(async ({ id }) => {

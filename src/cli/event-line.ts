@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { printable } from "./printable.ts";
 
 export const eventRow = z.looseObject({
   id: z.string(),
@@ -23,19 +24,13 @@ export function cellsOf(event: EventRow) {
     by: event.actor_key_id ?? event.actor_local_user ?? "-",
     what: Object.entries(event.settled === true ? { ...event.data, settled: true } : event.data)
       .filter(([, value]) => value !== null)
-      .map(([name, value]) => `${name}=${printable(value)}`)
+      .map(([name, value]) => `${name}=${short(value)}`)
       .join(" "),
   };
 }
 
-/** Commands and names are a tenant's, and must not write to the operator's terminal what they like. */
-function printable(value: z.core.util.JSONType): string {
+function short(value: z.core.util.JSONType): string {
   const text = typeof value === "string" && /^[\w@%+=:,./-]+$/.test(value) ? value : JSON.stringify(value);
-  const safe = text.replaceAll(/[\p{Cc}\p{Cf}\p{Co}\p{Zl}\p{Zp}]/gu, (character) =>
-    Array.from(
-      { length: character.length },
-      (_, at) => String.raw`\u${character.charCodeAt(at).toString(16).padStart(4, "0")}`,
-    ).join(""),
-  );
+  const safe = printable(text);
   return safe.length > VALUE_MAX ? `${safe.slice(0, VALUE_MAX - 1)}…` : safe;
 }

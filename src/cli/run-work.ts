@@ -2,6 +2,7 @@ import { defineCommand } from "citty";
 import { z } from "zod";
 import { connect } from "./appliance.ts";
 import { counted, print } from "./output.ts";
+import { printable } from "./printable.ts";
 import { commonArguments, idArgument, runPath } from "./run-row.ts";
 import { strict } from "./strict.ts";
 import { confirm, yesArgument } from "./terminal.ts";
@@ -33,10 +34,15 @@ export const diff = defineCommand({
           patch?.trimEnd() ?? `${change}: ${from === undefined ? path : `${from} -> ${path}`}`,
       );
       if (answer.truncated) shown.push("There is more, which does not fit.");
-      return shown.length === 0 ? "Nothing has changed." : shown.join("\n");
+      if (shown.length === 0) return "Nothing has changed.";
+      const text = shown.join("\n");
+      // For a person; for patch(1) it is as it is.
+      return process.stdout.isTTY ? text.split("\n").map(visible).join("\n") : text;
     });
   },
 });
+
+const visible = (line: string): string => line.split("\t").map(printable).join("\t");
 
 export const merge = defineCommand({
   meta: { name: "merge", description: "Put what a run has changed into its namespace, all or nothing" },

@@ -3,6 +3,7 @@ import { z } from "zod";
 import { connect } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
 import { counted, jsonArgument, print, shortTime, table, writeBytes } from "./output.ts";
+import { printable } from "./printable.ts";
 import { commonArguments, dollars, idArgument, runRow, runPath, type RunRow } from "./run-row.ts";
 import { start } from "./run-start.ts";
 import { diff, discard, merge } from "./run-work.ts";
@@ -45,7 +46,7 @@ const list = defineCommand({
           status: run.status,
           exit: run.exit_code === null ? "" : String(run.exit_code),
           spent: dollars(run.usage.llm.usd),
-          what: run.label ?? run.agent?.kind ?? firstLine(run.command ?? ""),
+          what: run.label === null ? (run.agent?.kind ?? firstLine(run.command ?? "")) : printable(run.label),
         })),
         "There is no run; start one with: cofferdam run start NAMESPACE -- COMMAND",
       ),
@@ -98,7 +99,8 @@ export const run = defineCommand({
 const MAX_WHAT = 60;
 
 function firstLine(command: string): string {
-  const [line = ""] = command.split("\n");
+  const [first = ""] = command.split("\n");
+  const line = printable(first);
   return line.length > MAX_WHAT ? `${line.slice(0, MAX_WHAT - 1)}…` : line;
 }
 
@@ -132,5 +134,15 @@ function described(run: RunRow): string {
       ({ kind, reason, count }) => ["denied", `${kind}: ${reason}, ${counted(count, "time")}`] as const,
     ),
   ];
-  return lines.flatMap(([name, value]) => (value === null ? [] : [`${name.padEnd(10)} ${value}`])).join("\n");
+  return lines
+    .flatMap(([name, value]) => (value === null ? [] : [`${name.padEnd(10)} ${lined(value)}`]))
+    .join("\n");
+}
+
+/** A command's lines below one another. */
+function lined(text: string): string {
+  return text
+    .split("\n")
+    .map(printable)
+    .join(`\n${" ".repeat(11)}`);
 }

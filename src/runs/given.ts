@@ -7,7 +7,8 @@ import type { Secrets } from "../secrets.ts";
 const schema = z.strictObject({
   /** What it shows to the gateway. */
   token: z.string(),
-  /** The request's. */
+  /** The request's: its command, or its prompt, whole. */
+  text: z.string(),
   env: z.record(z.string(), z.string()),
   stdin: z.string().nullable(),
 });

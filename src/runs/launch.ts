@@ -40,14 +40,14 @@ export function launchOf(parts: LaunchParts): Launch {
   };
 }
 
-function commandOf({ spec, grants, host, port, adapters }: LaunchParts): ReturnType<Adapter> {
-  const { command, agent } = spec;
-  if (agent === null) return { argv: ["bash", "-c", command ?? ""], env: {} };
+function commandOf({ spec, given, grants, host, port, adapters }: LaunchParts): ReturnType<Adapter> {
+  const { agent } = spec;
+  if (agent === null) return { argv: ["bash", "-c", given.text], env: {} };
   const adapter = adapters[agent.kind];
   if (adapter === undefined) {
     throw new AppError("invalid", `The field "agent.kind": this appliance's run image has no ${agent.kind}.`);
   }
-  return adapter({ prompt: agent.prompt, llm: grants.llm, urls: gatewayUrls({ host, port }) });
+  return adapter({ prompt: given.text, llm: grants.llm, urls: gatewayUrls({ host, port }) });
 }
 
 /** Linux takes no longer argument or variable than this, its NUL included. */
@@ -58,8 +58,7 @@ const LONGEST_HOST = "255.255.255.255";
 /** Throws AppError for a run that could never be launched, naming the field. Before there is a row of it. */
 export function checkLaunch(parts: Omit<LaunchParts, "host">): void {
   const { spec, given } = parts;
-  const command = spec.command ?? spec.agent?.prompt ?? "";
-  if (Buffer.byteLength(command) >= MAX_STRING_BYTES) {
+  if (Buffer.byteLength(given.text) >= MAX_STRING_BYTES) {
     throw new AppError(
       "invalid",
       `The field "${spec.agent === null ? "command" : "agent.prompt"}": has more than 128 KiB; put it into a file.`,

@@ -259,9 +259,9 @@ export function createLives(parts: LivesParts) {
 
     /** Runs go on; what api does for them is left to the next. */
     async close(patienceMs: number): Promise<void> {
-      const ending = [...lives.values()].filter(({ phase }) => phase === "ending");
-      const ended = Promise.all(ending.map(({ over }) => over.promise));
-      await Promise.race([ended, Bun.sleep(patienceMs)]);
+      const nearly = [...lives.values()].filter(({ phase }) => phase === "ending" || phase === "settling");
+      const settled = Promise.all(nearly.map((life) => life.settled.promise));
+      await Promise.race([settled, Bun.sleep(patienceMs)]);
       closing.abort(new AppError("unavailable", "The appliance is stopping.", { retryAfterS: 5 }));
     },
 

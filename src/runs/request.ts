@@ -61,7 +61,9 @@ export const runRequest = z
     stdin: utf8(1024 * 1024).optional(),
     stdin_open: z.boolean().optional(),
     env: z.record(z.string().regex(VARIABLE, "expected a variable's name"), text).optional(),
-    label: utf8(200).optional(),
+    label: utf8(200)
+      .regex(/^\P{Cc}*$/u, "has a control character")
+      .optional(),
     worktree: z
       .discriminatedUnion("from", [
         z.strictObject({ from: z.literal("namespace") }),

@@ -83,6 +83,21 @@ export function createRunRows(db: Database) {
       return all(selectMany().where(and(has, isNotNull(table.base), old)));
     },
 
+    /** Of each workspace the newest are kept, and those of which something is left. How many went. */
+    async prune(keep: number, finishedBefore: number): Promise<number> {
+      const { rowsAffected } = await db.run(sql`
+        DELETE FROM ${table} WHERE id IN (
+          SELECT id FROM (
+            SELECT id, settled, worktree, finished_at,
+              row_number() OVER (PARTITION BY workspace_id ORDER BY created_at DESC, id DESC) AS place
+            FROM ${table}
+          )
+          WHERE place > ${keep} AND settled = 1 AND finished_at < ${finishedBefore}
+            AND worktree IN ('none', 'merged', 'discarded')
+        )`);
+      return rowsAffected;
+    },
+
     async idsOf(namespaceId: NamespaceId): Promise<RunId[]> {
       const rows = await db.select({ id: table.id }).from(table).where(eq(table.namespaceId, namespaceId));
       return rows.map(({ id }) => id);

@@ -15,12 +15,18 @@ export interface Run extends RunRow {
   readonly namespace: string;
 }
 
-/** What of a request is kept and shown. What its environment and stdin hold is kept sealed: given.ts. */
+/**
+ * What of a request is kept and shown. What its environment and stdin hold, and the whole of a long command or prompt, is
+ * kept sealed for as long as it is needed: given.ts.
+ */
 export const runSpec = z.strictObject({
+  /** Of this and of a prompt, the beginning. */
   command: z.string().nullable(),
   agent: z
     .strictObject({ kind: z.enum(["claude-code", "codex", "opencode"]), prompt: z.string() })
     .nullable(),
+  /** Of the whole command or prompt. */
+  text_sha256: z.string(),
   /** "none": /dev/null; "text": the request's; "open": fed by calls. */
   stdin: z.enum(["none", "text", "open"]),
   /** The variables' names. */

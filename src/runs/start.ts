@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { and, eq, isNull } from "drizzle-orm";
 import type { EventData, EventDraft } from "../audit/event.ts";
 import type { Database } from "../db/open.ts";
@@ -9,6 +10,7 @@ import { originOf } from "./facts.ts";
 import { checkEnvironment } from "./environment.ts";
 import { makeToken, sealGiven, type Given } from "./given.ts";
 import { checkLaunch, type Adapters } from "./launch.ts";
+import type { RunGrants } from "./grants.ts";
 import type { LifeParts } from "./parts.ts";
 import type { Policy } from "./policy.ts";
 import type { RunRequest } from "./request.ts";
@@ -42,7 +44,9 @@ export interface Wanted {
   readonly given: Given;
 }
 
-const COMMAND_IN_EVENT = 4096;
+/** Of a command or prompt, in its row and in its event. */
+const SHOWN = 4096;
+const MAX_GRANTS = 32 * 1024;
 
 /** From a request to the row of a run. */
 export function createStarting(parts: StartingParts) {
@@ -74,7 +78,13 @@ export function createStarting(parts: StartingParts) {
       checkEnvironment(request.env ?? {});
       const policy = await parts.policies.of(where.workspaceId);
       const resolved = await parts.resolve(where, request, policy);
-      const given = { token: makeToken(), env: request.env ?? {}, stdin: request.stdin ?? null };
+      checkSize(resolved.grants);
+      const given = {
+        token: makeToken(),
+        text: textOf(request),
+        env: request.env ?? {},
+        stdin: request.stdin ?? null,
+      };
       checkLaunch({
         run: runId.make(),
         spec: specOf(request),
@@ -146,10 +156,25 @@ const FRESH = {
   madeOf: null,
 } as const;
 
-function specOf({ command, agent, stdin, stdin_open, env, worktree, on_success }: RunRequest): RunSpec {
+const textOf = ({ command, agent }: RunRequest): string => command ?? agent?.prompt ?? "";
+
+const beginningOf = (text: string): string => text.slice(0, SHOWN).toWellFormed();
+
+/** They stand in the row, the receipt and an event, and go to the gateway in one line. */
+function checkSize(grants: RunGrants): void {
+  if (JSON.stringify(grants).length <= MAX_GRANTS) return;
+  throw new AppError(
+    "invalid",
+    `The fields "llm", "git" and "egress" have more than ${MAX_GRANTS / 1024} KiB together; name fewer repositories, branches or hosts.`,
+  );
+}
+
+function specOf(request: RunRequest): RunSpec {
+  const { command, agent, stdin, stdin_open, env, worktree, on_success } = request;
   return {
-    command: command ?? null,
-    agent: agent ?? null,
+    command: command === undefined ? null : beginningOf(command),
+    agent: agent === undefined ? null : { ...agent, prompt: beginningOf(agent.prompt) },
+    text_sha256: createHash("sha256").update(textOf(request)).digest("hex"),
     stdin: stdin !== undefined ? "text" : stdin_open === true ? "open" : "none",
     env: Object.keys(env ?? {}),
     worktree,
@@ -164,7 +189,7 @@ function createdData(id: RunId, request: RunRequest, { grants, limits }: Resolve
   return {
     run_id: id,
     label: label ?? null,
-    command: command?.slice(0, COMMAND_IN_EVENT).toWellFormed() ?? null,
+    command: command === undefined ? null : beginningOf(command),
     agent: agent?.kind ?? null,
     worktree: { ...worktree },
     on_success,

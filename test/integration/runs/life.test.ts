@@ -52,7 +52,7 @@ test("a run goes from its request to where nothing is left of it", async () => {
   expect(fixture.host.sandboxes.size).toBe(0);
   expect(fixture.gateway.granted.size).toBe(0);
   expect(fixture.gateway.forgotten).toContain(id);
-  // What it was given stands in no row and no event.
+  // What it was given stands in no row and no event any more.
   expect(JSON.stringify([await fixture.row(id), await fixture.events()])).not.toMatch(/s3cret|typed|sk-ant/);
   expect(fixture.runs.stats()).toEqual({ live: 0, waiting: 0, spare: 0 });
   expect(fixture.metered).toEqual(["failed"]);
@@ -516,4 +516,41 @@ test("the input of a run that could not be launched is closed, too", async () =>
   const id = await fixture.start();
   expect(await fixture.settled(id)).toMatchObject({ status: "error" });
   expect(fixture.done).toContain(`input closed ${id}`);
+});
+
+test("of a long command the beginning is kept, and the whole is run", async () => {
+  await using fixture = await runsFixture();
+  const command = `echo ${"x".repeat(50_000)}`;
+  const id = await fixture.start({ command });
+  await fixture.launched(id);
+  expect(fixture.host.sandboxes.get(id)?.launched?.argv).toEqual(["bash", "-c", command]);
+  fixture.host.exit(id, 0);
+  const run = await fixture.settled(id);
+  expect(JSON.stringify(run).length).toBeLessThan(8_000);
+  expect(run.request).toMatchObject({
+    command: command.slice(0, 4096),
+    text_sha256: new Bun.CryptoHasher("sha256").update(command).digest("hex"),
+  });
+});
+
+test("the oldest runs of a workspace leave its lists, but none of which something is left", async () => {
+  await using fixture = await runsFixture();
+  const ids = [];
+  for (let n = 0; n < 4; n++) {
+    const id = await fixture.start();
+    await fixture.launched(id);
+    if (n < 3) fixture.host.exit(id, 0);
+    if (n < 3) await fixture.settled(id);
+    // The second is merged, the others' worktrees are there.
+    if (n === 1) await fixture.rows.update(id, { worktree: "merged" });
+    ids.push(id);
+  }
+  expect(await fixture.rows.prune(0, Date.now() - 60_000)).toBe(0);
+  expect(await fixture.rows.prune(3, Date.now() + 1)).toBe(0);
+  expect(await fixture.rows.prune(1, Date.now() + 1)).toBe(1);
+  const left = await fixture.rows.page(
+    { workspaceId: fixture.workspaceId },
+    { statuses: [], before: null, limit: 9 },
+  );
+  expect(left.map(({ id }) => id).toSorted()).toEqual(ids.filter((_, n) => n !== 1).toSorted());
 });
