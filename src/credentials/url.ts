@@ -1,6 +1,6 @@
 import { AppError } from "../errors.ts";
 import type { AddressPolicy } from "../net/policy.ts";
-import { kindOf, parseAddress } from "../net/ranges.ts";
+import { innermost, kindOf, parseAddress } from "../net/ranges.ts";
 import type { Resolve } from "../net/resolve.ts";
 import { parseTarget, vet } from "../net/target.ts";
 
@@ -21,7 +21,7 @@ export function createUrlCheck({ policy, resolve }: UrlChecks): (url: string) =>
     const addresses = await vet(target, { policy, resolve });
     const isPublic = (text: string) => {
       const address = parseAddress(text);
-      return address === null || kindOf(address) === "public";
+      return address === null || kindOf(innermost(address)) === "public";
     };
     if (!target.secure && addresses.some(isPublic)) {
       throw new AppError("invalid", "The URL must start with https://, since it leads out of this network.");

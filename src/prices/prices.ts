@@ -36,7 +36,8 @@ export interface Price {
   readonly cacheWriteLong: number;
   readonly maxOutput: number;
   readonly long: { readonly above: number; readonly input: number; readonly output: number } | null;
-  readonly modes: Readonly<Record<string, number>>;
+  /** Asked for by names that callers choose, so not an object, which has a "constructor". */
+  readonly modes: ReadonlyMap<string, number>;
 }
 
 export interface Prices {
@@ -70,7 +71,7 @@ function inNano(price: PriceFile["models"][string]): Price {
     cacheWriteLong: nano(price.cache_write_long ?? price.cache_write ?? price.input),
     maxOutput: price.max_output ?? MAX_OUTPUT,
     long: price.long ?? null,
-    modes: price.modes ?? {},
+    modes: new Map(Object.entries(price.modes ?? {})),
   };
 }
 
@@ -92,7 +93,7 @@ export function costOf(price: Price, use: TokenUse, modes: readonly string[] = [
     use.cacheRead * price.cacheRead +
     use.cacheWrite * price.cacheWrite +
     use.cacheWriteLong * price.cacheWriteLong;
-  const mode = modes.reduce((product, name) => product * (price.modes[name] ?? 1), 1);
+  const mode = modes.reduce((product, name) => product * (price.modes.get(name) ?? 1), 1);
   return roundUp((input * times.input + use.output * price.output * times.output) * mode);
 }
 

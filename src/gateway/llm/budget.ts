@@ -209,7 +209,7 @@ function priceFor(prices: Prices, grant: LlmGrant, { model, modes }: Asked): Pri
   if (price === null) {
     throw new Refused("model", `No price is known for ${model}, and the run has a budget in dollars.`);
   }
-  const unknown = modes.find((mode) => price.modes[mode] === undefined);
+  const unknown = modes.find((mode) => !price.modes.has(mode));
   if (unknown !== undefined) {
     throw new Refused(
       "request",

@@ -162,9 +162,11 @@ export function createExchange({ upstream, timeouts, log }: ExchangeParts) {
     state.status = answer.status;
     state.firstByteMs = since(began);
     if (!answer.ok) {
+      const idle = setTimeout(() => abort.abort(), timeouts.idleMs);
       try {
         return await failed(answer, grant, provider);
       } finally {
+        clearTimeout(idle);
         // A request that failed costs nothing.
         settle(null);
         abort.abort();

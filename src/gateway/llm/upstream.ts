@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { AppError } from "../../errors.ts";
 import type { Dialer } from "../../net/dial.ts";
-import { kindOf, parseAddress } from "../../net/ranges.ts";
+import { innermost, kindOf, parseAddress } from "../../net/ranges.ts";
 import { parseTarget, vet, type Target, type Vetting } from "../../net/target.ts";
 import type { Dialect } from "../../protocol/gateway.ts";
 import { requestHeaders } from "./headers.ts";
@@ -108,7 +108,7 @@ function targetOf({ provider, dialect, route, given }: Outgoing): Target {
 async function addressOf(target: Target, vetting: Vetting) {
   const [address] = await vet(target, vetting);
   const parsed = parseAddress(address);
-  if (!target.secure && (parsed === null || kindOf(parsed) === "public")) {
+  if (!target.secure && (parsed === null || kindOf(innermost(parsed)) === "public")) {
     throw new AppError(
       "invalid",
       "The URL would send the credential in the clear; it must start with https://.",

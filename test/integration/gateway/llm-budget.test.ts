@@ -154,6 +154,12 @@ test("a model whose price nobody knows is refused on a budget of dollars, and on
   const fast = await dollars.post("/v1/messages", { ...ask, model, speed: "warp" });
   expect(fast.status).toBe(400);
   expect(await fast.text()).toContain('served as \\"warp\\"');
+  // Names that every object has: what they cost is no number, and then nothing was over any budget.
+  for (const speed of ["constructor", "toString", "__proto__"]) {
+    const odd = await dollars.post("/v1/messages", { ...ask, model, speed, max_tokens: 0 });
+    expect([odd.status, await odd.text()]).toEqual([400, expect.stringContaining("served as")]);
+  }
+  expect(dollars.journal.spent(CREDENTIALS.anthropic).usd_nano).toBe(0);
   expect(provider.requests).toHaveLength(0);
   await using requests = startLlmLane(provider, { grant: { max_requests: 1 } });
   expect((await requests.post("/v1/messages", ask)).status).toBe(200);

@@ -219,6 +219,7 @@ describe("a provider that fails", () => {
     ["refuses the connection", { baseUrl: `http://127.0.0.1:${freePort()}` }, 502, "refused the connection"],
     ["lies where the operator allows nothing", { allowPrivate: [] }, 502, "a loopback address"],
     ["has a public address and no TLS", { baseUrl: "http://1.1.1.1" }, 502, "in the clear"],
+    ["has one in another guise, and no TLS", { baseUrl: "http://[64:ff9b::101:101]" }, 502, "in the clear"],
     ["is a name that is none", { baseUrl: "https://provider.test" }, 502, "no address in DNS"],
   ];
   test.each(cases)("%s", async (_, options, status, words) => {
@@ -230,6 +231,24 @@ describe("a provider that fails", () => {
     expect(body.error.message).toContain(words);
     // It was never sent, so it has cost nothing.
     expect(await lane.records()).toMatchObject([{ status: null, usd_nano: 0, estimated: false }]);
+  });
+
+  test("fails, and never comes to the end of saying why", async () => {
+    using server = Bun.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      idleTimeout: 0,
+      development: false,
+      fetch: () =>
+        new Response(new ReadableStream({ start: (c) => c.enqueue(Buffer.from("{")) }), { status: 500 }),
+    });
+    await using lane = startLlmLane(provider, {
+      baseUrl: `http://127.0.0.1:${server.port}`,
+      parts: { timeouts: short },
+    });
+    const answer = await post(lane);
+    expect([answer.status, await answer.text()]).toEqual([500, expect.stringContaining("answered with 500")]);
+    expect(await lane.records()).toMatchObject([{ status: 500, usd_nano: 0 }]);
   });
 
   test("takes no connection, and begins no answer", async () => {
