@@ -27,8 +27,8 @@ export interface CompareParts {
  * What has changed in a worktree, in a manifest's order: a directory before what is in it. It may change meanwhile, and
  * then what is said of it is of one moment or another. Of directories only the mode counts; no time does.
  */
-export async function* changesOf(parts: CompareParts): AsyncGenerator<Change, void> {
-  const { work, base, pause } = parts;
+export async function* changesOf({ work, base, reader, pause }: CompareParts): AsyncGenerator<Change, void> {
+  const isSame = createIsSame(reader);
   const walking = walk(work);
   const there: Uint8Array[] = [];
   const here: Uint8Array[] = [];
@@ -63,8 +63,7 @@ export async function* changesOf(parts: CompareParts): AsyncGenerator<Change, vo
         yield { path: [...here], before: null, after };
         after = await nextFound();
       } else if (before !== null && after !== null) {
-        if (!(await isSame(before.before, after, parts)))
-          yield { path: [...here], before: before.before, after };
+        if (!(await isSame(before.before, after))) yield { path: [...here], before: before.before, after };
         before = await nextBefore();
         after = await nextFound();
       }
@@ -86,19 +85,33 @@ function orderOf(before: Placed | null, after: Found | null): number {
   return Buffer.compare(before.name, after.name);
 }
 
-async function isSame(before: Before, after: Found, { reader }: CompareParts): Promise<boolean> {
-  if (KIND[before.type] !== after.kind) return false;
-  switch (before.type) {
-    case "dir":
-      return before.mode === after.mode;
-    case "symlink":
-      return targetOf(after.dirFd, after.name)?.equals(before.target) ?? false;
-    case "file":
-      if (before.mode !== after.mode || before.size !== after.size) return false;
-      return isUntouched(before, after) || (await hasContent(reader, before, after.dirFd, after.name));
-    default:
-      return before satisfies never;
+function createIsSame(reader: BlobReader) {
+  /** Of files with more names, a hundred thousand perhaps: what was read of them. */
+  const known = new Map<FileBefore, Map<bigint, boolean>>();
+
+  async function holds(before: FileBefore, { shared, dirFd, name }: Found): Promise<boolean> {
+    if (shared === null || before.entry.link === undefined) return hasContent(reader, before, dirFd, name);
+    const answers = known.get(before) ?? new Map<bigint, boolean>();
+    known.set(before, answers);
+    const answer = answers.get(shared) ?? (await hasContent(reader, before, dirFd, name));
+    answers.set(shared, answer);
+    return answer;
   }
+
+  return async (before: Before, after: Found): Promise<boolean> => {
+    if (KIND[before.type] !== after.kind) return false;
+    switch (before.type) {
+      case "dir":
+        return before.mode === after.mode;
+      case "symlink":
+        return targetOf(after.dirFd, after.name)?.equals(before.target) ?? false;
+      case "file":
+        if (before.mode !== after.mode || before.size !== after.size) return false;
+        return isUntouched(before, after) || (await holds(before, after));
+      default:
+        return before satisfies never;
+    }
+  };
 }
 
 function isUntouched({ stamp }: FileBefore, { inode, ctime }: Found): boolean {

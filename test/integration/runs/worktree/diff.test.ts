@@ -250,3 +250,24 @@ test("the result's hash is over what the changes are, and nothing else", async (
   expect(new Set([none.hash, one.hash, other.hash]).size).toBe(3);
   expect(one.changes).toBe(1);
 });
+
+test("of a file with more names each name is looked at for itself", async () => {
+  await using fixture = await worktreeFixture();
+  const namespace = await fixture.namespace();
+  writeFileSync(join(namespace.live, "a"), "first");
+  for (const name of ["b", "c", "d", "e"]) linkSync(join(namespace.live, "a"), join(namespace.live, name));
+  const fork = await fixture.fork(namespace);
+  // Another one in the place of two names; the others are only touched.
+  writeFileSync(join(fork.work, "other"), "other");
+  for (const name of ["b", "d"]) {
+    rmSync(join(fork.work, name));
+    linkSync(join(fork.work, "other"), join(fork.work, name));
+  }
+  utimesSync(join(fork.work, "a"), 1, 1);
+  const { changes } = await fixture.worktrees.diff(fork.id);
+  expect(changes.map(({ path, change }) => `${path} ${change}`)).toEqual([
+    "b modified",
+    "d modified",
+    "other added",
+  ]);
+});
