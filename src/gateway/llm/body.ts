@@ -84,7 +84,11 @@ function valuesIn(text: string): number {
   for (let at = 0; at < text.length && count <= MAX_VALUES; at += 1) {
     const code = text.charCodeAt(at);
     if (code === 0x2c || code === 0x7b || code === 0x5b) count += 1;
-    if (code === 0x22) at = endOfString(text, at) - 1;
+    if (code !== 0x22) continue;
+    const end = endOfString(text, at);
+    // Names are compared with each other, and cost more than as many bytes of text.
+    if (isKey(text, end)) count += Math.floor((end - at) / VALUE_BYTES);
+    at = end - 1;
   }
   return count;
 }

@@ -72,6 +72,8 @@ test("few bytes with very many values are refused before anything is made of the
     parseBody(list(10), take);
     expect(taken.splice(0)[0]).toBeWithin(10 * 64, 100 * 64);
   }
+  const names = Array.from({ length: 100_000 }, (_, n) => `"${`${n}`.padStart(200, "k")}":0`);
+  expect(() => parseBody(Buffer.from(`{${names.join(",")}}`), take)).toThrow("values");
   // What stands in a text is none.
   expect(parse(JSON.stringify({ x: "[{,".repeat(200_000) })).json).toBeDefined();
   for (const broken of ['{"a', '{"a\\"', '"', '{"a":"b\\"}', "{,,"])
