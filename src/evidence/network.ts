@@ -163,10 +163,20 @@ export async function filterSection(run: LiveRun): Promise<Section> {
       return {
         facts: { tables, drops: dropsOf(text, chain) },
         lines: TABLES.flatMap((table) => (tables[table] ?? []).map((line) => `${table.padEnd(6)} ${line}`)),
-        wrong,
+        wrong: [...wrong, ...beforeOurs(text, chainPrefix(inst))],
       };
     },
   });
+}
+
+/** Rules of others that are come to before the first wall, and would let a packet go round it. */
+function beforeOurs(text: string, prefix: string): string[] {
+  const rules = linesIn(text, "raw").filter((line) => line.includes("-A PREROUTING "));
+  const ours = rules.findIndex((line) => line.includes(`-j ${prefix}`));
+  return rules
+    .slice(0, Math.max(0, ours))
+    .filter((line) => !line.endsWith("-j DROP"))
+    .map((line) => `in raw, before ours, there is ${line}`);
 }
 
 /** This run's chain, and those that all runs of the instance have in common. */

@@ -185,6 +185,22 @@ const broken: readonly (readonly [
   ],
   [
     "filter",
+    "a way round all chains",
+    ({ inst }) => ({
+      break: `iptables -t raw -I PREROUTING 1 -i cd${inst}+ -j ACCEPT`,
+      mend: `iptables -t raw -D PREROUTING -i cd${inst}+ -j ACCEPT`,
+    }),
+  ],
+  [
+    "filter",
+    "a way in from elsewhere",
+    ({ inst }) => ({
+      break: `iptables -t raw -I CD${inst}-PRE 1 -s 192.0.2.0/24 -j RETURN`,
+      mend: `iptables -t raw -D CD${inst}-PRE -s 192.0.2.0/24 -j RETURN`,
+    }),
+  ],
+  [
+    "filter",
     "the wall behind it",
     ({ inst }) => ({
       break: `iptables -D FORWARD -j CD${inst}-FWD`,

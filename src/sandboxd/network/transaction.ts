@@ -102,22 +102,37 @@ export function isWhole({ base, parts }: Wanted, { chains, jumps }: ShownTable):
   );
 }
 
-/** Of what is wanted of one run, with what all have in common, what is not shown; and what its own chain has besides. */
+/**
+ * Of what is wanted of one run, with what all have in common, what is not shown; and what is shown besides that would let
+ * something pass.
+ */
 export function faultsIn({ base, parts }: Wanted, { chains, jumps }: ShownTable): string[] {
-  const of = (name: string) => (chains.get(name) ?? []).map(({ text }) => essenceOf(text));
-  const missing = (name: string, rules: readonly string[]) =>
-    rules
-      .filter((rule) => !of(name).includes(essenceOf(rule)))
-      .map((rule) => `-A ${name} ${rule} is missing`);
+  const of = (name: string) =>
+    (chains.get(name) ?? []).map((rule) => ({ ...rule, essence: essenceOf(rule.text) }));
+  const missing = (name: string, rules: readonly string[]) => {
+    const shown = new Set(of(name).map(({ essence }) => essence));
+    return rules.filter((rule) => !shown.has(essenceOf(rule))).map((rule) => `-A ${name} ${rule} is missing`);
+  };
+  /** The ways into other runs' chains aside, which are no rules of this one's. */
+  const added = (name: string, rules: readonly string[]) => {
+    const wanted = new Set(rules.map(essenceOf));
+    return of(name)
+      .filter(({ essence, target }) => target !== "DROP" && !chains.has(target) && !wanted.has(essence))
+      .map(({ text }) => `-A ${name} ${text} is nobody's`);
+  };
   return [
     ...base.jumps
       .filter(({ from, to }) => !jumps.some((one) => one.from === from && one.to === to))
       .map(({ from, to }) => `-A ${from} -j ${to} is missing`),
-    ...base.chains.flatMap(({ name, rules }) => missing(name, rules)),
+    ...base.chains.flatMap(({ name, rules }) => [...missing(name, rules), ...added(name, rules)]),
     ...parts.flatMap(({ chain: { name, rules }, entries }) => [
       ...entries.flatMap((entry) => missing(entry.chain, [entry.rule])),
       // In order: the first that fits decides.
-      ...(of(name).join("\n") === rules.map(essenceOf).join("\n") ? [] : [`${name} is not as it was made`]),
+      ...(of(name)
+        .map(({ essence }) => essence)
+        .join("\n") === rules.map(essenceOf).join("\n")
+        ? []
+        : [`${name} is not as it was made`]),
     ]),
   ];
 }

@@ -75,6 +75,36 @@ test("version 2: limits are changed in place, and what was used is told where th
   cgroups.limit(GROUP, LIMITS);
 });
 
+test("what is in force is told with where it stands, and how much memory is left", () => {
+  const v2 = `30 1 0:1 / ${top} rw - cgroup2 cgroup2 rw,nsdelegate\n`;
+  const directory = group("cofferdam-abcd/run-x", {
+    "memory.max": `${1 << 28}\n`,
+    "memory.swap.max": "0\n",
+    "pids.max": "max\n",
+    "cpu.max": "150000 100000\n",
+    "pids.current": "12\n",
+    "memory.current": `${200 << 20}\n`,
+    "memory.stat": `file 9\ninactive_file ${20 << 20}\n`,
+  });
+  const cgroups = openCgroups(v2, top);
+  const limits = cgroups.limits("cofferdam-abcd/run-x", LIMITS);
+  expect(limits).toContainEqual({
+    file: join(directory, "memory.max"),
+    wanted: "268435456",
+    value: "268435456",
+    optional: false,
+  });
+  expect(limits.find(({ file }) => file.endsWith("/io.weight"))).toMatchObject({
+    value: null,
+    optional: true,
+  });
+  expect(cgroups.missing("cofferdam-abcd/run-x", LIMITS)).toEqual(["pids.max is max, not 100"]);
+  expect(cgroups.tasks("cofferdam-abcd/run-x")).toBe(12);
+  expect(cgroups.memoryLeft("cofferdam-abcd/run-x")).toBe(76 << 20);
+  writeFileSync(join(directory, "memory.max"), "max\n");
+  expect(cgroups.memoryLeft("cofferdam-abcd/run-x")).toBe(null);
+});
+
 test("version 2 without a controller: no limit, no sandbox", () => {
   const v2 = `30 1 0:1 / ${top} rw - cgroup2 cgroup2 rw\n`;
   rmSync(join(top, GROUP, "memory.max"));
