@@ -53,10 +53,10 @@ test("it is made once, is root's and sealed on the disk, and is taken away by th
 test("whatever the gateway has put in its place, root writes there and nowhere else", () => {
   const instance = makeInstance("gateway-planted");
   const path = instance.publishedGatewayKey;
-  writeFileSync("/scratch/victim", "precious");
-  symlinkSync("/scratch/victim", path);
+  writeFileSync("/scratch/gateway-victim", "precious");
+  symlinkSync("/scratch/gateway-victim", path);
   expect(publishGatewayKey(instance, secretOf(instance))).toBeNull();
-  expect(readFileSync("/scratch/victim", "utf8")).toBe("precious");
+  expect(readFileSync("/scratch/gateway-victim", "utf8")).toBe("precious");
   expect(lstatSync(path).isFile()).toBe(true);
   rmSync(path);
   mkdirSync(path);
