@@ -183,6 +183,13 @@ export async function createRuns(options: RunsOptions) {
       throw new Error(`run ${run} is over, but not wholly removed`);
   }
 
+  /** What the next sandboxd is to find of it is its fate; of one in which nothing has begun, a spare say, nothing. */
+  async function endForGood(run: RunId): Promise<void> {
+    const life = lives.get(run);
+    await stop(run);
+    if (life?.kind === "running" && life.sandbox.record.deadline === null) await forget(run);
+  }
+
   async function forget(run: RunId): Promise<void> {
     const life = lives.get(run);
     if (life === undefined) return;
@@ -294,14 +301,14 @@ export async function createRuns(options: RunsOptions) {
     list: () =>
       [...lives].map(([run, { kind }]) => ({ run, state: kind === "ending" ? ("running" as const) : kind })),
 
-    /** "end" ends every run; its fate is found by the sandboxd that comes next. */
+    /** "end" ends every run; the fate of one that was admitted is found by the sandboxd that comes next. */
     async close(runs: "keep" | "end"): Promise<void> {
       state.closing = true;
       watcher.close();
       clearInterval(looks);
       clearInterval(reconciles);
       // In turn with what is under way: one that is being booted is booted first, and then ended or kept.
-      const settle = runs === "end" ? stop : async () => {};
+      const settle = runs === "end" ? endForGood : async () => {};
       const left = await Promise.allSettled(
         [...lives.keys()].map((run) => lanes.run(run, () => settle(run))),
       );
