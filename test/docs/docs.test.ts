@@ -1,8 +1,11 @@
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, readFileSync, readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { sdkBin } from "../fixtures/sdk.ts";
 import { matches, shell, steps } from "../fixtures/transcript.ts";
+
+// A busy machine may take long to boot a sandbox or two.
+setDefaultTimeout(60_000);
 
 /*
  * Every command of the README and of docs/, run as a reader would, in a throw-away copy of the machine on which
@@ -22,7 +25,7 @@ const bash = shell({
 afterAll(async () => {
   await bash.end();
   Bun.spawnSync([join(repo, "install.sh"), "--uninstall", "--purge"]);
-});
+}, 60_000);
 
 test("install.sh, the first of the README's two commands", () => {
   expect(install.exitCode, `${install.stdout.toString()}${install.stderr.toString()}`).toBe(0);
