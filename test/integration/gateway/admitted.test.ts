@@ -314,6 +314,17 @@ test("records are waited for, and come once", async () => {
   expect(await last).toEqual([]);
 });
 
+test("a record of a run that was let in meanwhile ends the wait, so that it is asked for", async () => {
+  const { admitted, ask } = start();
+  const waiting = admitted.records({ after: [], timeout_ms: 60_000 });
+  const { token, spec } = makeRun({ llm: [await llmGrant()] });
+  await admitted.grant(spec);
+  await ask(token);
+  expect(await waiting).toEqual([]);
+  expect((await admitted.records(all(spec.run, 0))).map(({ seq }) => seq)).toEqual([1]);
+  await admitted.stop();
+});
+
 test("a run's journal goes once api has it all and lanes have undone what they kept", async () => {
   const { admitted, ask, seen, journals } = start();
   const git = {
