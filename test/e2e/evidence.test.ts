@@ -30,7 +30,7 @@ beforeAll(async () => {
   await until(async () => (await outputOf(run)).includes("asked"), 30_000);
   await until(async () => (await (await appliance.call(`/v1/runs/${run}`)).text()).includes('"requests":1'));
   taken = await evidence(run);
-});
+}, 60_000);
 afterAll(async () => {
   await appliance.stop();
   await provider.stop();
@@ -141,7 +141,7 @@ test("a neighbour that is there is tried, and nothing is left of one that was ma
   const own = workspaces.find(({ name }) => name === "cofferdam evidence")?.workspace_id ?? "";
   const left = await appliance.cofferdam(["namespace", "list", "--workspace", own, "--json"]);
   expect(JSON.parse(left.stdout)).toMatchObject({ namespaces: [] });
-});
+}, 30_000);
 
 test("what an auditor is told to do by hand shows the same", () => {
   const { sections } = taken;
@@ -159,7 +159,7 @@ test("what an auditor is told to do by hand shows the same", () => {
     sections.limits,
   ] as Section[])
     for (const command of by_hand) expect([command, sh(command).length > 0]).toEqual([command, true]);
-});
+}, 30_000);
 
 /** Each breaks one wall on this host, and puts it back. */
 const broken: readonly (readonly [
@@ -311,7 +311,7 @@ test("what it can't do it says, with what to do", async () => {
     key: admin_key,
   });
   expect(await events.text()).toContain(run);
-});
+}, 30_000);
 
 test("of a run that is over there is its receipt, and nothing on the host", async () => {
   await appliance.call(`/v1/runs/${run}/cancel`, { method: "POST" });
