@@ -42,6 +42,8 @@ function restored(from: Appliance, inst: string): string {
   cpSync(from.data, data, { recursive: true, preserveTimestamps: true });
   rmSync(join(data, "api/volumes"), { recursive: true });
   rmSync(join(data, "api/host-id"));
+  // Made anew by the start, with its owner.
+  rmSync(join(data, "gateway"), { recursive: true });
   cpSync(from.keysFile, `${data}.keys.json`);
   writeFileSync(join(data, "inst"), `${inst}\n`);
   Bun.spawnSync(["chown", "-R", "--reference", join(from.data, "api"), join(data, "api")]);
