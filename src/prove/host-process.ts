@@ -18,6 +18,9 @@ export interface HostProcess {
   readonly files: readonly { readonly path: string; readonly writable: boolean }[];
 }
 
+/** Of each kind that a sandbox has one of its own of. */
+export const NAMESPACES = ["ipc", "mnt", "net", "pid", "user", "uts"];
+
 /** Throws when it is gone. */
 export function readProcess(pid: number): HostProcess {
   const read = (name: string) => readFileSync(`/proc/${pid}/${name}`, "utf8");
@@ -75,4 +78,8 @@ export function isFiltered({ status }: HostProcess): boolean {
 export function partOf({ argv: [name = ""] }: HostProcess): "sandbox" | "gofer" | "stub" {
   if (name === "runsc-gofer") return "gofer";
   return name === "runsc-sandbox" ? "sandbox" : "stub";
+}
+
+export function shownProcess(one: HostProcess): string {
+  return `uid ${uidOf(one)}, capabilities ${capabilitiesOf(one).toString(16)}, seccomp ${one.status.get("Seccomp") ?? "?"}, no_new_privs ${one.status.get("NoNewPrivs") ?? "?"}`;
 }

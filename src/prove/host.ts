@@ -10,13 +10,21 @@ import { seccompProfile } from "../sandboxd/run/seccomp.ts";
 import { readRecord } from "../sandboxd/run/record.ts";
 import { runCommand } from "../sandboxd/runner.ts";
 import type { Claim, Seen } from "./claim.ts";
-import { capabilitiesOf, isFiltered, partOf, readProcess, uidOf, type HostProcess } from "./host-process.ts";
+import {
+  capabilitiesOf,
+  isFiltered,
+  NAMESPACES,
+  partOf,
+  readProcess,
+  shownProcess,
+  uidOf,
+  type HostProcess,
+} from "./host-process.ts";
 import { limitsOf, type Stage, type Standing } from "./stage.ts";
 
 const NOBODY = "65534";
 /** Of the gofer, within its own user namespace: chown, dac_override, dac_read_search, fowner, fsetid and sys_chroot. */
 const GOFER_CAPABILITIES = 0x4001fn;
-const KINDS = ["ipc", "mnt", "net", "pid", "user", "uts"];
 const MIB = 1024 * 1024;
 /** By its name in the gofer, which opened it for the sandbox: the one mount that it sees. */
 const WORK_IN_GOFER = "/root/work/";
@@ -67,13 +75,13 @@ export function hostClaims(stage: Stage): Claim[] {
       try: async () => {
         const own = readProcess(process.pid).namespaces;
         const shared = [partIn("sandbox"), partIn("gofer")].flatMap((one) =>
-          KINDS.filter((kind) => one.namespaces.get(kind) === own.get(kind)).map(
+          NAMESPACES.filter((kind) => one.namespaces.get(kind) === own.get(kind)).map(
             (kind) => `${partOf(one)}: ${kind}`,
           ),
         );
         const net = `net:[${statSync(attacker.links.netnsPath).ino}]`;
         const isIts = partIn("sandbox").namespaces.get("net") === net;
-        const both = KINDS.filter((kind) => shim().namespaces.get(kind) !== own.get(kind));
+        const both = NAMESPACES.filter((kind) => shim().namespaces.get(kind) !== own.get(kind));
         return {
           attack: {
             ok: shared.length === 0 && isIts,
@@ -260,10 +268,6 @@ function wrongIn(one: HostProcess, host: HostProcess): string[] {
   return ok
     ? []
     : [`${part} ${one.pid}: ${shownProcess(one)}${isOutside ? "" : ", in the host's user namespace"}`];
-}
-
-function shownProcess(one: HostProcess): string {
-  return `uid ${uidOf(one)}, capabilities ${capabilitiesOf(one).toString(16)}, seccomp ${one.status.get("Seccomp") ?? "?"}, no_new_privs ${one.status.get("NoNewPrivs") ?? "?"}`;
 }
 
 /** Of the `runsc run` that the shim waits for. */

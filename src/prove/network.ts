@@ -140,7 +140,12 @@ export function networkClaims(stage: Stage): Claim[] {
       came: [["beside", `tcp ${host} ${own}`]],
     },
   ];
-  return [...arrivals.map((arrival) => claimOf(arrival, arrived, report)), ipv6(stage), counted(stage)];
+  return [
+    tokenElsewhere(stage),
+    ...arrivals.map((arrival) => claimOf(arrival, arrived, report)),
+    ipv6(stage),
+    counted(stage),
+  ];
 }
 
 function claimOf(
@@ -188,6 +193,36 @@ function ipv6({ arrived }: Stage): Claim {
       return {
         attack: { ok: got === 0, what: `${got} answers` },
         control: { ok: control > 0, what: `${control} answers` },
+      };
+    },
+  };
+}
+
+function tokenElsewhere({ neighbour, neighbourToken, report, place }: Stage): Claim {
+  return {
+    id: "network.token",
+    claim: "A run's token is worth nothing to anybody but the run.",
+    attack: "show a run's token to its gateway from the host",
+    control: "from inside a run's own is known",
+    try: async () => {
+      const url = `http://${neighbour.network.host}:${place.config.runs.gateway_port}/v1/messages`;
+      const answer = await fetch(url, {
+        method: "POST",
+        headers: { "x-api-key": neighbourToken, "content-type": "application/json" },
+        body: JSON.stringify({
+          model: "no-such-model",
+          max_tokens: 1,
+          messages: [{ role: "user", content: "x" }],
+        }),
+        signal: AbortSignal.timeout(1_500),
+      }).then(
+        ({ status }) => `${status}`,
+        (error: unknown) => `no answer (${String(error)})`,
+      );
+      const inside = report.seen["right token"] ?? "not tried";
+      return {
+        attack: { ok: answer === "401" || answer.startsWith("no answer"), what: answer },
+        control: { ok: inside === "400", what: inside },
       };
     },
   };

@@ -39,6 +39,16 @@ export const runLooks = ({ runs }: Config): readonly Look[] => [
     controls: ["/work", "/tmp", "/home/agent", "/dev/shm"].map((path) => `write ${path}`),
   },
   {
+    id: "run.root",
+    claim: "A run's root, /sys and what is shown of the kernel are mounted for reading.",
+    attack: "ask the mounts themselves, since a user's rights already keep it from writing",
+    names: ["mount /", "mount /sys"],
+    held: ["read-only"],
+    control: "ask those that may be written",
+    controls: ["mount /work", "mount /tmp"],
+    worked: ["writable"],
+  },
+  {
     id: "run.host-path",
     claim: "A run sees no file of the host, by its path or through a link.",
     attack: "open a file that is on the host",

@@ -1,5 +1,6 @@
 import type { Place } from "./appliance.ts";
 import type { Group } from "./claim.ts";
+import { hostExecClaims } from "./host-exec.ts";
 import { hostClaims } from "./host.ts";
 import { claimsOf } from "./look.ts";
 import { networkClaims } from "./network.ts";
@@ -18,6 +19,7 @@ export function runGroup(place: Place): Group {
         ...claimsOf(runLooks(place.config), stage.report),
         ...networkClaims(stage),
         ...hostClaims(stage),
+        ...hostExecClaims(stage),
         ...secretClaims(stage),
       ];
       return { claims, close: async () => stage.close() };

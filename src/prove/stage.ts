@@ -34,6 +34,7 @@ export interface Stage {
   readonly outside: Outside;
   readonly attacker: Standing;
   readonly neighbour: Standing;
+  readonly neighbourToken: string;
   /** What the attacker saw. */
   readonly report: Report;
   /** What came out where. */
@@ -147,7 +148,19 @@ export async function openStage(place: Place): Promise<Stage> {
       "own listener": theirs["own listener"] ?? "not tried",
       "host's listener": await answers(listener.port),
     });
-    return { place, outside, attacker, neighbour, report, arrived, secret, planted, since, close };
+    return {
+      neighbourToken: theirs["token"] ?? "",
+      place,
+      outside,
+      attacker,
+      neighbour,
+      report,
+      arrived,
+      secret,
+      planted,
+      since,
+      close,
+    };
   } catch (error) {
     await close();
     throw error;

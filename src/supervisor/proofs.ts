@@ -4,8 +4,8 @@ import { self } from "../kernel/self.ts";
 import type { Log } from "../log.ts";
 import { configuration } from "./supervisor.ts";
 
-/** As the units' timer has it. */
-const FIRST_MS = 2 * 60_000;
+/** When what a start brings is over. */
+const FIRST_MS = 5 * 60_000;
 const EVERY_MS = 15 * 60_000;
 
 export interface ScheduledProofs {

@@ -20,6 +20,8 @@ for directory in ("/", "/usr/bin", "/etc", "/proc/sys/kernel", "/sys", "/opt"):
     tried(f"write {directory}", lambda: open(os.path.join(directory, tag + ".w"), "w"))
 for directory in ("/work", "/tmp", "/home/agent", "/dev/shm"):
     tried(f"write {directory}", lambda: open(os.path.join(directory, tag + ".w"), "w"))
+for directory in ("/", "/sys", "/work", "/tmp"):
+    seen[f"mount {directory}"] = "read-only" if os.statvfs(directory).f_flag & os.ST_RDONLY else "writable"
 tried("forked file", lambda: open(os.path.join("/work", forked)))
 tried("host path", lambda: open(host_path))
 tried("own path", lambda: open("/etc/passwd"))

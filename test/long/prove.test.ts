@@ -1,0 +1,39 @@
+import { afterAll, expect, test } from "bun:test";
+import { breakableHost, failedOf } from "../fixtures/broken/host.ts";
+import { brokenWalls } from "../fixtures/broken/walls.ts";
+import { hostState } from "../fixtures/host-state.ts";
+
+/** Each wall is broken on purpose, on a live appliance, and a proof must say so: by a claim about that wall. */
+const host = await breakableHost();
+const caught: { wall: string; by: string[] }[] = [];
+afterAll(async () => {
+  await host.appliance.stop();
+  expect(hostState(host.appliance.inst)).toEqual([]);
+  const rows = caught.map(({ wall, by }) => `| ${wall} | ${by.join(", ")} |`).join("\n");
+  process.stdout.write(`caught: ${caught.length} of ${brokenWalls.length}\n${rows}\n`);
+});
+
+test("with all walls up it passes", async () => {
+  const { claims, error } = await host.prove();
+  expect([error, claims.filter(({ passed }) => !passed)]).toEqual([null, []]);
+}, 60_000);
+
+const only = process.env.COFFERDAM_BROKEN_WALL ?? "";
+for (const wall of brokenWalls.filter(({ name }) => name.includes(only))) {
+  test(
+    wall.name,
+    async () => {
+      const failed = failedOf(await host.proveWithout(wall));
+      expect(
+        failed.filter((id) => wall.caughtBy.includes(id)),
+        failed.join(", "),
+      ).not.toEqual([]);
+      caught.push({ wall: wall.name, by: failed });
+    },
+    120_000,
+  );
+}
+
+test("and with all of them up again, too", async () => {
+  expect(failedOf(await host.prove())).toEqual([]);
+}, 60_000);
