@@ -14,7 +14,7 @@ const FORBIDDEN = [
   ..."syslog settimeofday clock_settime clock_adjtime adjtimex iopl ioperm chroot vhangup sethostname".split(
     " ",
   ),
-  ..."setdomainname lookup_dcookie kcmp modify_ldt".split(" "),
+  ..."setdomainname lookup_dcookie kcmp modify_ldt socket".split(" "),
 ].map((name) => `call ${name}`);
 
 /** What the attacker sees from inside. */

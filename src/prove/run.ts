@@ -1,5 +1,6 @@
 import type { Place } from "./appliance.ts";
 import type { Group } from "./claim.ts";
+import { fileClaims } from "./files.ts";
 import { hostExecClaims } from "./host-exec.ts";
 import { hostClaims } from "./host.ts";
 import { claimsOf } from "./look.ts";
@@ -21,6 +22,7 @@ export function runGroup(place: Place): Group {
         ...hostClaims(stage),
         ...hostExecClaims(stage),
         ...secretClaims(stage),
+        ...fileClaims(stage),
       ];
       return { claims, close: async () => stage.close() };
     },

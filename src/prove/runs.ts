@@ -9,7 +9,7 @@ const shown = z.object({
 });
 
 const OVER = new Set(["succeeded", "failed", "cancelled", "timed_out", "budget_exhausted", "error"]);
-const PATIENCE_MS = 90_000;
+const PATIENCE_MS = 45_000;
 const LOOK_EVERY_MS = 50;
 
 export interface ProofRun {

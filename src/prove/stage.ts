@@ -42,6 +42,9 @@ export interface Stage {
   /** The credential that the gateway has for both, and a text that the attacker has in its memory. */
   readonly secret: string;
   readonly planted: string;
+  /** In a file of the attacker's, and in one of the host's to which the attacker leaves links. */
+  readonly ownText: string;
+  readonly hostText: string;
   /** When the secret was made: no file that has not changed since can hold it. */
   readonly since: number;
   close(): Promise<void>;
@@ -60,8 +63,8 @@ const TIMEOUT_S = 180;
 export async function openStage(place: Place): Promise<Stage> {
   const { appliance, workspace, tag } = place;
   const since = Date.now() - 1000;
-  const secret = randomBytes(24).toString("hex");
-  const planted = randomBytes(24).toString("hex");
+  const secret = word();
+  const [planted, ownText, hostText] = [word(), word(), word()];
   const closing: (() => unknown)[] = [];
   async function close(): Promise<void> {
     for (const each of closing.toReversed()) await each();
@@ -71,7 +74,7 @@ export async function openStage(place: Place): Promise<Stage> {
     const listener = Bun.listen({ hostname: "0.0.0.0", port: 0, socket: { data() {} } });
     closing.push(() => listener.stop(true));
     const hostFile = join(appliance.instance.data, `${tag}.txt`);
-    writeFileSync(hostFile, tag, { mode: 0o644 });
+    writeFileSync(hostFile, hostText, { mode: 0o644 });
     closing.push(() => rmSync(hostFile, { force: true }));
     const outside = await openOutside(appliance.instance.inst);
     closing.push(() => outside[Symbol.asyncDispose]());
@@ -137,6 +140,8 @@ export async function openStage(place: Place): Promise<Stage> {
           host_port: listener.port,
           secret_halves: [secret.slice(secret.length / 2), secret.slice(0, secret.length / 2)],
           planted,
+          own_text: ownText,
+          database: appliance.instance.api.database,
           stolen: theirs["token"],
           targets,
         });
@@ -158,6 +163,8 @@ export async function openStage(place: Place): Promise<Stage> {
       arrived,
       secret,
       planted,
+      ownText,
+      hostText,
       since,
       close,
     };
@@ -165,6 +172,10 @@ export async function openStage(place: Place): Promise<Stage> {
     await close();
     throw error;
   }
+}
+
+function word(): string {
+  return randomBytes(24).toString("hex");
 }
 
 function standing({ appliance: { instance } }: Place, run: ProofRun, closing: (() => unknown)[]): Standing {

@@ -2,8 +2,13 @@ import { icmpEcho, ipv6Echo, tcpSyn, udpPacket } from "./frames.ts";
 import type { Outside } from "./outside.ts";
 import type { Wire } from "./wire.ts";
 
-/** On a host's own wires an answer takes less than a millisecond. */
+/** On a host's own wires an answer takes less than a millisecond; on one that is busy, as long as the controls' took. */
 const SETTLE_MS = 200;
+const PATIENCE_MS = 5_000;
+const SLOWER = 3;
+const LOOK_EVERY_MS = 20;
+/** Besides those to the metadata services. */
+const CONTROLS_AWAY = 6;
 
 export const METADATA = ["169.254.169.254", "100.100.100.200"];
 export const INTERNET = "8.8.8.8";
@@ -53,18 +58,16 @@ export async function attackByWire(
   },
   meanwhile: () => Promise<void>,
 ): Promise<Arrived> {
-  const look = async () => {
-    await Bun.sleep(SETTLE_MS);
-    return {
-      away: away.seen(),
-      beside: beside.seen(),
-      attacker: attacker.wire.seen(),
-      neighbour: neighbour.wire.seen(),
-    };
-  };
+  const wires = { away, beside, attacker: attacker.wire, neighbour: neighbour.wire };
+  const seen = () => ({
+    away: wires.away.seen(),
+    beside: wires.beside.seen(),
+    attacker: wires.attacker.seen(),
+    neighbour: wires.neighbour.seen(),
+  });
   const { own, host } = besideAddresses;
   const gateway = attacker.network.host;
-  await look();
+  seen();
   const started = performance.now();
 
   // What the same frames do where nothing is in the way.
@@ -75,7 +78,21 @@ export async function attackByWire(
   beside.send(ipv6Echo());
   for (const { network, wire } of [attacker, neighbour])
     wire.send(tcpSyn({ from: network.run, to: network.host, port: gatewayPort }));
-  const control = await look();
+  const control = seen();
+  const isComplete = () =>
+    control.away.length >= METADATA.length + CONTROLS_AWAY &&
+    [control.beside, control.attacker, control.neighbour].every((frames) =>
+      frames.some((frame) => frame.startsWith("tcp ")),
+    );
+  while (!isComplete() && performance.now() - started < PATIENCE_MS) {
+    await Bun.sleep(LOOK_EVERY_MS);
+    for (const [where, frames] of Object.entries(seen()))
+      control[where as keyof typeof control].push(...frames);
+  }
+  const settleMs = Math.max(SETTLE_MS, SLOWER * (performance.now() - started));
+  await Bun.sleep(SETTLE_MS);
+  for (const [where, frames] of Object.entries(seen()))
+    control[where as keyof typeof control].push(...frames);
 
   await meanwhile();
   const from = attacker.network.run;
@@ -100,5 +117,6 @@ export async function attackByWire(
   for (const { network } of [attacker, neighbour])
     beside.send(tcpSyn({ from: own, to: network.run, port: 7777 }));
   beside.send(tcpSyn({ from, to: host, port: hostPort }));
-  return { control, attack: await look(), sibling, ms: performance.now() - started };
+  await Bun.sleep(settleMs);
+  return { control, attack: seen(), sibling, ms: performance.now() - started };
 }

@@ -30,7 +30,7 @@ for (const wall of brokenWalls.filter(({ name }) => name.includes(only))) {
       ).not.toEqual([]);
       caught.push({ wall: wall.name, by: failed });
     },
-    120_000,
+    240_000,
   );
 }
 
