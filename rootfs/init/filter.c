@@ -41,6 +41,8 @@ static void emit_rule(const struct rule *rule)
 		load(offsetof(struct seccomp_data, args));
 		if (rule->when == UNLESS_EQUAL)
 			emit(BPF_JMP | BPF_JEQ | BPF_K, rule->value, 0, 1);
+		else if (rule->when == WHEN_EQUAL)
+			emit(BPF_JMP | BPF_JEQ | BPF_K, rule->value, 1, 0);
 		else
 			emit(BPF_JMP | BPF_JSET | BPF_K, rule->value, 1, 0);
 		answer(SECCOMP_RET_ALLOW);

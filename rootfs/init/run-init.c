@@ -46,17 +46,28 @@ enum {
 	NR_process_mrelease = 448,
 	NR_futex_waitv = 449,
 	NEW_TIME = 0x80,
+
+	OURSELVES = 1,
 };
 
 /*
  * The profile of the sandbox (src/sandboxd/run/seccomp.ts) allows what is named there, and says EPERM to all else. This
- * filter says ENOSYS where programs know how to do without, and closes namespaces once more.
+ * filter says ENOSYS where programs know how to do without, closes namespaces once more, and keeps the command, whose uid
+ * is this process's, from ending or stopping it: gVisor would let it, and the run would end as if by a fault of ours, or
+ * not at all.
  */
 static const struct rule rules[] = {
 	{SYS_clone, EPERM, WHEN_ANY_OF, NEW_NAMESPACES},
+	{SYS_kill, EPERM, WHEN_EQUAL, OURSELVES},
+	{SYS_rt_sigqueueinfo, EPERM, WHEN_EQUAL, OURSELVES},
+	{SYS_tkill, EPERM, WHEN_EQUAL, OURSELVES},
+	{SYS_tgkill, EPERM, WHEN_EQUAL, OURSELVES},
 	{SYS_unshare, EPERM, WHEN_ANY_OF, NEW_NAMESPACES | NEW_TIME},
+	{SYS_rt_tgsigqueueinfo, EPERM, WHEN_EQUAL, OURSELVES},
+	{SYS_prlimit64, EPERM, WHEN_EQUAL, OURSELVES},
 	{SYS_setns, EPERM, ALWAYS, 0},
 	{SYS_io_uring_setup, ENOSYS, ALWAYS, 0},
+	{SYS_pidfd_open, EPERM, WHEN_EQUAL, OURSELVES},
 	{SYS_clone3, ENOSYS, ALWAYS, 0},
 	{SYS_landlock_create_ruleset, ENOSYS, ALWAYS, 0},
 	{SYS_landlock_add_rule, ENOSYS, ALWAYS, 0},

@@ -167,3 +167,28 @@ test("orphans are reaped", async () => {
   run.sh("for i in $(seq 40); do (true & ) ; done; sleep 0.5; ps -e -o stat= | grep -c Z");
   expect(await over(run)).toMatchObject({ out: "0\n" });
 });
+
+/** Each would end or stop the first process of its sandbox, which has the same uid. */
+const AT_THE_INIT = `
+import ctypes, errno, signal
+libc = ctypes.CDLL(None, use_errno=True)
+info = ctypes.create_string_buffer(128)
+info[8] = 0xff
+calls = {"kill": (62, 1, 19), "rt_sigqueueinfo": (129, 1, 19, info), "tkill": (200, 1, 19), "tgkill": (234, 1, 1, 19),
+         "rt_tgsigqueueinfo": (297, 1, 1, 19, info), "prlimit64": (302, 1, 0, (ctypes.c_ulong * 2)(1, 1), None),
+         "pidfd_open": (434, 1, 0)}
+for name, call in calls.items():
+    print(name, errno.errorcode[ctypes.get_errno()] if libc.syscall(*call) else "ok")
+`;
+
+test("a command can neither end nor stop the init, whose uid it has", async () => {
+  const run = await admitted();
+  run.sh(`python3 -c '${AT_THE_INIT}'; kill -9 1; sleep 60 & kill $!; wait $!; exit 3`);
+  const { out, exit } = await over(run);
+  expect(out.trim().split("\n")).toEqual(
+    ["kill", "rt_sigqueueinfo", "tkill", "tgkill", "rt_tgsigqueueinfo", "prlimit64", "pidfd_open"].map(
+      (name) => `${name} EPERM`,
+    ),
+  );
+  expect(exit).toBe(3);
+});
