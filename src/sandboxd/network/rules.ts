@@ -140,13 +140,15 @@ export function createRules({ inst, subnet, gatewayPort }: FilterOptions) {
               ...lanes.flatMap((lane) =>
                 toLane(lane).map((match) => `-s ${network.run} ${match} -i ${veth} ${NEW} -j ACCEPT`),
               ),
-              `-s ${network.run} -i ${veth} -m conntrack --ctstate ESTABLISHED -j ACCEPT`,
+              `-s ${network.run} -i ${veth} ${KNOWN} -j ACCEPT`,
               // Whatever comes back: only these lanes' connections, and those of nobody to the run.
               `-d ${network.run} -o ${veth} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`,
             ],
           },
           entries: [
-            { chain: name("FWD"), rule: `-i ${veth} ! -o ${ours} -j ${chain}` },
+            // Here, so that all its lanes together have as many.
+            { chain: name("FWD"), rule: `-i ${veth} ! -o ${ours} ${NEW} ${FEW} -j ${chain}` },
+            { chain: name("FWD"), rule: `-i ${veth} ! -o ${ours} ${KNOWN} -j ${chain}` },
             { chain: name("FWD"), rule: `! -i ${ours} -o ${veth} -j ${chain}` },
           ],
         };
@@ -162,8 +164,10 @@ export function createRules({ inst, subnet, gatewayPort }: FilterOptions) {
   };
 }
 
+const NEW = "-m conntrack --ctstate NEW";
+const KNOWN = "-m conntrack --ctstate ESTABLISHED";
 /** Connections are tracked for two minutes after their end, and the host has room for so many. */
-const NEW = "-m conntrack --ctstate NEW -m limit --limit 20/sec --limit-burst 100";
+const FEW = "-m limit --limit 20/sec --limit-burst 100";
 
 /** The comment is what counts are told apart by. */
 function drop(reason: DropReason): string {

@@ -122,6 +122,22 @@ test.each([
     expect(await reaches(beside, FAR.address, 5432)).toBe(false);
     expect(await reaches(near, gateway, PORT)).toBe(true);
 
+    // The host's table of connections is everybody's, however many lanes a run has.
+    const ports = Array.from({ length: 10 }, (_, at) => 6000 + at);
+    await networks.openLanes(
+      one,
+      ports.map((port) => ({ address: FAR.address, port })),
+    );
+    const untouched = tracked();
+    const start = performance.now();
+    sh(`ip netns exec ${near} bash -c '
+      for port in ${ports.join(" ")}; do for i in {1..30}; do echo x >/dev/udp/${FAR.address}/$port; done; done'`);
+    const most = 100 + (20 * (performance.now() - start)) / 1000;
+    expect(tracked() - untouched).toBeGreaterThan(50);
+    expect(tracked() - untouched).toBeLessThanOrEqual(most + 1);
+    await networks.openLanes(one, [{ address: FAR.address, port: 5432 }]);
+    await Bun.sleep(100);
+
     // What iptables-save shows of what was written is known as that.
     await networks.reconcile(() => true);
     expect(log.join("")).not.toContain("there again");
