@@ -42,9 +42,10 @@ export function createIndexes({ count, restMs, now, store }: IndexesOptions): In
         const at = until.get(index);
         const rests = at !== undefined && at > now() && at <= now() + restMs;
         if (used.has(index) || rests) continue;
-        used.add(index);
         turn.next = (index + 1) % count;
+        // Where that fails, it is nobody's.
         save();
+        used.add(index);
         return index;
       }
       return null;

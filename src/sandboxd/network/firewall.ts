@@ -36,6 +36,8 @@ export interface Firewall {
   settle(runs: readonly FilteredRun[], guarded: readonly string[]): Promise<void>;
   /** Puts there what all runs have in common: before the first one. */
   enter(): Promise<void>;
+  /** Whether that is there, or could not be taken away. */
+  isEntered(): boolean;
   /** Takes that away, when there is no run. */
   leave(): Promise<void>;
   /** Which interfaces forward packets for us alone. */
@@ -162,6 +164,8 @@ export function createFirewall(options: FirewallOptions): Firewall {
         if (state.entered) return;
         await change({ want: () => (state.entered = true), take: () => (state.entered = false) });
       }),
+
+    isEntered: () => state.entered,
 
     leave: () =>
       inTurn(async () => {

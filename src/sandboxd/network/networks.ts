@@ -47,6 +47,8 @@ export interface Networks {
   drops(run: RunId): Promise<Drops>;
   /** Why this host can't give a run a network, as a sentence that says what to do; null when it can. */
   problem(): Promise<string | null>;
+  /** Whether there is anything to look after: a run's network, or what is left of one. */
+  isLeft(): boolean;
   /** Removes what nobody claims, and puts back rules that someone else has taken away. */
   reconcile(isClaimed: (run: RunId) => boolean): Promise<void>;
 }
@@ -170,8 +172,15 @@ export function createNetworks({ instance, config, run: command, log }: Networks
     const before = known.get(run);
     if (before === undefined) return;
     known.delete(run);
-    indexes.release(before.network.index);
-    if (hasLanes(before)) await turns.run("forwarding", closeForwarding);
+    try {
+      indexes.release(before.network.index);
+    } finally {
+      if (hasLanes(before)) await turns.run("forwarding", closeForwarding);
+      await leave();
+    }
+  }
+
+  async function leave(): Promise<void> {
     await turns.run("claim", async () => {
       if (known.size === 0) await firewall.leave();
     });
@@ -240,24 +249,42 @@ export function createNetworks({ instance, config, run: command, log }: Networks
 
     problem: () => problemOfOverlap(command, { inst, subnet }),
 
+    isLeft: () => known.size > 0 || firewall.isEntered(),
+
+    /** Every step is tried, so that one run's trouble is not all the others'; the walls come first. */
     async reconcile(isClaimed) {
       await settled();
+      const failures: unknown[] = [];
+      const attempt = async (act: () => Promise<void>) => {
+        try {
+          await act();
+        } catch (error) {
+          failures.push(error);
+        }
+      };
+      await attempt(async () => {
+        if (await firewall.mend()) log.warn("rules of the packet filter that were gone are there again", {});
+      });
       for (const run of new Set([...known.keys(), ...shownNamespaces(inst)])) {
         if (isClaimed(run) || tried.has(run)) continue;
         log.warn("remains of a run's network are removed", { run });
-        await turns.run(run, () => unmake(run));
+        await attempt(() => turns.run(run, () => unmake(run)));
       }
       for (const { names } of known.values()) {
-        await turns.run(names.run, async () => {
-          if (known.has(names.run)) setHostEnd(names.veth);
-        });
+        await attempt(() =>
+          turns.run(names.run, async () => {
+            if (known.has(names.run)) setHostEnd(names.veth);
+          }),
+        );
       }
       const live = new Set([...known.values()].map(({ names }) => names.veth));
       for (const veth of interfacesOf(inst)) {
-        if (!live.has(veth)) await removeLink(command, { veth, netns: null });
+        if (!live.has(veth)) await attempt(() => removeLink(command, { veth, netns: null }));
       }
-      await turns.run("forwarding", () => firewall.guard(forwarding.guarded()));
-      if (await firewall.mend()) log.warn("rules of the packet filter that were gone are there again", {});
+      await attempt(() => turns.run("forwarding", () => firewall.guard(forwarding.guarded())));
+      await attempt(leave);
+      if (failures.length > 0)
+        throw new AggregateError(failures, "of runs' networks not all is as it should be");
     },
   };
 }

@@ -10,6 +10,8 @@ export interface RunNetworks {
   drops(run: RunId): Promise<NonNullable<RunFate["dropped"]>>;
   /** Absence is a success. */
   remove(run: RunId): Promise<void>;
+  /** Whether there is any, or something is left of one. */
+  isLeft(): boolean;
   /** Removes what nobody claims, and puts back rules that someone else has taken away. */
   reconcile(isClaimed: (run: RunId) => boolean): Promise<void>;
 }

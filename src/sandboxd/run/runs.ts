@@ -238,17 +238,23 @@ export async function createRuns(options: RunsOptions) {
   /** Removes what the host shows of runs that are not here, and what could not be removed before. */
   async function reconcile(): Promise<void> {
     for (const run of runsOnHost(instance, cgroups)) {
-      await lanes.run(run, async () => {
-        const life = lives.get(run);
-        if (life === undefined) {
-          log.warn("remains of a run are removed", { run });
-          await removeRun(options, runNames(instance, run));
-        }
-        if (life?.kind === "ended" && !(await life.removed))
-          lives.set(run, { ...life, removed: tryToRemove(run) });
-      });
+      try {
+        await lanes.run(run, () => reconcileRun(run));
+      } catch (error) {
+        log.error("remains of a run can't be removed", { run, error: explain(error) });
+      }
     }
-    if (lives.size > 0) await reconcileNetworks();
+    if (lives.size > 0 || networks.isLeft()) await reconcileNetworks();
+  }
+
+  async function reconcileRun(run: RunId): Promise<void> {
+    const life = lives.get(run);
+    if (life === undefined) {
+      log.warn("remains of a run are removed", { run });
+      await removeRun(options, runNames(instance, run));
+    }
+    if (life?.kind === "ended" && !(await life.removed))
+      lives.set(run, { ...life, removed: tryToRemove(run) });
   }
 
   /** A host that lacks what a network needs may do without runs. */

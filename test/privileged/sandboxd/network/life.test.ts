@@ -177,6 +177,42 @@ test("what a start of systemd-sysctl sets for all interfaces does not stay on a 
   await networks.remove(run);
 });
 
+test("one run's trouble keeps nobody else's network from being looked after", async () => {
+  const stuck = { run: "" };
+  const run: Runner = async (argv, options) => {
+    if (stuck.run !== "" && `${options.stdin}`.includes(`netns del ${stuck.run}`)) throw new Error("stuck");
+    return await runCommand(argv, options);
+  };
+  const { networks, instance } = stage({ inst: "0b15", run });
+  const [noLink, unclaimed, good] = [newRun(), newRun(), newRun()];
+  for (const each of [noLink, unclaimed, good]) await networks.ensure(each);
+  const rules = () => sh("iptables-save | grep 0b15 | sort");
+  const before = rules();
+  const { veth } = networkNames(instance.inst, good);
+  const filter = () => sh(`cat /proc/sys/net/ipv4/conf/${veth}/rp_filter`);
+
+  sh(`ip link del ${networkNames(instance.inst, noLink).veth}; echo 0 >/proc/sys/net/ipv4/conf/${veth}/rp_filter
+    iptables -t raw -F PREROUTING; iptables -F INPUT`);
+  stuck.run = networkNames(instance.inst, unclaimed).netns;
+  expect(networks.reconcile((each) => each !== unclaimed)).rejects.toThrow("not all is as it should be");
+  await Bun.sleep(500);
+  expect(filter()).toBe("1");
+  expect(
+    rules()
+      .split("\n")
+      .filter((line) => before.split("\n").includes(line))
+      .join("\n"),
+  ).toContain("-A PREROUTING");
+  expect(await networks.list()).toContain(unclaimed);
+
+  stuck.run = "";
+  expect(networks.isLeft()).toBe(true);
+  await networks.remove(noLink);
+  await networks.remove(good);
+  await networks.reconcile(() => false);
+  expect(networks.isLeft()).toBe(false);
+});
+
 test("a start with another gateway's port changes the rules of runs that go on", async () => {
   const run = newRun();
   await stage({ inst: "0b14" }).networks.ensure(run);

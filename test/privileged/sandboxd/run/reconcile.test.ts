@@ -56,6 +56,7 @@ test("what the host shows of a run that nobody knows of is removed, and nobody e
       openLanes: async () => {},
       remove: async (run) => void removed.push(run),
       drops: async () => [],
+      isLeft: () => false,
       reconcile: async () => {},
     },
   });

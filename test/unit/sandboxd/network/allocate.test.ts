@@ -93,3 +93,14 @@ test("no number is anyone's twice in a long life", () => {
     }
   }
 });
+
+test("a full disk makes no number anyone's", () => {
+  const disk = { full: true };
+  const save = () => {
+    if (disk.full) throw new Error("ENOSPC");
+  };
+  const indexes = createIndexes({ count: 1, restMs: 0, now: () => 0, store: { load: () => null, save } });
+  expect(() => indexes.take()).toThrow("ENOSPC");
+  disk.full = false;
+  expect(indexes.take()).toBe(0);
+});
