@@ -87,6 +87,7 @@ export async function createRuns(options: RunsOptions) {
     } catch (error) {
       throw new StepError(`admitting ${run}`, error);
     }
+    if (lives.get(run) !== life) throw new OperationError("bad_request", `run ${run} is over`);
     const seconds = Math.min(config.runs.timeout_s + RUN_GRACE_S, asked.timeout_s);
     // A second admission, after a restart of api, moves nothing.
     const deadline = record.deadline ?? uptimeMs() + seconds * 1000;

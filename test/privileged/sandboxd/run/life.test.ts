@@ -88,6 +88,32 @@ test("who waits for ends is told of one at once, and of one that was before", as
   await at.forget(run);
 });
 
+test("one that dies while it is admitted is over, and stays so", async () => {
+  const sh = (script: string) => Bun.spawnSync(["bash", "-ec", script]);
+  // There, a lane takes as long as somebody else changes rules.
+  sh(
+    "update-alternatives --set iptables /usr/sbin/iptables-legacy; ip link add far0 type veth peer name far1",
+  );
+  sh("ip addr add 8.8.4.1/24 dev far0; ip link set far1 up; ip link set far0 up");
+  const own = await box({ runs: { subnet: "10.43.0.0/16" } });
+  const run = await own.boot();
+  const other = Bun.spawn(["flock", "/run/xtables.lock", "sleep", "3"]);
+  await Bun.sleep(200);
+  const admitted = refusal(own.admit(run, { direct: [{ address: "8.8.4.4", port: 443 }] }));
+  await Bun.sleep(200);
+  for (const { pid, argv } of processesOf(run.id))
+    if (argv.startsWith("runsc-sandbox")) process.kill(pid, "SIGKILL");
+  await admitted;
+  expect(await own.client.call("inspectRun", { run: run.id })).toMatchObject({
+    state: "ended",
+    fate: { cause: "lost" },
+  });
+  await other.exited;
+  await own.forget(run);
+  expect(await own.end()).toEqual([]);
+  sh("ip link del far0; update-alternatives --set iptables /usr/sbin/iptables-nft");
+}, 20_000);
+
 test("a stop for good also ends a run that is being booted", async () => {
   const there = await box();
   const run = there.make();
