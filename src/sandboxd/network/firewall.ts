@@ -22,6 +22,7 @@ import {
   leaving,
   NONE,
   rebuilt,
+  reentering,
   type TableBlock,
   type Wanted,
 } from "./transaction.ts";
@@ -97,9 +98,14 @@ export function createFirewall(options: FirewallOptions): Firewall {
       const [old, now] = [before.get(table) ?? NONE, baseIn(table)];
       const isNew = old.chains.length === 0;
       const isOver = now.chains.length === 0;
+      const its = lines?.(table) ?? [];
       return {
         table,
-        lines: [...(isNew ? entering(now) : []), ...(lines?.(table) ?? []), ...(isOver ? leaving(old) : [])],
+        lines: [
+          ...(isNew ? entering(now) : its.length > 0 ? reentering(old) : []),
+          ...its,
+          ...(isOver ? leaving(old) : []),
+        ],
       };
     });
     try {

@@ -23,6 +23,11 @@ export function entering({ chains, jumps }: Base): string[] {
   return [...chains.map(({ name }) => declare(name)), ...chains.flatMap(fill), ...jumps.map(jumpTo)];
 }
 
+/** Fails where someone else has taken these away, and so no run starts without them; and they are the first again. */
+export function reentering({ jumps }: Base): string[] {
+  return jumps.flatMap((jump) => [`-D ${jump.from} -j ${jump.to}`, jumpTo(jump)]);
+}
+
 export function leaving({ chains, jumps }: Base): string[] {
   return [
     ...chains.map(({ name }) => declare(name)),

@@ -166,6 +166,7 @@ test.each([
       "iptables -P INPUT ACCEPT; iptables -P FORWARD ACCEPT; iptables -F; iptables -X; iptables -t nat -F; iptables -t nat -X",
     );
   },
+  30_000,
 );
 
 test("a host that forwards nothing becomes a router for nobody but the run", async () => {

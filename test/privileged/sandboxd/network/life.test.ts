@@ -158,6 +158,21 @@ test("rules that someone else has deleted with their chains hinder nobody", asyn
   await networks.remove(three);
 });
 
+test("a run that starts after someone else's flush has its walls at once, and before all else", async () => {
+  const { networks } = stage({ inst: "0b16" });
+  const [one, two, three] = [newRun(), newRun(), newRun()];
+  const first = () => sh("iptables -t raw -S PREROUTING 1");
+  await networks.ensure(one);
+  sh("iptables -t raw -F PREROUTING");
+  await networks.ensure(two);
+  expect(first()).toBe("-A PREROUTING -j CD0b16-PRE");
+  sh("iptables -t raw -I PREROUTING -j ACCEPT");
+  await networks.ensure(three);
+  expect(first()).toBe("-A PREROUTING -j CD0b16-PRE");
+  sh("iptables -t raw -D PREROUTING -j ACCEPT");
+  for (const run of [one, two, three]) await networks.remove(run);
+});
+
 test("what a start of systemd-sysctl sets for all interfaces does not stay on a run's", async () => {
   const { networks, instance } = stage({ inst: "0b10" });
   const run = newRun();
