@@ -50,6 +50,10 @@ export type RunNetwork = z.infer<typeof runNetwork>;
 export const dropReason = z.enum(["forged", "metadata", "dns", "neighbour", "other"]);
 export type DropReason = z.infer<typeof dropReason>;
 
+/** In milliseconds, to where a run's network and filter stood, and from there to where its sandbox ran. */
+const bootTimes = z.strictObject({ network_ms: z.int().min(0), boot_ms: z.int().min(0) });
+export type BootTimes = z.infer<typeof bootTimes>;
+
 /** What a run's sandbox is made of, for its receipt. */
 export const runMake = z.strictObject({
   /** Of its OCI spec, and of the seccomp profile in it. */
@@ -94,7 +98,8 @@ export const operations = {
    */
   startRun: {
     args: z.strictObject({ run: runId.schema, spare: z.boolean().optional() }),
-    result: z.strictObject({ network: runNetwork, made_of: runMake }),
+    /** `took`: not for a sandbox that was booted before. */
+    result: z.strictObject({ network: runNetwork, made_of: runMake, took: bootTimes.optional() }),
   },
   /** Right before the launch: its limits, its wall clock from now on, and the addresses that it reaches by NAT. */
   admitRun: {

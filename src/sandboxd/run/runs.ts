@@ -91,7 +91,7 @@ export async function createRuns(options: RunsOptions) {
     const seconds = Math.min(config.runs.timeout_s + RUN_GRACE_S, asked.timeout_s);
     // A second admission, after a restart of api, moves nothing.
     const deadline = record.deadline ?? uptimeMs() + seconds * 1000;
-    const sandbox = { names, record: { ...record, deadline } };
+    const sandbox = { ...life.sandbox, record: { ...record, deadline } };
     writeRecord(names, sandbox.record);
     enterRunning(run, sandbox);
   }
@@ -334,9 +334,9 @@ export async function createRuns(options: RunsOptions) {
   };
 }
 
-function answerOf({ record }: RunSandbox): OperationResult<"startRun"> {
+function answerOf({ record, took }: RunSandbox): OperationResult<"startRun"> {
   const { network, made_of } = record;
-  return { network, made_of };
+  return { network, made_of, ...(took !== undefined && { took }) };
 }
 
 /** Not the time of day, which may be set. */

@@ -8,9 +8,10 @@ import type { RunNames } from "./names.ts";
 
 /**
  * Waits for runsc in the place of a sandboxd that may be away, writes down how it ended, and then stands still: it holds
- * the run's FIFOs, so what the run said last waits there for api, until the run is forgotten.
+ * the run's FIFOs, so what the run said last waits there for api, until the run is forgotten. The score is set before
+ * runsc starts, since the processes that it makes for the sandbox's tasks inherit it.
  */
-const SCRIPT = '"$@"; echo $? >"$0"; kill -STOP $$';
+const SCRIPT = `echo ${OOM_SCORE_ADJ} >/proc/self/oom_score_adj || exit; "$@"; echo $? >"$0"; kill -STOP $$`;
 const MAX_LOG_BYTES = 2 * 1024;
 
 /** runsc gets the FIFOs as its stdin, its stdout and what it passes on (RUN_STDERR_FD); its own stderr is the log. */
@@ -22,11 +23,12 @@ export function startShim(
 ): ProcessIdentity {
   const log = openSync(names.log, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600);
   try {
-    const shim = Bun.spawn(
-      // choom before runsc: the processes that runsc makes for the sandbox's tasks inherit the score.
-      ["/usr/bin/choom", "-n", `${OOM_SCORE_ADJ}`, "--", "/bin/sh", "-c", SCRIPT, names.exit, runsc, ...argv],
-      { stdio: [fifos.in, fifos.out, log, fifos.err], env: HOST_ENV, cwd: "/", detached: true },
-    );
+    const shim = Bun.spawn(["/bin/sh", "-c", SCRIPT, names.exit, runsc, ...argv], {
+      stdio: [fifos.in, fifos.out, log, fifos.err],
+      env: HOST_ENV,
+      cwd: "/",
+      detached: true,
+    });
     shim.unref();
     const identity = identify(shim.pid);
     if (identity === undefined) throw new Error("it ended at once");

@@ -1,5 +1,5 @@
 import { readFileSync, readdirSync, rmSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate, setTimeout as sleep } from "node:timers/promises";
 import type { Cgroups } from "../cgroup.ts";
 import { StepError } from "../../protocol/lines/failure.ts";
 import { isAlive, signalPid, type ProcessIdentity } from "../process.ts";
@@ -35,6 +35,8 @@ export async function removeSandbox(
   };
   await attempt("cgroup", () => cgroups.remove(names.cgroup, TIMEOUT_MS));
   onDead();
+  // Whoever waits for the end hears of it before the rest, whose first steps take this thread's time.
+  await setImmediate();
   await Promise.all([
     attempt("network", () => networks.remove(names.id)),
     attempt("worktree", () => unmountWorktree(names)),
