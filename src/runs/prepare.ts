@@ -7,7 +7,7 @@ import { StdinFull } from "./input.ts";
 import { launchOf, type Adapters } from "./launch.ts";
 import type { LifeParts } from "./parts.ts";
 import { patiently } from "./patience.ts";
-import type { Sandbox, Spares } from "./spares.ts";
+import type { Sandbox, Spares, Taken } from "./spares.ts";
 import { grantsOf, limitsOf, networkOf, specOf, timingsOf, type Run } from "./run.ts";
 
 /** How long a run that begins waits for a role that is away. */
@@ -99,15 +99,15 @@ export function createPreparation(parts: PrepareParts) {
     }
   }
 
-  /** With a spare's sandbox, or one that is booted for it. */
-  async function attempt(before: Run, spare: Sandbox | null, signal: AbortSignal): Promise<Run> {
+  /** With a sandbox that was taken for it, or one that is booted now. */
+  async function attempt(before: Run, taken: Taken | null, signal: AbortSignal): Promise<Run> {
     const clock = stopwatch();
     const timings: Record<string, number> = {
       ...timingsOf(before),
       queued_ms: Math.max(0, Date.now() - before.createdAt),
     };
     if (before.status === "preparing") await undo(before, signal);
-    if (spare === null) await parts.room(signal);
+    if (taken === null) await parts.room(signal);
     signal.throwIfAborted();
     const preparing = { status: "preparing", bootId: parts.bootId } as const;
     await rows.update(before.id, preparing);
@@ -117,13 +117,13 @@ export function createPreparation(parts: PrepareParts) {
     // The worktree is filled while the sandbox boots that has it mounted.
     const [made, booted] = await Promise.allSettled([
       worktrees.make({ run, source: specOf(run).worktree, signal }),
-      clock.of(async () => spare ?? (await boot(run, signal))),
+      clock.of(async () => taken?.sandbox ?? boot(run, signal)),
     ]);
     if (made.status === "rejected") throw made.reason;
     if (booted.status === "rejected") throw booted.reason;
     const { ms: sandbox_ms, result: sandbox } = booted.value;
-    const { network, made_of: madeOf } = sandbox;
-    Object.assign(timings, { base_ms: made.value.baseMs, files_ms: made.value.filesMs, sandbox_ms });
+    const { network, made_of: madeOf, took } = sandbox;
+    Object.assign(timings, took, { base_ms: made.value.baseMs, files_ms: made.value.filesMs, sandbox_ms });
     const connected = { ...run, network };
     await rows.update(run.id, { network, madeOf });
     output.attach(run.id);
@@ -133,7 +133,7 @@ export function createPreparation(parts: PrepareParts) {
     const running = await begin(connected, startedAt, timings);
     output.status(run.id, running.status);
     await launch(running);
-    parts.meter.begun(spare === null ? "boot" : "spare", (Date.now() - before.createdAt) / 1000);
+    parts.meter.begun(taken?.waited === true ? "spare" : "boot", (Date.now() - before.createdAt) / 1000);
     return running;
   }
 
@@ -143,17 +143,17 @@ export function createPreparation(parts: PrepareParts) {
 
     /** Throws when it can't begin, or with the signal's reason; what it made is then for `undo`. */
     async prepare(run: Run, signal: AbortSignal): Promise<Run> {
-      const spare = parts.spares.claim(run.id);
-      if (spare === null) return attempt(run, null, signal);
+      const taken = parts.spares.claim(run.id);
+      if (taken === null || !(await taken.begun)) return attempt(run, null, signal);
       try {
-        return await attempt(run, spare, signal);
+        return await attempt(run, taken, signal);
       } catch (error) {
         if (signal.aborted) {
           await undo(run, AbortSignal.timeout(PATIENCE_MS));
           throw error;
         }
         // It may have ended since it was booted.
-        log.warn("a run did not begin in a spare sandbox; it gets one of its own", {
+        log.warn("a run did not begin in the sandbox that was taken for it; it gets another", {
           run: run.id,
           cause: error,
         });

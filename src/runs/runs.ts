@@ -49,6 +49,7 @@ export function createRuns(parts: RunsParts) {
     ...parts,
     target: () => config().pool,
     room: async (signal) => room(SPARE_MEMORY_BYTES, signal),
+    hasRoom: async () => (await freeMemory()) >= LEAST_MEMORY_BYTES,
     closing: closing.signal,
   });
   const preparation = createPreparation({
@@ -72,15 +73,19 @@ export function createRuns(parts: RunsParts) {
     if (run !== null && run.given !== null) await preparation.launch(run);
   }
 
-  /** Waits while the host has no memory for one more. Whether sandboxd answers shows at the next step. */
+  /** Whether sandboxd answers shows at the next step. */
+  async function freeMemory(): Promise<number> {
+    return sandboxd.call("status", {}).then(
+      (status) => status.memory_available_bytes,
+      () => Infinity,
+    );
+  }
+
+  /** Waits while the host has no memory for one more. */
   async function room(bytes: number, signal: AbortSignal): Promise<void> {
     for (;;) {
       signal.throwIfAborted();
-      const free = await sandboxd.call("status", {}).then(
-        (status) => status.memory_available_bytes,
-        () => Infinity,
-      );
-      if (free >= bytes) return;
+      if ((await freeMemory()) >= bytes) return;
       await pauseFor(ROOM_EVERY_MS, signal);
     }
   }
@@ -111,7 +116,7 @@ export function createRuns(parts: RunsParts) {
         place.enter(run.id);
         return run;
       } catch (error) {
-        if (spare !== null) spares.giveBack(spare);
+        if (spare !== null) void spares.giveBack(spare);
         throw error;
       }
     },

@@ -11,11 +11,22 @@ export interface SparesParts extends Pick<LifeParts, "sandboxd" | "output" | "wo
   readonly target: () => number;
   /** Resolves once the host has room for one more. */
   readonly room: (signal: AbortSignal) => Promise<void>;
+  /** Whether it has room for one that somebody waits for. */
+  readonly hasRoom: () => Promise<boolean>;
   /** Aborted when api stops. */
   readonly closing: AbortSignal;
 }
 
 export type Spares = ReturnType<typeof createSpares>;
+
+/** What a run was promised. */
+export interface Taken {
+  /** Whether it waited before the run was asked for. */
+  readonly waited: boolean;
+  /** Whether it boots, or has; false where there was no room. */
+  readonly begun: Promise<boolean>;
+  readonly sandbox: Promise<Sandbox>;
+}
 
 const RETRY_MS = 1_000;
 /** The run that took one goes first. */
@@ -23,14 +34,15 @@ const REFILL_AFTER_MS = 300;
 
 /**
  * Sandboxes that are booted before anybody asks, each for one run: its id is the run's, its worktree is empty, and nothing
- * of a tenant is in it. They are api's alone to know: those that an api leaves behind are removed by the next.
+ * of a tenant is in it. They are api's alone to know: those that an api leaves behind are removed by the next. Where none
+ * waits, a run that may live at once gets one that begins to boot while its row is made.
  */
 export function createSpares(parts: SparesParts) {
   const { sandboxd, output, worktrees, target, closing, log } = parts;
   const ready = new Map<RunId, Sandbox>();
   const booting = new Set<RunId>();
   /** Taken for a run that has not begun with it. */
-  const taken = new Map<RunId, Sandbox>();
+  const taken = new Map<RunId, Taken>();
 
   function fill(): void {
     while (!closing.aborted && ready.size + booting.size < target()) void boot();
@@ -42,9 +54,7 @@ export function createSpares(parts: SparesParts) {
     let booted = false;
     try {
       await parts.room(closing);
-      worktrees.prepare(id);
-      output.prepare(id);
-      ready.set(id, await sandboxd.call("startRun", { run: id, spare: true }));
+      ready.set(id, await startIn(id, true));
       booted = true;
     } catch (error) {
       if (closing.aborted) return;
@@ -56,6 +66,23 @@ export function createSpares(parts: SparesParts) {
       booting.delete(id);
     }
     if (!booted) fill();
+  }
+
+  async function startIn(id: RunId, spare: boolean): Promise<Sandbox> {
+    worktrees.prepare(id);
+    output.prepare(id);
+    return sandboxd.call("startRun", { run: id, spare });
+  }
+
+  function beginNow(id: RunId): Taken {
+    const begun = parts.hasRoom();
+    const sandbox = begun.then(async (fits) => {
+      if (!fits) throw new Error("the host has no memory for it");
+      return startIn(id, false);
+    });
+    // Whoever claims it hears of that.
+    sandbox.catch(() => {});
+    return { waited: false, begun, sandbox };
   }
 
   /** Its sandbox, if there is one still, is removed as any that has no run. */
@@ -75,29 +102,34 @@ export function createSpares(parts: SparesParts) {
     /** Those that wait by now. */
     waiting: () => [...ready.keys()],
 
-    /** For a run that is about to be made; null when none waits. */
-    take(): RunId | null {
+    /** For a run that is about to be made, and may live at once. */
+    take(): RunId {
       const [first] = ready;
-      if (first === undefined) return null;
+      if (first === undefined) {
+        const id = runId.make();
+        taken.set(id, beginNow(id));
+        return id;
+      }
       const [id, sandbox] = first;
       ready.delete(id);
-      taken.set(id, sandbox);
+      taken.set(id, { waited: true, begun: Promise.resolve(true), sandbox: Promise.resolve(sandbox) });
       setTimeout(fill, REFILL_AFTER_MS);
       return id;
     },
 
-    /** There was no run after all. */
-    giveBack(id: RunId): void {
-      const sandbox = taken.get(id);
+    /** There was no run after all: the next one gets it, so that refused calls boot one sandbox and not one each. */
+    async giveBack(id: RunId): Promise<void> {
+      const sandbox = await taken.get(id)?.sandbox.catch(() => null);
       taken.delete(id);
-      if (sandbox !== undefined) ready.set(id, sandbox);
+      if (sandbox != null) ready.set(id, sandbox);
+      else await discard(id);
     },
 
-    /** The sandbox that a run was made with; null for one that has to boot. */
-    claim(id: RunId): Sandbox | null {
-      const sandbox = taken.get(id) ?? null;
+    /** The sandbox that a run was made with; null for one that had to wait for its turn. */
+    claim(id: RunId): Taken | null {
+      const its = taken.get(id) ?? null;
       taken.delete(id);
-      return sandbox;
+      return its;
     },
 
     /** Its sandbox is gone. */

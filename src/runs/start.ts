@@ -96,7 +96,7 @@ export function createStarting(parts: StartingParts) {
       return { policy, resolved, given };
     },
 
-    /** `spare`: of the spare sandbox that it lives in; null for one of its own. */
+    /** `spare`: whose sandbox boots already, or has; null where none does. */
     async insert(call: StartCall, request: RunRequest, wanted: Wanted, spare: RunId | null): Promise<Run> {
       const { policy, resolved, given } = wanted;
       const { workspaceId, namespaceId, namespace, keyId } = call;

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { APPLIANCE } from "../../../src/audit/event.ts";
 import { AppError } from "../../../src/errors.ts";
-import { credentialId, runId, type RunId } from "../../../src/ids.ts";
+import { credentialId, namespaceId, runId, type RunId } from "../../../src/ids.ts";
 import { runRequest } from "../../../src/runs/request.ts";
 import { runUsage } from "../../../src/runs/usage.ts";
 import { failureOf } from "../../fixtures/failure.ts";
@@ -376,6 +376,23 @@ test("a run takes a spare sandbox, which is made up for, and boots its own where
   const [fourth] = [...host.sandboxes.keys()];
   await fixture.restart();
   await until(() => fixture.runs.stats().spare === 1 && !host.sandboxes.has(fourth!));
+});
+
+test("the sandbox of a run that was refused while it booted is the next run's", async () => {
+  await using fixture = await runsFixture();
+  const { host } = fixture;
+  const none = namespaceId.make();
+  for (let call = 0; call < 3; call++) {
+    const refused = await fixture.start({}, { namespace: none }).catch((error: unknown) => String(error));
+    expect(refused).toContain("is being deleted");
+    await until(() => fixture.runs.stats().spare === 1);
+  }
+  expect(host.booted).toBe(1);
+  const [booted] = [...host.sandboxes.keys()];
+  const id = await fixture.start();
+  expect<string | undefined>(id).toBe(booted);
+  await fixture.launched(id);
+  expect([host.booted, fixture.runs.stats().spare]).toEqual([1, 0]);
 });
 
 test("a spare that has died unseen is no run's end, and a cancelled run leaves none behind", async () => {
