@@ -14,7 +14,7 @@ async function script(lines: readonly string[]): Promise<void> {
 
 /**
  * What others do for a run: a netns with a veth by `ip`, rules by `iptables`, and a `runsc run`, each a process of its
- * own; no gateway, no limits, no record. `start` resolves at the first byte of output; what it answers takes it down.
+ * own; no gateway, no record, nothing that goes on when it is killed. `start` resolves at the first byte of output; what it answers takes it down.
  */
 export function plainRuns(stage: string, work: string) {
   const lib = join(stage, "lib/cofferdam");
@@ -41,6 +41,12 @@ export function plainRuns(stage: string, work: string) {
         { destination: "/work", type: "bind", source: join(dir, "work"), options: ["rbind", "rw"] },
       ],
       linux: {
+        cgroupsPath: `/${id}`,
+        resources: {
+          memory: { limit: 2 ** 31 },
+          pids: { limit: 2176 },
+          cpu: { quota: 200_000, period: 100_000 },
+        },
         namespaces: [
           ...["pid", "mount", "ipc", "uts"].map((type) => ({ type })),
           { type: "network", path: `/run/netns/${id}` },
