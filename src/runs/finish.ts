@@ -73,7 +73,7 @@ export function createFinish(parts: FinishParts) {
       const final = { ...end(run), given: null, receipt };
       return {
         statements: [rows.updating(id, final)],
-        events: [finished({ ...run, ...final })],
+        events: [...dropped({ ...run, ...final }), finished({ ...run, ...final })],
         result: { ...run, ...final },
       };
     });
@@ -173,6 +173,18 @@ function ended(run: Run, fate: RunFate, finish_ms: number): ReturnType<End> {
     denials,
     timings: { ...timingsOf(run), run_ms, finish_ms },
   };
+}
+
+/** What its network's filter dropped; all else that it was refused the gateway has told of when it was. */
+function dropped(run: Run): EventDraft[] {
+  const ofNetwork = accountOf(run).denials.filter(({ kind }) => kind === "network");
+  return ofNetwork.map(({ reason, count }) => ({
+    chain: run.workspaceId,
+    type: "run.denied",
+    namespace: run.namespace,
+    data: { run_id: run.id, lane: "network", reason, count },
+    origin: APPLIANCE,
+  }));
 }
 
 function finished(run: Run): EventDraft {

@@ -19,6 +19,8 @@ export function decide(asked: Connect, from: string, grant: Grant, counters: Cou
   const { peer, token_sha256, egress } = grant.spec();
   const token = tokenOf(asked.authorization);
   if (from !== peer) return refusal(407, "peer", "Come from this run, with its token.");
+  // Without one it is no try at anything: git and others ask so first, and show it when they are told to.
+  if (asked.authorization === null) return refusal(407, null, "Show this run's token.");
   if (token === null || !isTokenAmong([token], token_sha256)) {
     return refusal(407, "token", "Show this run's token.");
   }
