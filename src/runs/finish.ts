@@ -18,6 +18,7 @@ import {
   timingsOf,
   type Run,
   type RunRow,
+  type RunTimings,
 } from "./run.ts";
 
 export interface FinishParts extends LifeParts {
@@ -120,7 +121,9 @@ export function createFinish(parts: FinishParts) {
       ]);
       signal.throwIfAborted();
       const finish_ms = Math.round(performance.now() - begun);
-      return conclude(run.id, (now) => ended(now, fate, finish_ms));
+      const firstAt = output.firstAt(run.id);
+      const first = firstAt === null ? {} : { first_output_ms: Math.max(0, firstAt - run.createdAt) };
+      return conclude(run.id, (now) => ended(now, fate, { ...first, finish_ms }));
     },
 
     /** One that never began. */
@@ -160,7 +163,7 @@ function columns({ status, exitCode, error }: Outcome) {
   return { status, exitCode, error };
 }
 
-function ended(run: Run, fate: RunFate, finish_ms: number): ReturnType<End> {
+function ended(run: Run, fate: RunFate, timings: RunTimings): ReturnType<End> {
   const { usage, denials: before } = accountOf(run);
   const denials = withDropped(before, fate);
   const { deadline, startedAt } = run;
@@ -171,7 +174,7 @@ function ended(run: Run, fate: RunFate, finish_ms: number): ReturnType<End> {
     finishedAt: fate.ended_at,
     usage: { ...usage, peak_memory_bytes: fate.peak_memory_bytes, cpu_ms: fate.cpu_ms },
     denials,
-    timings: { ...timingsOf(run), run_ms, finish_ms },
+    timings: { ...timingsOf(run), run_ms, ...timings },
   };
 }
 

@@ -27,7 +27,10 @@ export interface LifeParts {
   readonly credentials: Pick<Credentials, "sealed" | "used">;
   readonly sandboxd: Role<SandboxdClient>;
   readonly gateway: Role<GatewayClient>;
-  readonly output: Pick<RunOutput, "prepare" | "attach" | "status" | "drained" | "finish" | "remove">;
+  readonly output: Pick<
+    RunOutput,
+    "prepare" | "attach" | "firstAt" | "status" | "drained" | "finish" | "remove"
+  >;
   readonly input: Pick<RunInput, "launch" | "write" | "eof" | "signal" | "close">;
   readonly worktrees: Pick<Worktrees, "prepare" | "make" | "settle" | "merge" | "discard" | "remove">;
   readonly meter: RunMeter;

@@ -1,6 +1,7 @@
 import { and, eq, isNotNull, isNull, sql } from "drizzle-orm";
 import type { Origin } from "../audit/event.ts";
 import { keys as keyTable, runs as table } from "../db/schema.ts";
+import type { Config } from "../config/schema.ts";
 import type { AppError } from "../errors.ts";
 import type { CredentialId, KeyId, NamespaceId, RunId } from "../ids.ts";
 import { createAccounts } from "./account.ts";
@@ -37,8 +38,10 @@ export function createRuns(parts: RunsParts) {
   const { db, rows, config, sandboxd, output, worktrees, log } = parts;
   const queue = createRunQueue(
     () => {
-      const { live, per_workspace, queue } = config();
-      return { live, perWorkspace: per_workspace, queue };
+      const { live, per_workspace, queue, pool } = config();
+      // Each has a network, and so has each spare.
+      const networks = Math.max(1, networksOf(config()) - pool);
+      return { live: Math.min(live, networks), perWorkspace: per_workspace, queue };
     },
     (id) => lives.admit(id),
   );
@@ -203,8 +206,16 @@ export function createRuns(parts: RunsParts) {
     stats: () => ({ ...queue.stats(), spare: spares.waiting().length }),
 
     /** Runs go on without api. */
-    close: () => lives.close(CLOSE_PATIENCE_MS),
+    async close(): Promise<void> {
+      await lives.close(CLOSE_PATIENCE_MS);
+      await spares.close(CLOSE_PATIENCE_MS);
+    },
   };
+}
+
+/** How many networks of runs' own the subnet is cut into. */
+function networksOf({ subnet, prefix }: Config["runs"]): number {
+  return 2 ** (prefix - Number(subnet.split("/")[1]));
 }
 
 const KEY_ENDED: RunStop = { status: "cancelled", error: "The key that started it was revoked." };

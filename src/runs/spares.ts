@@ -40,27 +40,28 @@ const REFILL_AFTER_MS = 300;
 export function createSpares(parts: SparesParts) {
   const { sandboxd, output, worktrees, target, closing, log } = parts;
   const ready = new Map<RunId, Sandbox>();
-  const booting = new Set<RunId>();
+  const booting = new Map<RunId, Promise<void>>();
   /** Taken for a run that has not begun with it. */
   const taken = new Map<RunId, Taken>();
 
   function fill(): void {
-    while (!closing.aborted && ready.size + booting.size < target()) void boot();
+    while (!closing.aborted && ready.size + booting.size < target()) {
+      const id = runId.make();
+      booting.set(id, boot(id));
+    }
   }
 
-  async function boot(): Promise<void> {
-    const id = runId.make();
-    booting.add(id);
+  async function boot(id: RunId): Promise<void> {
     let booted = false;
     try {
       await parts.room(closing);
       ready.set(id, await startIn(id, true));
       booted = true;
     } catch (error) {
+      await discard(id);
       if (closing.aborted) return;
       if (foreseen(error)?.code !== "unavailable")
         log.warn("a spare run's sandbox did not boot", { cause: error });
-      await discard(id);
       await pauseFor(RETRY_MS, closing);
     } finally {
       booting.delete(id);
@@ -95,8 +96,24 @@ export function createSpares(parts: SparesParts) {
     }
   }
 
+  async function remove(id: RunId): Promise<void> {
+    ready.delete(id);
+    await sandboxd.call("stopRun", { run: id });
+    await sandboxd.call("forgetRun", { run: id });
+    await discard(id);
+  }
+
   return {
     fill,
+
+    /** Once `closing` is aborted: none is left, but for want of a sandboxd. The next api removes what is. */
+    async close(patienceMs: number): Promise<void> {
+      const gone = Promise.allSettled(booting.values()).then(async () =>
+        Promise.allSettled([...ready.keys()].map(remove)),
+      );
+      await Promise.race([gone, Bun.sleep(patienceMs)]);
+    },
+
     /** Until its run claims it: one that is taken may have no run yet. */
     isSpare: (id: RunId) => ready.has(id) || booting.has(id) || taken.has(id),
     /** Those that wait by now. */

@@ -77,6 +77,7 @@ test("a command runs to its end, as nobody, with what it was given and nothing e
   ).toEqual(["COFFERDAM_RUN_ID", "HOME", "LANG", "LOGNAME", "MINE", "PATH", "PWD", "SHELL", "TERM", "USER"]);
   expect(run.usage.peak_memory_mb).toBeGreaterThan(1);
   expect(run.usage.cpu_s).toBeGreaterThan(0);
+  expect(run.timings["first_output_ms"]).toBeGreaterThan(0);
 });
 
 test("a fork has the namespace's files, shows what has changed, and is merged when it succeeds", async () => {

@@ -40,6 +40,9 @@ interface Attached {
   /** By what is written to them; none once they are drained. */
   readonly pipes: Map<"stdout" | "stderr", number>;
   full: boolean;
+  /** When the first of its output came; null before, and for a run that an api before this one has begun. */
+  firstAt: number | null;
+  begun: boolean;
   draining: Promise<void> | null;
 }
 
@@ -65,6 +68,8 @@ export function createRunOutput({ instance, maxBytes, live, log, idleMs = IDLE_M
       log: openRunLog(places.output(run), maxBytes()),
       pipes: new Map(),
       full: false,
+      firstAt: null,
+      begun: false,
       draining: null,
     };
     attached.set(run, made);
@@ -75,6 +80,7 @@ export function createRunOutput({ instance, maxBytes, live, log, idleMs = IDLE_M
     const moved = takeOrShrink(its.log, stream, pipe);
     if (moved > 0) {
       its.full = false;
+      if (its.begun) its.firstAt ??= Date.now();
       tell(run);
     }
     return moved;
@@ -164,8 +170,11 @@ export function createRunOutput({ instance, maxBytes, live, log, idleMs = IDLE_M
     /** The files and FIFOs of a run that begins. What there is already stays. */
     prepare(run: RunId): void {
       places.makeFifos(run);
-      open(run);
+      open(run).begun = true;
     },
+
+    /** When the first of its output came, in milliseconds since 1970; null when nobody here knows. */
+    firstAt: (run: RunId): number | null => attached.get(run)?.firstAt ?? null,
 
     attach,
 

@@ -395,6 +395,14 @@ test("the sandbox of a run that was refused while it booted is the next run's", 
   expect([host.booted, fixture.runs.stats().spare]).toEqual([1, 0]);
 });
 
+test("an api that stops takes its spares along, those that boot too", async () => {
+  await using fixture = await runsFixture({ runs: { pool: 2 } });
+  await until(() => fixture.runs.stats().spare === 2);
+  await fixture.start();
+  await fixture.runs.close();
+  await until(() => [...fixture.host.sandboxes.values()].every(({ admitted }) => admitted !== null));
+});
+
 test("a spare that has died unseen is no run's end, and a cancelled run leaves none behind", async () => {
   await using fixture = await runsFixture({ runs: { pool: 1 } });
   const { host } = fixture;
