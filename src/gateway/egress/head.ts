@@ -47,7 +47,8 @@ export function readHead(bytes: Buffer): Head {
     kind: "connect",
     host: authority[1],
     port,
-    authorization: shown.length === 1 ? (shown[0]?.[2] ?? null) : null,
+    // Of several, none: but something was shown.
+    authorization: shown.length > 1 ? "" : (shown[0]?.[2] ?? null),
     rest: bytes.subarray(end + END.length),
   };
 }
