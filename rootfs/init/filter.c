@@ -38,10 +38,10 @@ static void emit_rule(const struct rule *rule)
 	emit(BPF_JMP | BPF_JEQ | BPF_K, rule->call, 1, 0);
 	answer(SECCOMP_RET_ALLOW);
 	if (rule->when != ALWAYS) {
-		load(offsetof(struct seccomp_data, args));
+		load(offsetof(struct seccomp_data, args) + (rule->when == WHEN_SECOND_IS ? sizeof(uint64_t) : 0));
 		if (rule->when == UNLESS_EQUAL)
 			emit(BPF_JMP | BPF_JEQ | BPF_K, rule->value, 0, 1);
-		else if (rule->when == WHEN_EQUAL)
+		else if (rule->when == WHEN_EQUAL || rule->when == WHEN_SECOND_IS)
 			emit(BPF_JMP | BPF_JEQ | BPF_K, rule->value, 1, 0);
 		else
 			emit(BPF_JMP | BPF_JSET | BPF_K, rule->value, 1, 0);

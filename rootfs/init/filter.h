@@ -6,8 +6,8 @@
 #include <linux/sched.h>
 #include <stdint.h>
 
-/* Some are refused only by the low half of their first argument; the kernel takes all of these as 32 bits. */
-enum when { ALWAYS, UNLESS_EQUAL, WHEN_EQUAL, WHEN_ANY_OF };
+/* Some are refused only by the low half of their first argument, or their second; the kernel takes all of these as 32 bits. */
+enum when { ALWAYS, UNLESS_EQUAL, WHEN_EQUAL, WHEN_SECOND_IS, WHEN_ANY_OF };
 
 struct rule {
 	uint16_t call, error;

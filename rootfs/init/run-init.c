@@ -59,6 +59,8 @@ enum {
 static const struct rule rules[] = {
 	{SYS_clone, EPERM, WHEN_ANY_OF, NEW_NAMESPACES},
 	{SYS_kill, EPERM, WHEN_EQUAL, OURSELVES},
+	/* Else a descriptor that is made this process's sends it SIGKILL. */
+	{SYS_fcntl, EPERM, WHEN_SECOND_IS, F_SETSIG},
 	{SYS_rt_sigqueueinfo, EPERM, WHEN_EQUAL, OURSELVES},
 	{SYS_tkill, EPERM, WHEN_EQUAL, OURSELVES},
 	{SYS_tgkill, EPERM, WHEN_EQUAL, OURSELVES},
@@ -180,7 +182,7 @@ _Noreturn static void become(char **arguments, const char *directory, const stru
 	must(close_range(STDERR_FILENO + 1, ~0U, 0) == 0, "close descriptors");
 	lower(RLIMIT_NPROC, limits[0].rlim_max, "limit processes");
 	lower(RLIMIT_FSIZE, limits[1].rlim_max, "limit file size");
-	must(signal(SIGPIPE, SIG_DFL) != SIG_ERR, "reset signals");
+	must(signal(SIGPIPE, SIG_DFL) != SIG_ERR && signal(SIGIO, SIG_DFL) != SIG_ERR, "reset signals");
 	must(sigprocmask(SIG_SETMASK, &none, NULL) == 0, "unblock signals");
 	if (chdir(directory))
 		give_up(EXIT_NOT_STARTED, directory, strerror(errno));
@@ -371,7 +373,7 @@ int main(void)
 	/* Only while it waits in ppoll, so that no end of a child is missed. */
 	must(sigprocmask(SIG_BLOCK, &child, NULL) == 0, "block SIGCHLD");
 	must(sigaction(SIGCHLD, &(struct sigaction){.sa_handler = on_child}, NULL) == 0, "hear of children");
-	must(signal(SIGPIPE, SIG_IGN) != SIG_ERR, "ignore SIGPIPE");
+	must(signal(SIGPIPE, SIG_IGN) != SIG_ERR && signal(SIGIO, SIG_IGN) != SIG_ERR, "ignore signals");
 	/* The command has the same uid: without this, it could read frames from /proc/1/fd/0 and change this process. */
 	must(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0, "set not dumpable");
 	must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, "set no_new_privs");

@@ -179,6 +179,15 @@ calls = {"kill": (62, 1, 19), "rt_sigqueueinfo": (129, 1, 19, info), "tkill": (2
          "pidfd_open": (434, 1, 0)}
 for name, call in calls.items():
     print(name, errno.errorcode[ctypes.get_errno()] if libc.syscall(*call) else "ok")
+import fcntl, os, socket
+one, other = socket.socketpair()
+fcntl.fcntl(one, fcntl.F_SETOWN, 1)
+try:
+    fcntl.fcntl(one, 10, 9)
+except OSError as error:
+    print("F_SETSIG", errno.errorcode[error.errno])
+fcntl.fcntl(one, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+other.send(b"x")
 `;
 
 test("a command can neither end nor stop the init, whose uid it has", async () => {
@@ -186,9 +195,16 @@ test("a command can neither end nor stop the init, whose uid it has", async () =
   run.sh(`python3 -c '${AT_THE_INIT}'; kill -9 1; sleep 60 & kill $!; wait $!; exit 3`);
   const { out, exit } = await over(run);
   expect(out.trim().split("\n")).toEqual(
-    ["kill", "rt_sigqueueinfo", "tkill", "tgkill", "rt_tgsigqueueinfo", "prlimit64", "pidfd_open"].map(
-      (name) => `${name} EPERM`,
-    ),
+    [
+      "kill",
+      "rt_sigqueueinfo",
+      "tkill",
+      "tgkill",
+      "rt_tgsigqueueinfo",
+      "prlimit64",
+      "pidfd_open",
+      "F_SETSIG",
+    ].map((name) => `${name} EPERM`),
   );
   expect(exit).toBe(3);
 });
