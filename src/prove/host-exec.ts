@@ -2,11 +2,13 @@ import { existsSync, readFileSync } from "node:fs";
 import { z } from "zod";
 import { sandboxId } from "../ids.ts";
 import { openCgroups } from "../sandboxd/cgroup.ts";
+import { readRecord } from "../sandboxd/record.ts";
 import { cgroupParent, sandboxNames } from "../sandboxd/names.ts";
 import { runscFlags, sandboxSpec } from "../sandboxd/spec.ts";
 import type { Claim } from "./claim.ts";
 import {
   capabilitiesOf,
+  heldBy,
   isFiltered,
   NAMESPACES,
   partOf,
@@ -52,10 +54,11 @@ export function hostExecClaims({ place }: Stage): Claim[] {
       attack: "read the users, capabilities, filters, namespaces and mounts of its processes",
       control: "the same look finds root in the host's namespaces in the proof itself",
       try: async () => {
-        const { processes } = await own();
+        const { names, processes } = await own();
         const host = readProcess(process.pid);
-        const wrong = processes.flatMap((one) => wrongIn(one, host));
-        const control = [...wrongIn(host, host)];
+        const starter = readProcess(readRecord(names)?.process.pid ?? process.pid);
+        const wrong = processes.flatMap((one) => wrongIn(one, { host, starter }));
+        const control = wrongIn(host, { host, starter });
         return {
           attack: { ok: wrong.length === 0, what: wrong.join("; ") || `${processes.length} processes` },
           control: { ok: control.length > 0, what: control.join("; ") || "it finds nothing" },
@@ -92,7 +95,10 @@ export function hostExecClaims({ place }: Stage): Claim[] {
   return place.config.exec.directfs ? claims.slice(1) : claims;
 }
 
-function wrongIn(one: HostProcess, host: HostProcess): string[] {
+function wrongIn(
+  one: HostProcess,
+  { host, starter }: { readonly host: HostProcess; readonly starter: HostProcess },
+): string[] {
   const part = partOf(one);
   const shared = NAMESPACES.filter(
     // The gofer opens files as the host's root, with little more than that.
@@ -101,10 +107,11 @@ function wrongIn(one: HostProcess, host: HostProcess): string[] {
   );
   const isNobody = part === "gofer" || uidOf(one) === "65534";
   const allowed = part === "gofer" ? GOFER_CAPABILITIES : 0n;
+  const held = part === "gofer" ? heldBy(one) : capabilitiesOf(one);
   const mounts = one.mounts.filter(({ at, type }) =>
     part === "gofer" ? !at.startsWith("/home/agent") : at !== "/" || type !== "tmpfs",
   );
-  const ok = isNobody && (capabilitiesOf(one) & ~allowed) === 0n && isFiltered(one);
+  const ok = isNobody && (held & ~allowed) === 0n && isFiltered(one, starter);
   return [
     ...(ok ? [] : [`${part} ${one.pid}: ${shownProcess(one)}`]),
     ...(shared.length === 0 ? [] : [`${part} ${one.pid} is in the host's ${shared.join(", ")}`]),

@@ -63,15 +63,26 @@ export function uidOf({ status }: HostProcess): string {
     : "several";
 }
 
-const CAPABILITY_SETS = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
+const HELD = ["CapInh", "CapPrm", "CapEff", "CapAmb"];
 
 /** All that it has in any of its sets. */
-export function capabilitiesOf({ status }: HostProcess): bigint {
-  return CAPABILITY_SETS.reduce((all, name) => all | BigInt(`0x${status.get(name) ?? "0"}`), 0n);
+export function capabilitiesOf(
+  { status }: HostProcess,
+  sets: readonly string[] = [...HELD, "CapBnd"],
+): bigint {
+  return sets.reduce((all, name) => all | BigInt(`0x${status.get(name) ?? "0"}`), 0n);
 }
 
-export function isFiltered({ status }: HostProcess): boolean {
-  return status.get("Seccomp") === "2" && status.get("NoNewPrivs") === "1";
+/** Without what it might have had: no_new_privs keeps it from that. */
+export function heldBy(one: HostProcess): bigint {
+  return capabilitiesOf(one, HELD);
+}
+
+/** By a filter of its own besides those of whoever started it; systemd gives sandboxd one. */
+export function isFiltered({ status }: HostProcess, starter: HostProcess): boolean {
+  const filters = (of: ReadonlyMap<string, string>) => Number(of.get("Seccomp_filters") ?? 0);
+  const isOwn = !status.has("Seccomp_filters") || filters(status) > filters(starter.status);
+  return status.get("Seccomp") === "2" && isOwn && status.get("NoNewPrivs") === "1";
 }
 
 /** What kind of process of runsc's it is, by what it calls itself. */
@@ -81,5 +92,5 @@ export function partOf({ argv: [name = ""] }: HostProcess): "sandbox" | "gofer" 
 }
 
 export function shownProcess(one: HostProcess): string {
-  return `uid ${uidOf(one)}, capabilities ${capabilitiesOf(one).toString(16)}, seccomp ${one.status.get("Seccomp") ?? "?"}, no_new_privs ${one.status.get("NoNewPrivs") ?? "?"}`;
+  return `uid ${uidOf(one)}, capabilities ${capabilitiesOf(one).toString(16)}, seccomp ${one.status.get("Seccomp") ?? "?"} (${one.status.get("Seccomp_filters") ?? "?"} filters), no_new_privs ${one.status.get("NoNewPrivs") ?? "?"}`;
 }

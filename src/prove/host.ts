@@ -46,9 +46,10 @@ export function hostClaims(stage: Stage): Claim[] {
     {
       id: "host.sandbox",
       claim:
-        "Each process of a run's sandbox is nobody on the host: uid 65534, no capability, a seccomp filter, no new privileges.",
+        "Each process of a run's sandbox is nobody on the host: uid 65534, no capability, a seccomp filter of its own, no new privileges.",
       attack: "read it of every process in the run's cgroup",
-      control: "the same look finds root, unfiltered, in the process that started them",
+      control:
+        "the same look finds root with capabilities, and no filter more, in the process that started them",
       try: async () => {
         const all = processesOf(attacker);
         const own = shim();
@@ -61,7 +62,7 @@ export function hostClaims(stage: Stage): Claim[] {
             what: wrong.length > 0 ? wrong.join(", ") : `${all.length} processes: ${[...parts].join(", ")}`,
           },
           control: {
-            ok: uidOf(own) === "0" && capabilitiesOf(own) !== 0n && !isFiltered(own),
+            ok: uidOf(own) === "0" && capabilitiesOf(own) !== 0n && !isFiltered(own, own),
             what: shownProcess(own),
           },
         };
@@ -264,7 +265,8 @@ function wrongIn(one: HostProcess, host: HostProcess): string[] {
   const part = partOf(one);
   const allowed = part === "gofer" ? GOFER_CAPABILITIES : 0n;
   const isOutside = one.namespaces.get("user") !== host.namespaces.get("user");
-  const ok = uidOf(one) === NOBODY && (capabilitiesOf(one) & ~allowed) === 0n && isFiltered(one) && isOutside;
+  const ok =
+    uidOf(one) === NOBODY && (capabilitiesOf(one) & ~allowed) === 0n && isFiltered(one, host) && isOutside;
   return ok
     ? []
     : [`${part} ${one.pid}: ${shownProcess(one)}${isOutside ? "" : ", in the host's user namespace"}`];

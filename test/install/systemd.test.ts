@@ -220,6 +220,14 @@ test("sandboxd's mounts are the host's own", async () => {
   );
 });
 
+test("the walls are tried by a unit of their own, and hold", async () => {
+  expect(await ok(host.sh("systemctl is-active cofferdam-prove.timer"))).toBe("active");
+  const unit = await host.sh("systemctl start cofferdam-prove.service");
+  const said = await host.sh("journalctl --quiet --unit cofferdam-prove --output cat | grep -v ^PASS");
+  expect([unit.code, said.out]).toEqual([0, expect.stringContaining(" 0 did not")]);
+  expect(await ok(host.sh("cofferdam doctor | grep proof"))).toContain("the walls held");
+});
+
 test("doctor finds nothing wrong below the units' restrictions", async () => {
   expect(await ok(host.sh("cofferdam doctor"))).toContain("Nothing is wrong");
 });

@@ -156,10 +156,13 @@ def asked(address, port, credential):
 
     one = http.client.HTTPConnection(address, port, timeout=5)
     body = json.dumps({"model": "no-such-model", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]})
-    one.request("POST", "/v1/messages", body, {"x-api-key": credential, "content-type": "application/json"})
-    answer = one.getresponse().status
-    one.close()
-    return str(answer)
+    try:
+        one.request("POST", "/v1/messages", body, {"x-api-key": credential, "content-type": "application/json"})
+        return str(one.getresponse().status)
+    except Exception as error:
+        return type(error).__name__
+    finally:
+        one.close()
 
 
 from concurrent.futures import ThreadPoolExecutor
