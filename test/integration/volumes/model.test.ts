@@ -3,6 +3,7 @@ import { AppError } from "../../../src/errors.ts";
 import { parsePath } from "../../../src/volumes/path.ts";
 import type { Volume } from "../../../src/volumes/volume.ts";
 import { openDescriptors } from "../../fixtures/scratch.ts";
+import { until } from "../../fixtures/until.ts";
 import { volumeFixture } from "../../fixtures/volumes.ts";
 
 /** The same calls on a map: names to bytes, or to another map for a directory. */
@@ -139,7 +140,8 @@ test("a thousand random calls do what they do to a map", async () => {
     if (step % 50 === 0) expect(await list(volume)).toEqual(modelList(root, ""));
   }
   expect(await list(volume)).toEqual(modelList(root, ""));
-  expect(await fixture.known()).toEqual(await fixture.usage());
+  // On a busy machine the last calls are still being counted.
+  await until(async () => Bun.deepEquals(await fixture.known(), await fixture.usage()));
   expect(openDescriptors()).toBe(before);
   expect(
     await Array.fromAsync(new Bun.Glob("*").scan({ cwd: fixture.tmp, onlyFiles: false, dot: true })),
