@@ -20,6 +20,13 @@ export interface Seen {
   readonly last: () => number;
   /** When the stream of its output ended, which is when its row said that it was over. */
   readonly over: Promise<number>;
+  /** Follows it no more; one key may follow 64 at a time. */
+  readonly leave: () => void;
+}
+
+/** One that goes on for as long as the appliance, and does nothing. */
+export async function startIdle(appliance: Appliance): Promise<void> {
+  (await startRun(appliance, "echo up; exec sleep 1000000")).leave();
 }
 
 /** Starts a run and follows its output; resolves with the first of that. */
@@ -29,7 +36,8 @@ export async function startRun(appliance: Appliance, command: string, body: obje
   const text = await answer.text();
   if (answer.status !== 201) throw new Error(`${answer.status} ${text}`);
   const id = runId.schema.parse((JSON.parse(text) as Shown).run_id);
-  const logs = await appliance.call(`/v1/runs/${id}/logs?follow=true`);
+  const leaving = new AbortController();
+  const logs = await appliance.call(`/v1/runs/${id}/logs?follow=true`, { signal: leaving.signal });
   const began = Promise.withResolvers<number>();
   const state = { last: 0 };
   const follow = async () => {
@@ -39,18 +47,29 @@ export async function startRun(appliance: Appliance, command: string, body: obje
       state.last = performance.now();
       began.resolve(state.last);
     }
-    began.reject(new Error(`${id} ended without output`));
+    if (state.last === 0)
+      began.reject(new Error(`${id} said nothing: ${await (await get(appliance, id)).text()}`));
     return performance.now();
   };
   const over = follow();
-  return { id, asked, first: await began.promise, last: () => state.last, over };
+  over.catch(() => {});
+  return {
+    id,
+    asked,
+    first: await began.promise,
+    last: () => state.last,
+    over,
+    leave: () => leaving.abort(),
+  };
 }
 
 const EMPTY = { worktree: { from: "empty" } };
 
+const get = async (appliance: Appliance, id: RunId) => appliance.call(`/v1/runs/${id}`);
+
 /** A run that is over, as it has to have gone. */
 export async function ended(appliance: Appliance, id: RunId): Promise<Shown> {
-  const run = (await (await appliance.call(`/v1/runs/${id}`)).json()) as Shown;
+  const run = (await (await get(appliance, id)).json()) as Shown;
   if (run.status !== "succeeded") throw new Error(`${id}: ${run.status}: ${run.error}`);
   return run;
 }

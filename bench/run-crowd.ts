@@ -2,10 +2,7 @@ import { readFileSync, readdirSync } from "node:fs";
 import { openInstance } from "../src/instance/instance.ts";
 import { cgroupParent } from "../src/sandboxd/names.ts";
 import type { Appliance } from "../test/fixtures/appliance.ts";
-import { cgroupsOf, runsOf, startRun } from "./run-client.ts";
-
-/** The command of a run that does nothing. */
-export const IDLE = "echo up; exec sleep 1000000";
+import { cgroupsOf, runsOf, startIdle } from "./run-client.ts";
 
 export interface Footprint {
   /** The proportional share of all of a run's processes. */
@@ -80,7 +77,7 @@ export interface Full {
 
 /** Fills the appliance up: `more` live, then as many wait as may, and the next is refused. */
 export async function full(appliance: Appliance, more: number): Promise<Full> {
-  for (let n = 0; n < more; n++) await startRun(appliance, IDLE);
+  for (let n = 0; n < more; n++) await startIdle(appliance);
   for (let tries = 0; tries < 1000; tries++) {
     const begun = performance.now();
     const json = { command: "true", worktree: { from: "empty" } };

@@ -1,8 +1,8 @@
 import { mkdtempSync } from "node:fs";
 import { startAppliance, type Appliance } from "../test/fixtures/appliance.ts";
 import { plainRuns } from "./plain-run.ts";
-import { footprint, full, IDLE, type Footprint, type Full } from "./run-crowd.ts";
-import { ended, quiet, startRun, whenGone } from "./run-client.ts";
+import { footprint, full, type Footprint, type Full } from "./run-crowd.ts";
+import { ended, quiet, startIdle, startRun, whenGone } from "./run-client.ts";
 import { summary, type Summary } from "./stats.ts";
 
 export interface RunFigures {
@@ -22,7 +22,7 @@ const PLAIN = "run: to its first output, by ip, iptables and runsc run";
 
 const config = (pool: number, live: number) =>
   `[exec]\npool = 0\n[rate]\nper_key = "0"\n` +
-  `[runs]\npool = ${pool}\nlive = ${live}\nper_workspace = ${live}\nqueue = 4\nprefix = 28\n`;
+  `[runs]\npool = ${pool}\nlive = ${live}\nper_workspace = ${live}\nqueue = 16\nprefix = 28\n`;
 
 /** From the request to the first output, and from the last to where it is over and the host shows nothing of it. */
 async function one(appliance: Appliance, put: Put, name: string): Promise<void> {
@@ -73,7 +73,7 @@ export async function runs(stage: string, rounds: number, levels: readonly numbe
   let living = 0;
   for (const level of levels) {
     const begin = async (): Promise<void> => {
-      while (living++ < level) await startRun(cold, IDLE);
+      while (living++ < level) await startIdle(cold);
     };
     await Promise.all(Array.from({ length: AT_ONCE }, begin));
     living = level;
