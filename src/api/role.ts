@@ -15,7 +15,7 @@ import { statfs } from "../kernel/statfs.ts";
 import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics/metrics.ts";
 import { showPresence } from "../instance/presence.ts";
-import { openProofs } from "../proof/proofs.ts";
+import { openProofs } from "../runs/proofs.ts";
 import type { Check } from "../protocol/sandboxd.ts";
 import { refuseFilesElsewhere } from "../remote/host.ts";
 import { listenForSandboxes } from "../sandbox/connections.ts";

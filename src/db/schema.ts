@@ -255,7 +255,7 @@ export const runs = sqliteTable("runs", {
   madeOf: text("made_of", { mode: "json" }).$type<unknown>(),
 });
 
-/** The newest proofs that the walls hold; src/proof. */
+/** The newest proofs that the walls hold; src/runs/proofs.ts. */
 export const proofs = sqliteTable("proofs", {
   id: integer("id").primaryKey({ autoIncrement: true }),
   at: integer("at").notNull(),

@@ -1,7 +1,7 @@
 import { Counter, Gauge, type Registry } from "prom-client";
 import type { Ledger } from "../audit/ledger.ts";
 import type { GatewayStatus } from "../protocol/gateway.ts";
-import type { ProofState } from "../proof/proofs.ts";
+import type { ProofState } from "../runs/proofs.ts";
 import type { OperationResult } from "../protocol/sandboxd.ts";
 import type { Runs } from "../runs/runs.ts";
 import type { Exec } from "../sandbox/exec.ts";

@@ -1,4 +1,4 @@
-import type { ProofState } from "../../proof/proofs.ts";
+import type { ProofState } from "../../runs/proofs.ts";
 import type { Check } from "../../protocol/sandboxd.ts";
 
 const HOUR_MS = 60 * 60_000;

@@ -1,7 +1,7 @@
 import { Elysia } from "elysia";
 import { z } from "zod";
 import { proofReport } from "../../protocol/proof.ts";
-import type { ProofState, Proofs } from "../../proof/proofs.ts";
+import type { ProofState, Proofs } from "../../runs/proofs.ts";
 import type { Access } from "../auth.ts";
 import { label, readJson } from "../http/body.ts";
 import { timestamp } from "../http/time.ts";

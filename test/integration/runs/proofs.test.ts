@@ -3,7 +3,7 @@ import { APPLIANCE } from "../../../src/audit/event.ts";
 import { events } from "../../../src/db/schema.ts";
 import type { AppError } from "../../../src/errors.ts";
 import type { ProofReport } from "../../../src/protocol/proof.ts";
-import { openProofs } from "../../../src/proof/proofs.ts";
+import { openProofs } from "../../../src/runs/proofs.ts";
 import { failureOf } from "../../fixtures/failure.ts";
 import { startLedger } from "../../fixtures/ledger.ts";
 
