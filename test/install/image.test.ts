@@ -104,7 +104,9 @@ test("the master key may come from a credential alone, as the documents say", as
   await ok(host.sh(`systemd-creds setup; ${script.replace("--with-key=tpm2", "--with-key=host")}`));
   await ok(host.sh("! ls /var/lib/cofferdam/master.key; systemctl restart cofferdam.target"));
   expect(await exec("cat workspace/planted-name")).toBe("planted-content");
-  await ok(host.sh("rm -r /etc/systemd/system/cofferdam-api.service.d /etc/cofferdam/master.key.cred"));
+  await ok(
+    host.sh("rm -r /etc/systemd/system/cofferdam-{api,gateway}.service.d /etc/cofferdam/master.key.cred"),
+  );
 });
 
 test("an uninstall keeps it, an install finds it again, and a purge leaves nothing", async () => {

@@ -81,6 +81,7 @@ test("status and doctor say which role is away, and what to do", async () => {
     "audit log: ok",
     "store: ok",
     "at rest: warn",
+    "proof: ok",
     "gateway: fail",
     "sandboxd: fail",
   ]);
