@@ -8,6 +8,7 @@ import type { Instance } from "../instance/instance.ts";
 import { isTrial } from "../instance/restored.ts";
 import { hasPassed, type ClaimResult, type ProofReport } from "../protocol/proof.ts";
 import { bombGroup } from "../prove/bombs.ts";
+import { withDeadline } from "../prove/deadline.ts";
 import { proofIsDue } from "../prove/due.ts";
 import { execGroup } from "../prove/exec.ts";
 import { clearPlace, openPlace } from "../prove/place.ts";
@@ -23,6 +24,8 @@ const state = z.object({ passed: z.boolean(), admission: z.enum(["open", "closed
 /** By a timer, one that could not be made to its end is made again first: api may just be starting anew. */
 const TRIES = 3;
 const AGAIN_MS = 10_000;
+/** What is not cleared by then, the next one clears. */
+const CLEARING_MS = 60_000;
 
 interface Choice {
   readonly quick: boolean;
@@ -88,6 +91,8 @@ export const prove = defineCommand({
       ].join("\n"),
     );
     if (!hasPassed(report)) process.exitCode = 1;
+    // What never ended would be waited for; what it has on the host goes with this process.
+    if (report.error !== null) process.stdout.write("", () => process.exit(1));
   },
 });
 
@@ -104,7 +109,7 @@ async function attempt(appliance: Appliance, config: Config, choice: Choice): Pr
       if (!choice.json) process.stdout.write(`${lineOf(result, choice.verbose)}\n`);
     },
   });
-  await clearPlace(place).catch(() => {});
+  await withDeadline(clearPlace(place), CLEARING_MS).catch(() => {});
   if (report.error === null || choice.tries <= 1) return report;
   await Bun.sleep(AGAIN_MS);
   return attempt(appliance, config, { ...choice, tries: choice.tries - 1 });

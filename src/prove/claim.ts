@@ -1,4 +1,5 @@
 import type { ClaimResult } from "../protocol/proof.ts";
+import { withDeadline } from "./deadline.ts";
 
 /** What came of one try. */
 export interface Seen {
@@ -58,14 +59,4 @@ export async function tryClaim(claim: Claim): Promise<ClaimResult> {
     passed: trial.attack.ok && trial.control.ok,
     duration_ms: Math.round(trial.ms ?? performance.now() - started),
   };
-}
-
-async function withDeadline<T>(work: Promise<T>, ms: number): Promise<T> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => late.reject(new Error(`it took longer than ${ms / 1000} s`)), ms);
-  try {
-    return await Promise.race([work, late.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

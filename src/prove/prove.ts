@@ -1,5 +1,9 @@
 import type { ClaimResult, ProofReport } from "../protocol/proof.ts";
+import { withDeadline } from "./deadline.ts";
 import { tryClaim, type Group } from "./claim.ts";
+
+/** What a group is tried on is there in some seconds, also on a busy host, or does not come. */
+const GROUP_DEADLINE_MS = 90_000;
 
 export interface ProveOptions {
   readonly groups: readonly Group[];
@@ -19,7 +23,7 @@ export async function prove({ groups, quick, onGroup, onResult }: ProveOptions):
     if (quick && group.slow) continue;
     onGroup(group.name);
     try {
-      const { claims: of, close } = await group.open();
+      const { claims: of, close } = await withDeadline(group.open(), GROUP_DEADLINE_MS);
       try {
         for (const claim of of) {
           const result = await tryClaim(claim);
@@ -27,7 +31,7 @@ export async function prove({ groups, quick, onGroup, onResult }: ProveOptions):
           onResult(result);
         }
       } finally {
-        await close();
+        await withDeadline(close(), GROUP_DEADLINE_MS);
       }
     } catch (error) {
       errors.push(`${group.name}: ${error instanceof Error ? error.message : String(error)}`);
