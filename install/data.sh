@@ -69,7 +69,7 @@ restore_data() {
 # What a first install that failed had made. No tenant's file can be among it: nobody was given a key.
 forget_instance() {
   [ -z "$inst" ] || remove_sandboxes
-  (cd "$data" && rm -rf -- inst master.key keyring config.toml api gateway log first-keys.json restore restored .new-*)
+  (cd "$data" && rm -rf -- inst master.key keyring gateway.key config.toml api gateway log first-keys.json restore restored .new-*)
 }
 
 # Data that an uninstall kept belongs to users that were removed; they may have other uids now.

@@ -49,6 +49,8 @@ remove_sandboxes() {
   remove_networks
   while read -r mount; do umount --lazy "$mount"; done < <(own_mounts)
   rm -rf --one-file-system "/run/cofferdam/$inst"
+  # All instances' lock, while there is one.
+  [ -n "$(find /run/cofferdam -mindepth 1 -maxdepth 1 -type d 2>/dev/null)" ] || rm -f /run/cofferdam/networks.lock
   remove_empty /run/cofferdam
 }
 
@@ -73,6 +75,11 @@ remove_networks() {
   for name in /run/netns/"cd$inst"-*; do
     [ ! -e "$name" ] || ip netns del "${name##*/}"
   done
+  # The first namespace with a name made it, somebody else's or ours; the next one makes it again.
+  if [ -d /run/netns ] && [ -z "$(ls -A /run/netns)" ]; then
+    umount /run/netns 2>/dev/null || :
+    remove_empty /run/netns
+  fi
   while read -r device; do ip link del "$device" 2>/dev/null || :; done < <(own_interfaces)
   if [ -e "/run/cofferdam/$inst/host/forwarding.json" ] && [ "$(</proc/sys/net/ipv4/ip_forward)" = 0 ]; then
     tr -d '[]"' <"/run/cofferdam/$inst/host/forwarding.json" | tr , '\n' | while read -r device || [ -n "$device" ]; do
