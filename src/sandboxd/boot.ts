@@ -12,6 +12,7 @@ import { isAlive, killProcess, whenGone, type ProcessIdentity } from "./process.
 import { writeRecord } from "./record.ts";
 import { startRunsc, whenRunning } from "./runsc.ts";
 import { createSlot, removeSlot } from "./slot.ts";
+import { createSteps } from "./steps.ts";
 import { runscFlags, sandboxSpec } from "./spec.ts";
 
 /** A booted sandbox: its names on the host, what api knows it by, and the process whose end is its own. */
@@ -142,27 +143,20 @@ export async function teardown(
   cgroups: Cgroups,
   process?: ProcessIdentity,
 ): Promise<void> {
-  const failures: unknown[] = [];
-  const attempt = async (step: string, act: () => void | Promise<void>) => {
-    try {
-      await act();
-    } catch (error) {
-      failures.push(new StepError(step, error));
-    }
-  };
+  const steps = createSteps(`sandbox ${names.id} is not wholly removed`);
   if (process !== undefined) {
-    await attempt("kill runsc", async () => {
+    await steps.attempt("kill runsc", async () => {
       killProcess(process);
       await Promise.race([whenGone(process, 1), deadline(TEARDOWN_TIMEOUT_MS)]);
       if (isAlive(process)) throw new Error(`process ${process.pid} does not end`);
     });
   }
-  await attempt("cgroup", () => cgroups.remove(names.cgroup, TEARDOWN_TIMEOUT_MS));
-  await attempt("slot", () => removeSlot(names));
+  await steps.attempt("cgroup", () => cgroups.remove(names.cgroup, TEARDOWN_TIMEOUT_MS));
+  await steps.attempt("slot", () => removeSlot(names));
   for (const file of Object.values(names.runsc))
-    await attempt("runsc state", () => rmSync(file, { force: true }));
-  await attempt("bundle", () => rmSync(names.bundle, { recursive: true, force: true }));
-  if (failures.length > 0) throw new AggregateError(failures, `sandbox ${names.id} is not wholly removed`);
+    await steps.attempt("runsc state", () => rmSync(file, { force: true }));
+  await steps.attempt("bundle", () => rmSync(names.bundle, { recursive: true, force: true }));
+  steps.done();
 }
 
 function deadline(ms: number): Promise<void> {

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 
 /** A process told apart from a later one with the same number: the start time is in clock ticks since boot. */
@@ -12,15 +12,27 @@ interface Stat {
   readonly startTime: number;
 }
 
-function readStat(pid: number): Stat | undefined {
-  let text: string;
+/** All processes that there are. */
+export function pids(): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+}
+
+/** What /proc says of one; undefined when it is gone. */
+export function procText(pid: number, name: string): string | undefined {
   try {
-    text = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return readFileSync(`/proc/${pid}/${name}`, "utf8");
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ENOENT" || code === "ESRCH") return undefined;
     throw error;
   }
+}
+
+function readStat(pid: number): Stat | undefined {
+  const text = procText(pid, "stat");
+  if (text === undefined) return undefined;
   // The second field is the program's name in parentheses and may hold anything, so count from its end.
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
   return { state: fields[0] ?? "", startTime: Number(fields[19]) };

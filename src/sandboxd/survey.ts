@@ -1,9 +1,10 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { relative } from "node:path";
 import type { SandboxId } from "../ids.ts";
 import type { Instance } from "../instance/instance.ts";
 import type { Cgroups } from "./cgroup.ts";
 import { cgroupParent, sandboxIdInName } from "./names.ts";
+import { pids, procText } from "./process.ts";
 import { mountPointsBelow } from "./slot.ts";
 
 /** Every sandbox of this instance of which the host shows anything: directories, mounts, cgroups, runsc's state. */
@@ -25,23 +26,11 @@ export function sandboxesOnHost(instance: Instance, cgroups: Cgroups): Set<Sandb
  */
 export function runscProcesses(instance: Instance): number[] {
   const mark = `--root=${instance.sandboxd.runsc}`;
-  return list("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .filter((pid) => commandLine(pid).includes(mark))
-    .map(Number);
+  return pids().filter((pid) => procText(pid, "cmdline")?.split("\0").includes(mark));
 }
 
-function commandLine(pid: string): string[] {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ESRCH") return [];
-    throw error;
-  }
-}
-
-function list(directory: string): string[] {
+/** What is in a directory; nothing when it is not there. */
+export function list(directory: string): string[] {
   try {
     return readdirSync(directory);
   } catch (error) {

@@ -1,10 +1,10 @@
-import { readdirSync } from "node:fs";
 import { relative } from "node:path";
 import type { RunId } from "../../ids.ts";
 import type { Instance } from "../../instance/instance.ts";
 import type { Cgroups } from "../cgroup.ts";
 import { cgroupParent } from "../names.ts";
 import { mountPointsBelow } from "../slot.ts";
+import { list } from "../survey.ts";
 import { exitDirectory, runIdOf } from "./names.ts";
 import { processesWith } from "./teardown.ts";
 
@@ -23,13 +23,4 @@ export function runsOnHost(instance: Instance, cgroups: Cgroups): Set<RunId> {
     ),
   ];
   return new Set(names.map(runIdOf).filter((id) => id !== undefined));
-}
-
-function list(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
-    throw error;
-  }
 }

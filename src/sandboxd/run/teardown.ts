@@ -1,8 +1,8 @@
-import { readFileSync, readdirSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { setImmediate, setTimeout as sleep } from "node:timers/promises";
 import type { Cgroups } from "../cgroup.ts";
-import { StepError } from "../../protocol/lines/failure.ts";
-import { isAlive, signalPid, type ProcessIdentity } from "../process.ts";
+import { isAlive, pids, procText, signalPid, type ProcessIdentity } from "../process.ts";
+import { createSteps } from "../steps.ts";
 import type { RunNames } from "./names.ts";
 import type { RunNetworks } from "./network.ts";
 import { readRecord } from "./record.ts";
@@ -25,24 +25,17 @@ export async function removeSandbox(
   names: RunNames,
   onDead = () => {},
 ): Promise<void> {
-  const failures: unknown[] = [];
-  const attempt = async (step: string, act: () => void | Promise<void>) => {
-    try {
-      await act();
-    } catch (error) {
-      failures.push(new StepError(step, error));
-    }
-  };
-  await attempt("cgroup", () => cgroups.remove(names.cgroup, TIMEOUT_MS));
+  const steps = createSteps(`run ${names.id} is not wholly removed`);
+  await steps.attempt("cgroup", () => cgroups.remove(names.cgroup, TIMEOUT_MS));
   onDead();
   // Whoever waits for the end hears of it before the rest, whose first steps take this thread's time.
   await setImmediate();
   await Promise.all([
-    attempt("network", () => networks.remove(names.id)),
-    attempt("worktree", () => unmountWorktree(names)),
-    attempt("runsc state", () => rmSync(names.runscRoot, { recursive: true, force: true })),
+    steps.attempt("network", () => networks.remove(names.id)),
+    steps.attempt("worktree", () => unmountWorktree(names)),
+    steps.attempt("runsc state", () => rmSync(names.runscRoot, { recursive: true, force: true })),
   ]);
-  if (failures.length > 0) throw new AggregateError(failures, `run ${names.id} is not wholly removed`);
+  steps.done();
 }
 
 /**
@@ -101,20 +94,4 @@ function sessionOf(pid: number): number | undefined {
   const text = procText(pid, "stat") ?? "";
   const [state, , , session] = text.slice(text.lastIndexOf(")") + 2).split(" ");
   return state === "Z" || state === "X" ? undefined : Number(session);
-}
-
-function pids(): number[] {
-  return readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number);
-}
-
-function procText(pid: number, name: string): string | undefined {
-  try {
-    return readFileSync(`/proc/${pid}/${name}`, "utf8");
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ESRCH") return undefined;
-    throw error;
-  }
 }
