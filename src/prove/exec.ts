@@ -1,23 +1,14 @@
 import { operatorExecResult } from "../protocol/operator-exec.ts";
 import type { Place } from "./appliance.ts";
 import type { Group } from "./claim.ts";
-import { claimsOf, NO_CAPABILITY, reportOf, withSeen, type Look, type Report } from "./look.ts";
+import { claimsOf, isTenant, reportOf, withSeen, type Look, type Report } from "./look.ts";
 import common from "./probes/common.py" with { type: "text" };
 import probe from "./probes/exec.py" with { type: "text" };
 
 const REFUSED = ["EPERM", "EACCES", "ENOSYS"];
 
 const LOOKS: readonly Look[] = [
-  {
-    id: "exec.user",
-    claim: "A command is uid 10000 and can't gain privileges.",
-    attack: "read its uid, capabilities and no_new_privs",
-    names: ["uid", "capabilities", "no_new_privs"],
-    held: ["10000", NO_CAPABILITY, "1"],
-    control: "read its own /proc/self/status",
-    controls: ["uid"],
-    worked: ["10000"],
-  },
+  { id: "exec.user", claim: "A command is uid 10000 and can't gain privileges.", ...isTenant },
   {
     id: "exec.network",
     claim: "A command has no network: no socket but a unix one.",

@@ -53,4 +53,14 @@ export function claimsOf(looks: readonly Look[], { seen: report, ms }: Report): 
   }));
 }
 
-export const NO_CAPABILITY = Array.from({ length: 4 }, () => "0".repeat(16)).join(",");
+const NO_CAPABILITY = Array.from({ length: 4 }, () => "0".repeat(16)).join(",");
+
+/** Whether the probe is the tenants' user, with nothing that makes it more. */
+export const isTenant: Omit<Look, "id" | "claim"> = {
+  attack: "read its uid, capabilities and no_new_privs",
+  names: ["uid", "capabilities", "no_new_privs"],
+  held: ["10000", NO_CAPABILITY, "1"],
+  control: "read its own /proc/self/status",
+  controls: ["uid"],
+  worked: ["10000"],
+};

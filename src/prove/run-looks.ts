@@ -1,5 +1,5 @@
 import type { Config } from "../config/schema.ts";
-import { NO_CAPABILITY, type Look } from "./look.ts";
+import { isTenant, type Look } from "./look.ts";
 
 /** Every call of the list that a run must not make; each is made by its number. */
 const FORBIDDEN = [
@@ -22,12 +22,7 @@ export const runLooks = ({ runs }: Config): readonly Look[] => [
   {
     id: "run.user",
     claim: "A run is uid 10000 without any capability, and can't gain privileges.",
-    attack: "read its uid, capabilities and no_new_privs",
-    names: ["uid", "capabilities", "no_new_privs"],
-    held: ["10000", NO_CAPABILITY, "1"],
-    control: "read its own /proc/self/status",
-    controls: ["uid"],
-    worked: ["10000"],
+    ...isTenant,
   },
   {
     id: "run.read-only",
