@@ -10,11 +10,12 @@ import { scratchDirectory } from "../../fixtures/scratch.ts";
 
 const KILLS = process.env["COFFERDAM_TEST_LONG"] === undefined ? 15 : amount("OUTPUT_KILLS", 200);
 const MIB = 1024 * 1024;
-/** What is stored between two kills, and more. */
-const OUT_BYTES = KILLS * 0.4 * MIB;
-const ERR_BYTES = KILLS * 0.1 * MIB;
+/** What is written before each kill, and after the last. */
+const SHARE_BYTES = 0.5 * MIB;
+const OUT_BYTES = (KILLS + 1) * 0.4 * MIB;
+const ERR_BYTES = (KILLS + 1) * 0.1 * MIB;
 /** Its segments are an eighth of that: some are begun, and none has to go. */
-const MAX_BYTES = KILLS * MIB;
+const MAX_BYTES = (KILLS + 1) * MIB;
 const SEED = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 31));
 
 test(`whoever is killed ${KILLS} times while it stores a run's output loses and doubles no byte (SEED=${SEED})`, async () => {
@@ -27,11 +28,14 @@ test(`whoever is killed ${KILLS} times while it stores a run's output loses and 
   // As the shim does: what nobody has read stays.
   const held = writers(pipes);
   const fixture = (name: string) => join(import.meta.dir, "../../fixtures", name);
-  const writer = Bun.spawn([
-    process.execPath,
-    fixture("run-writer-process.ts"),
-    ...[pipes, SEED, OUT_BYTES, ERR_BYTES].map(String),
-  ]);
+  const writer = Bun.spawn(
+    [
+      process.execPath,
+      fixture("run-writer-process.ts"),
+      ...[pipes, SEED, OUT_BYTES, ERR_BYTES, SHARE_BYTES].map(String),
+    ],
+    { stdin: "pipe" },
+  );
   for (let kills = 0; kills < KILLS; kills++) {
     const child = Bun.spawn(
       [process.execPath, fixture("run-output-process.ts"), scratch.path, run, String(MAX_BYTES)],
@@ -40,12 +44,15 @@ test(`whoever is killed ${KILLS} times while it stores a run's output loses and 
       },
     );
     await child.stdout.getReader().read();
+    await writer.stdin.write(".");
+    await writer.stdin.flush();
     await Bun.sleep(random.int(25));
     child.kill("SIGKILL");
     await child.exited;
-    // Else nothing was interrupted.
-    expect(writer.exitCode).toBeNull();
   }
+  // Else the last of them interrupted nothing.
+  expect(writer.exitCode).toBeNull();
+  await writer.stdin.end();
   using started = startRunOutput(scratch.path, { maxBytes: () => MAX_BYTES });
   started.output.attach(run);
   expect(await writer.exited).toBe(0);

@@ -24,10 +24,9 @@ async function built(planted: Iterable<Planted>, over: Parameters<typeof plant>[
   const { ref } = await plant(blobs, planted, over);
   const path = join(scratch.path, "root");
   using root = emptyDirectory(path);
-  const before = openDescriptors();
+  const before = openDescriptors(path);
   const outcome = await buildTree({ blobs, ref }, root).catch((error: unknown) => error);
-  // What tests before have left may be closed at any time.
-  expect(openDescriptors()).toBeLessThanOrEqual(before);
+  expect(openDescriptors(path)).toBe(before);
   return { path, outcome, [Symbol.dispose]: () => scratch[Symbol.dispose]() };
 }
 

@@ -61,12 +61,12 @@ test("what is restored is what there was, and what came since is gone", async ()
   Bun.spawnSync(["chown", "10000:10000", join(live, "new")]);
   const after = listingOf(live);
   const second = await create();
-  const open = openDescriptors();
+  const open = openDescriptors(fixture.dir);
   expect(await restore(snapshot.id)).toBe(4);
   expect(listingOf(live)).toEqual(before);
   expect(await restore(second.id)).toBe(4);
   expect(listingOf(live)).toEqual(after);
-  expect(openDescriptors()).toBe(open);
+  expect(openDescriptors(fixture.dir)).toBe(open);
   expect(readdirSync(tmp)).toEqual([]);
 
   const events = (await allEvents(fixture.db)).map(({ type, data }) => ({ type, data }));

@@ -10,7 +10,7 @@ import { openDescriptors, scratchDirectory } from "../../fixtures/scratch.ts";
 /** The paths that a walk finds, in its order, and how many files it had open at most. */
 function walked(path: string, limits?: Parameters<typeof walk>[1]) {
   using root = new Descriptor(openSync(path, "r"));
-  const before = openDescriptors();
+  const before = openDescriptors(path);
   const names: string[] = [];
   const paths: string[] = [];
   let opened = 0;
@@ -18,9 +18,9 @@ function walked(path: string, limits?: Parameters<typeof walk>[1]) {
     if (found === null) continue;
     names.splice(found.depth, Infinity, found.text);
     paths.push(found.depth < 10 ? names.join("/") : found.text);
-    if (paths.length % 50 === 0) opened = Math.max(opened, openDescriptors() - before);
+    if (paths.length % 50 === 0) opened = Math.max(opened, openDescriptors(path) - before);
   }
-  expect(openDescriptors()).toBe(before);
+  expect(openDescriptors(path)).toBe(before);
   return { paths, opened };
 }
 

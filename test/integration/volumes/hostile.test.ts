@@ -214,7 +214,7 @@ describe("while a directory and a link out are swapped in a loop", () => {
   });
 
   test("nothing outside is read, written or deleted", async () => {
-    const before = openDescriptors();
+    const before = openDescriptors(fixture.dir);
     const outcomes = new Map<string, number>();
     const note = (outcome: string) => void outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
     async function attempt(name: string, call: () => Promise<unknown>) {
@@ -247,7 +247,7 @@ describe("while a directory and a link out are swapped in a loop", () => {
     }
     expect(readdirSync(outside)).toEqual(["secret"]);
     expect(readFileSync(join(outside, "secret"), "utf8")).toBe("outside!");
-    expect(openDescriptors()).toBe(before);
+    expect(openDescriptors(fixture.dir)).toBe(before);
     expect(met()).toBe(true);
   }, 60_000);
 });
@@ -291,12 +291,12 @@ for i in range(6000):
 test("one write makes so many directories and no more", async () => {
   const deep = `${"d/".repeat(64)}f`;
   await fixture.volume.write(parsePath(deep), bytes("x"));
-  const before = openDescriptors();
+  const before = openDescriptors(fixture.dir);
   const refused = await errorOf(() => fixture.volume.write(parsePath(`e/${deep}`), bytes("x")));
   expect([refused.code, existsSync(join(fixture.live, "e"))]).toEqual(["bad_input", false]);
   await fixture.volume.write(parsePath("e/f"), bytes("x"));
   await fixture.volume.write(parsePath(`e/${deep}`), bytes("x"));
-  expect(openDescriptors()).toBe(before);
+  expect(openDescriptors(fixture.dir)).toBe(before);
   await fixture.volume.delete(parsePath("d"));
 });
 

@@ -114,7 +114,7 @@ test("a thousand random calls do what they do to a map", async () => {
   using fixture = await volumeFixture();
   const { volume } = fixture;
   const root: Tree = new Map();
-  const before = openDescriptors();
+  const before = openDescriptors(fixture.dir);
   for (let step = 0; step < 1000; step++) {
     const path = randomPath();
     const names = path.split("/");
@@ -142,7 +142,7 @@ test("a thousand random calls do what they do to a map", async () => {
   expect(await list(volume)).toEqual(modelList(root, ""));
   // On a busy machine the last calls are still being counted.
   await until(async () => Bun.deepEquals(await fixture.known(), await fixture.usage()));
-  expect(openDescriptors()).toBe(before);
+  expect(openDescriptors(fixture.dir)).toBe(before);
   expect(
     await Array.fromAsync(new Bun.Glob("*").scan({ cwd: fixture.tmp, onlyFiles: false, dot: true })),
   ).toEqual([]);

@@ -199,7 +199,7 @@ test("a write whose body is shorter than announced, or breaks off, or is called 
   using fixture = await volumeFixture();
   const { volume } = fixture;
   const path = parsePath("made/up/f");
-  const before = openDescriptors();
+  const before = openDescriptors(fixture.dir);
   const short = await refusal(volume.write(path, { ...bytes("12345"), sizeBytes: 6 }));
   expect([short.code, short.message]).toEqual(["bad_input", expect.stringContaining("5 of the 6 bytes")]);
   const broken = (async function* () {
@@ -212,7 +212,7 @@ test("a write whose body is shorter than announced, or breaks off, or is called 
     (await refusal(volume.write(path, { ...bytes("x"), signal: AbortSignal.abort(reason) }))).message,
   ).toBe("revoked");
   expect([readdirSync(fixture.live), readdirSync(fixture.tmp)]).toEqual([[], []]);
-  expect(openDescriptors()).toBe(before);
+  expect(openDescriptors(fixture.dir)).toBe(before);
 });
 
 test("a directory that is deleted while files are put into it ends whole or gone", async () => {

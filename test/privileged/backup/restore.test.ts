@@ -108,8 +108,8 @@ test("killed anywhere, it leaves the old or the new, and another call or the nex
   const instance = newInstance();
   const before = readFileSync(instance.keyringFile, "utf8");
   let kills = 0;
-  // A step later each time, so that every part is hit whatever the machine's speed.
-  for (let waitMs = 60; ; waitMs += 25) {
+  // Later each time, by a share of it, so that every part is hit whatever the machine's speed.
+  for (let waitMs = 60; ; waitMs *= 1.12) {
     const restore = restoring(instance);
     const ended = await Promise.race([restore.exited, Bun.sleep(waitMs).then(() => null)]);
     if (ended === 0) break;

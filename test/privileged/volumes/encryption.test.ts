@@ -213,7 +213,7 @@ for (const lost of [false, true]) {
     await at.files(id).write(note, text("text"));
     await at.files(other).write(note, text("stays"));
     plant(at.live(id));
-    const before = openDescriptors();
+    const before = openDescriptors(disk.path);
     if (lost) {
       at.volumes.close();
       disk.remount();
@@ -221,7 +221,10 @@ for (const lost of [false, true]) {
     const next = lost ? start(at) : at;
     at.keys.delete(id);
     const most = { descriptors: 0 };
-    const looking = setInterval(() => (most.descriptors = Math.max(most.descriptors, openDescriptors())), 1);
+    const looking = setInterval(
+      () => (most.descriptors = Math.max(most.descriptors, openDescriptors(disk.path))),
+      1,
+    );
     await next.volumes.remove(id);
     clearInterval(looking);
     expect(most.descriptors).toBeLessThan(before + 30);
