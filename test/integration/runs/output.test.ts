@@ -69,9 +69,13 @@ test("no character is torn, whatever the pieces; what is none stays as bytes", a
     // One look a byte.
     await Bun.sleep(3);
   }
-  const entries = entriesOf(await whatIsThere(output, run));
   const strict = new TextDecoder("utf-8", { fatal: true });
-  expect(entries.map((entry) => strict.decode(entry.bytes)).join("")).toBe(text);
+  const shown = async () =>
+    entriesOf(await whatIsThere(output, run))
+      .map((entry) => strict.decode(entry.bytes))
+      .join("");
+  await until(async () => (await shown()).length === text.length);
+  expect(await shown()).toBe(text);
   const broken = Uint8Array.of(0xff, 0x41, 0xe2, 0x82);
   out(broken);
   end();
