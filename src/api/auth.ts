@@ -2,7 +2,7 @@ import { Elysia } from "elysia";
 import type { EventData, EventDraft, Origin } from "../audit/event.ts";
 import { AppError } from "../errors.ts";
 import { namespaceName, workspaceId, type KeyId, type NamespaceId, type WorkspaceId } from "../ids.ts";
-import type { Caller, KeyHolder } from "../keys/caller.ts";
+import { unauthenticated, type Caller, type KeyHolder } from "../keys/caller.ts";
 import type { Calls, Lease } from "../keys/calls.ts";
 import { LOCAL_USER_HEADER } from "../protocol/local-user.ts";
 import type { Contexts } from "./http/context.ts";
@@ -271,6 +271,8 @@ export function createAccess({
         return leasedIn(request, who, { id, name }, use);
       },
       write: async (use) => {
+        // Nor is one made by a key that has ended while the request came.
+        if (who.scope !== "operator" && keys.isRevoked(who.keyId)) throw unauthenticated();
         const id = await namespaces.ensure(workspace, name);
         return leasedIn(request, who, { id, name }, use);
       },
@@ -324,14 +326,6 @@ function namespaceOf(who: Caller, header: string | null): string {
 function localUser(request: Request): string {
   const name = request.headers.get(LOCAL_USER_HEADER) ?? "";
   return LOCAL_USER.test(name) ? name : "unknown";
-}
-
-/** One text for no key, an unknown and a revoked one. */
-function unauthenticated(): AppError {
-  return new AppError(
-    "unauthenticated",
-    "Send a valid API key in the Authorization header: Bearer trove-sk-…",
-  );
 }
 
 /** For a call that meets the deletion of its namespace. */

@@ -41,27 +41,29 @@ export function runRoutes({ access, calls, runs, rows, namespaces, snapshots }: 
     const wish = await largeBodies.hold(owner, request, MAX_BODY_BYTES, read);
     const wanted = await runs.check({ workspaceId, namespace: name }, wish);
     await checkSource(wish, namespace);
-    return namespace.write(async ({ id }) => {
-      const keyId = caller.scope === "operator" ? null : caller.keyId;
-      const event: StartCall["event"] = (type, data) => namespace.event(type, data);
-      const call = { workspaceId, namespaceId: id, namespace: name, keyId, event };
-      return shownRun(await runs.start(call, wish, wanted));
-    });
+    const keyId = caller.scope === "operator" ? null : caller.keyId;
+    const event: StartCall["event"] = (type, data) => namespace.event(type, data);
+    // Not thrown within: a call whose key ends is otherwise told that it may have done something, and this one has not.
+    const [outcome] = await namespace.write(async ({ id }) =>
+      Promise.allSettled([
+        runs.start({ workspaceId, namespaceId: id, namespace: name, keyId, event }, wish, wanted),
+      ]),
+    );
+    if (outcome.status === "rejected") throw outcome.reason;
+    return shownRun(outcome.value);
   }
 
   /** Before the namespace is made, which a refused call must not do. */
   async function checkSource({ worktree }: RunRequest, namespace: NamespaceCall): Promise<void> {
     if (worktree.from !== "snapshot") return;
     const { snapshot_id: id } = worktree;
-    try {
-      await namespace.read(async (lease) => snapshots.find(lease.id, id));
-    } catch (error) {
-      if (foreseen(error)?.code !== "not_found") throw error;
-      throw new AppError(
-        "invalid",
-        `The field "worktree.snapshot_id": the namespace "${namespace.name}" has no snapshot ${id}.`,
-      );
-    }
+    const [found] = await namespace.read(async (lease) => Promise.allSettled([snapshots.find(lease.id, id)]));
+    if (found.status === "fulfilled") return;
+    if (foreseen(found.reason)?.code !== "not_found") throw found.reason;
+    throw new AppError(
+      "invalid",
+      `The field "worktree.snapshot_id": the namespace "${namespace.name}" has no snapshot ${id}.`,
+    );
   }
 
   async function scopeOf(request: Request): Promise<RunScope> {

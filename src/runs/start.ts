@@ -5,6 +5,7 @@ import type { Database } from "../db/open.ts";
 import { keys, namespaces } from "../db/schema.ts";
 import { AppError } from "../errors.ts";
 import { runId, type KeyId, type NamespaceId, type RunId, type WorkspaceId } from "../ids.ts";
+import { unauthenticated } from "../keys/caller.ts";
 import { narrowToDay } from "./day.ts";
 import { originOf } from "./facts.ts";
 import { checkEnvironment } from "./environment.ts";
@@ -67,9 +68,7 @@ export function createStarting(parts: StartingParts) {
     if (keyId === null) return;
     const works = and(eq(keys.id, keyId), isNull(keys.revokedAt));
     const [key] = await db.select({ id: keys.id }).from(keys).where(works);
-    if (key === undefined) {
-      throw new AppError("sandbox_lost", "The key of this call was revoked while it ran; nothing was begun.");
-    }
+    if (key === undefined) throw unauthenticated();
   }
 
   return {

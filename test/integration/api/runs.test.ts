@@ -1,13 +1,15 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { eq } from "drizzle-orm";
 import { createAccess } from "../../../src/api/auth.ts";
 import { createApp } from "../../../src/api/http/app.ts";
 import { createContexts } from "../../../src/api/http/context.ts";
 import { createLimits } from "../../../src/api/http/limits.ts";
 import { createRunCalls } from "../../../src/api/run-call.ts";
-import { runRoutes } from "../../../src/api/runs.ts";
+import { runRoutes, type RunRoutesParts } from "../../../src/api/runs.ts";
+import { AppError } from "../../../src/errors.ts";
 import { configSchema } from "../../../src/config/schema.ts";
 import { namespaces as namespaceTable } from "../../../src/db/schema.ts";
-import { keyId, namespaceId, runId, workspaceId, type NamespaceId } from "../../../src/ids.ts";
+import { keyId, namespaceId, runId, workspaceId, type KeyId, type NamespaceId } from "../../../src/ids.ts";
 import { createCalls } from "../../../src/keys/calls.ts";
 import type { KeyHolder } from "../../../src/keys/caller.ts";
 import { createLog } from "../../../src/log.ts";
@@ -19,21 +21,17 @@ const log = createLog("test", () => {});
 let fixture: Awaited<ReturnType<typeof runsFixture>>;
 let app: ReturnType<typeof createApp>;
 const ids = new Map<string, NamespaceId>();
+let keys: Record<string, KeyHolder>;
+const calls = createCalls();
+const revoked = new Set<KeyId>();
+/** What happens between a request's check and its run's row. */
+const meanwhile = { happens: async (): Promise<void> => {} };
 
 beforeAll(async () => {
   fixture = await runsFixture({ policy: { limits: { timeout_s: 100 } } });
   const { workspaceId: workspace } = fixture;
   ids.set("mine", fixture.namespace);
-  const add = async (name: string) => {
-    const id = namespaceId.make();
-    const now = Date.now();
-    await fixture.db
-      .insert(namespaceTable)
-      .values({ id, workspaceId: workspace, name, createdAt: now, lastUsedAt: now });
-    ids.set(name, id);
-    return id;
-  };
-  await add("other");
+  await addNamespace("other");
   const holder = (values: Partial<KeyHolder>): KeyHolder => ({
     scope: "workspace",
     workspaceId: workspace,
@@ -42,11 +40,13 @@ beforeAll(async () => {
     lockedNamespace: null,
     ...values,
   });
-  const keys: Record<string, KeyHolder> = {
+  keys = {
     workspace: holder({}),
     admin: holder({ scope: "admin", keyId: keyId.make() }),
     mine: holder({ lockedNamespace: "mine" }),
     other: holder({ lockedNamespace: "other" }),
+    brief: holder({ keyId: await fixture.addKey() }),
+    briefer: holder({ keyId: await fixture.addKey() }),
     nowhere: holder({ lockedNamespace: "nowhere" }),
     stranger: holder({ workspaceId: workspaceId.make(), keyId: keyId.make() }),
     strangeAdmin: holder({ scope: "admin", workspaceId: workspaceId.make(), keyId: keyId.make() }),
@@ -54,38 +54,55 @@ beforeAll(async () => {
   const contexts = createContexts();
   const namespaces = {
     find: async (of: string, name: string) => (of === workspace ? (ids.get(name) ?? null) : null),
-    ensure: async (_: string, name: string) => ids.get(name) ?? (await add(name)),
+    ensure: async (_: string, name: string) => ids.get(name) ?? (await addNamespace(name)),
     isEnding: () => false,
   };
   const config = configSchema.parse({});
   const access = createAccess({
     keys: {
-      authenticate: async (key) => keys[key] ?? null,
+      async authenticate(key) {
+        const holder = keys[key];
+        return holder === undefined || revoked.has(holder.keyId) ? null : holder;
+      },
       holder: async () => null,
-      isRevoked: () => false,
+      isRevoked: (id) => revoked.has(id),
     },
     namespaces,
     workspaces: { exists: async () => true },
-    calls: createCalls(),
+    calls,
     contexts,
     limits: createLimits({ rates: () => config.rate }),
     operator: false,
   });
   const { rows, db } = fixture;
-  const calls = createRunCalls({ access, rows, namespaces });
-  const runs = {
+  const runCalls = createRunCalls({ access, rows, namespaces });
+  const runs: RunRoutesParts["runs"] = {
     check: fixture.runs.check.bind(fixture.runs),
-    start: fixture.runs.start.bind(fixture.runs),
+    async start(...args) {
+      await meanwhile.happens();
+      return fixture.runs.start(...args);
+    },
     cancel: fixture.runs.cancel.bind(fixture.runs),
   };
   const snapshots = createSnapshotRows(db);
   app = createApp({
     log,
     contexts,
-    routes: [runRoutes({ access, calls, runs, rows, namespaces, snapshots })],
+    routes: [runRoutes({ access, calls: runCalls, runs, rows, namespaces, snapshots })],
   });
 });
 afterAll(async () => fixture[Symbol.asyncDispose]());
+
+async function addNamespace(name: string): Promise<NamespaceId> {
+  const id = namespaceId.make();
+  const { workspaceId: workspace, db } = fixture;
+  const now = Date.now();
+  await db
+    .insert(namespaceTable)
+    .values({ id, workspaceId: workspace, name, createdAt: now, lastUsedAt: now });
+  ids.set(name, id);
+  return id;
+}
 
 interface Answer {
   readonly status: number;
@@ -255,5 +272,57 @@ test("what is wrong with a request is named, and then nothing was made", async (
     expect([named, answer.status, answer.json.detail.includes(named)]).toEqual([named, status, true]);
   }
   expect(ids.has("fresh")).toBe(false);
+  expect((await call("admin", "GET", "/v1/runs?limit=200")).json.runs).toHaveLength(before);
+});
+
+/** As src/keys/keys.ts does. */
+async function revoke(name: string): Promise<void> {
+  const { keyId: id } = keys[name] as KeyHolder;
+  await fixture.revokeKey(id);
+  revoked.add(id);
+  calls.endOfKey(id, new AppError("sandbox_lost", "The key of this call was revoked while it ran."));
+}
+
+test("a key that is revoked while it starts a run gets what a revoked key gets, and nothing is left", async () => {
+  const before = (await call("admin", "GET", "/v1/runs?limit=200")).json.runs.length;
+  const unknown = await start("nobody", "mine");
+  expect(unknown.status).toBe(401);
+
+  // Between the check of its request and the run's row.
+  meanwhile.happens = async () => revoke("brief");
+  expect(await start("brief", "mine")).toEqual(unknown);
+  meanwhile.happens = async () => {};
+
+  // While its body is on its way: the namespace is not made either.
+  const body = new ReadableStream({
+    async pull(controller) {
+      await revoke("briefer");
+      controller.enqueue(Buffer.from(JSON.stringify(wish)));
+      controller.close();
+    },
+  });
+  const headers = { authorization: "Bearer briefer", "x-namespace": "unmade" };
+  const answer = await app.fetch(new Request("http://api/v1/runs", { method: "POST", headers, body }));
+  expect([answer.status, await answer.text()]).toEqual([401, unknown.text]);
+  expect(ids.has("unmade")).toBe(false);
+
+  expect((await call("admin", "GET", "/v1/runs?limit=200")).json.runs).toHaveLength(before);
+  expect(fixture.runs.stats().waiting).toBe(0);
+  // The place that they had is free again, and works for whoever has a key.
+  expect((await start("workspace", "mine")).status).toBe(201);
+});
+
+test("a namespace that is deleted while a run is started in it: a conflict, and nothing is left", async () => {
+  const before = (await call("admin", "GET", "/v1/runs?limit=200")).json.runs.length;
+  const id = await addNamespace("brief");
+  meanwhile.happens = async () => {
+    await fixture.db.update(namespaceTable).set({ deletingAt: Date.now() }).where(eq(namespaceTable.id, id));
+  };
+  const refused = await start("workspace", "brief");
+  meanwhile.happens = async () => {};
+  expect(refused).toMatchObject({
+    status: 409,
+    json: { detail: expect.stringContaining("is being deleted") },
+  });
   expect((await call("admin", "GET", "/v1/runs?limit=200")).json.runs).toHaveLength(before);
 });

@@ -257,7 +257,7 @@ test("runs end with the key that started them, and with their namespace", async 
     error: "The key that started it was revoked.",
   });
   expect((await fixture.row(others)).status).toBe("running");
-  expect(await failureOf(fixture.start())).toMatch(/key of this call was revoked/);
+  expect(await failureOf(fixture.start())).toMatch(/Send a valid API key/);
   await fixture.runs.endOfNamespace(fixture.namespace, APPLIANCE);
   expect(await fixture.row(others)).toMatchObject({
     status: "cancelled",
@@ -266,6 +266,22 @@ test("runs end with the key that started them, and with their namespace", async 
   expect(fixture.host.sandboxes.get(others)?.signals ?? []).toEqual([]);
   await fixture.runs.removeOf(fixture.namespace);
   expect(fixture.removed).toEqual(expect.arrayContaining([mine, others]));
+});
+
+test("a run whose credential is deleted before it begins ends as an error that says so", async () => {
+  await using fixture = await runsFixture({ runs: { live: 1 } });
+  const before = await fixture.start();
+  await fixture.launched(before);
+  fixture.credentials.set("models", { id: credentialId.make(), kind: "anthropic" });
+  const id = await fixture.start({ llm: { credential: "models", models: ["m"] } });
+  fixture.credentials.delete("models");
+  fixture.host.exit(before, 0);
+  expect(await fixture.settled(id)).toMatchObject({
+    status: "error",
+    error: "A credential that it was to use was deleted before it began.",
+    worktree: "discarded",
+  });
+  expect(fixture.host.sandboxes.has(id)).toBe(false);
 });
 
 test("a key that was revoked right before a crash takes its runs along at the next start", async () => {
