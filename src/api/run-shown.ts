@@ -23,6 +23,8 @@ export function shownRun(run: Run) {
     agent: spec.agent,
     timings: timingsOf(run),
     usage: shownUsage(usage),
+    // What was missing at its end is there when nothing is left to be done for it.
+    usage_complete: usage.complete || run.settled,
     denials: denials.map(({ at, ...rest }) => ({ at: timestamp(at), ...rest })),
     worktree: { ...spec.worktree, state: run.worktree },
     limits: limitsOf(run),

@@ -14,6 +14,8 @@ const told = z.object({
   status: z.string(),
   finished_at: z.string(),
   asked_by: z.object({ key_id: z.string().nullable(), local_user: z.string().nullable() }),
+  /** Those of older versions don't say. */
+  usage_complete: z.boolean().optional(),
 });
 
 const verify = defineCommand({
@@ -102,7 +104,14 @@ function receiptIn(text: string): Receipt | null {
   }
 }
 
-function sentence({ run_id, status, finished_at, asked_by }: z.infer<typeof told>, keyId: string): string {
+function sentence(facts: z.infer<typeof told>, keyId: string): string {
+  const { run_id, status, finished_at, asked_by, usage_complete } = facts;
   const who = asked_by.key_id ?? asked_by.local_user ?? "the appliance";
-  return `The receipt holds: ${run_id}, asked for by ${who}, ended ${finished_at} as ${status}. Signed by the key ${keyId}.`;
+  const holds = `The receipt holds: ${run_id}, asked for by ${who}, ended ${finished_at} as ${status}. Signed by the key ${keyId}.`;
+  if (usage_complete === true) return holds;
+  const lack =
+    usage_complete === false
+      ? "What it says that the run used is not all: the gateway was away when it ended. The rest is in the audit log, after this receipt's head."
+      : "It does not say whether what the run used is all there: an older version made it.";
+  return `${holds}\n${lack}`;
 }

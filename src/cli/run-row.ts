@@ -39,6 +39,7 @@ export const runRow = z
         cpu_s: z.number().nullable(),
       })
       .loose(),
+    usage_complete: z.boolean(),
     denials: z.array(z.object({ kind: z.string(), reason: z.string(), count: z.int() }).loose()),
   })
   .loose();

@@ -130,6 +130,10 @@ function described(run: RunRow): string {
     ],
     ["memory", run.usage.peak_memory_mb === null ? null : `${run.usage.peak_memory_mb} MiB at most`],
     ["cpu", run.usage.cpu_s === null ? null : `${run.usage.cpu_s} s`],
+    [
+      "usage",
+      run.finished_at === null || run.usage_complete ? null : "not all is known yet: the gateway was away",
+    ],
     ...run.denials.map(
       ({ kind, reason, count }) => ["denied", `${kind}: ${reason}, ${counted(count, "time")}`] as const,
     ),

@@ -60,6 +60,7 @@ export function factsOf(run: Run, head: Head | null): ReceiptFacts {
     llm: Object.entries(usage.llm.by_model).map(([model, spent]) => ({ model, ...spent })),
     git: usage.git,
     egress: Object.entries(usage.egress.by_host).map(([host, reached]) => ({ host, ...reached })),
+    usage_complete: usage.complete,
     denials: denials.map(({ at, ...rest }) => ({ at: time(at), ...rest })),
     audit: { before: origin?.audit ?? null, after: shortHead(head) },
   };

@@ -41,12 +41,14 @@ type End = (run: Run) => Partial<RunRow> & Pick<RunRow, "status" | "finishedAt">
 export function createFinish(parts: FinishParts) {
   const { rows, ledger, sandboxd, gateway, output, worktrees, log } = parts;
 
-  /** A step whose failure must not keep the run from being over. */
-  async function attempt(run: Run, failed: string, work: () => Promise<unknown>): Promise<void> {
+  /** A step whose failure must not keep the run from being over: false when it failed. */
+  async function attempt(run: Run, failed: string, work: () => Promise<unknown>): Promise<boolean> {
     try {
       await work();
+      return true;
     } catch (error) {
       log.error(failed, { run: run.id, cause: error });
+      return false;
     }
   }
 
@@ -56,7 +58,7 @@ export function createFinish(parts: FinishParts) {
         await gateway.call("revoke", { run: run.id });
         await parts.drainRecords(run.id);
       },
-      { forMs: GATEWAY_PATIENCE_MS, signal },
+      { forMs: parts.gatewayPatienceMs ?? GATEWAY_PATIENCE_MS, signal },
     );
   }
 
@@ -114,7 +116,7 @@ export function createFinish(parts: FinishParts) {
       const fate = fateOf(run);
       if (fate === null) throw new Error(`${run.id} has not ended`);
       const begun = performance.now();
-      await Promise.all([
+      const [, complete] = await Promise.all([
         attempt(run, "the end of a run's output was not stored", () => output.drained(run.id)),
         attempt(run, "what a run has used is not known to the last", () => leaveGateway(run, signal)),
         attempt(run, "the files of a run were not read", () => worktrees.settle(run.id, signal)),
@@ -123,7 +125,7 @@ export function createFinish(parts: FinishParts) {
       const finish_ms = Math.round(performance.now() - begun);
       const firstAt = output.firstAt(run.id);
       const first = firstAt === null ? {} : { first_output_ms: Math.max(0, firstAt - run.createdAt) };
-      return conclude(run.id, (now) => ended(now, fate, { ...first, finish_ms }));
+      return conclude(run.id, (now) => ended(now, fate, { complete, timings: { ...first, finish_ms } }));
     },
 
     /** One that never began. */
@@ -132,7 +134,12 @@ export function createFinish(parts: FinishParts) {
         worktrees.remove(run.id),
       );
       const none = { worktree: "discarded", base: null } as const;
-      return conclude(run.id, () => ({ ...columns(outcome), ...none, finishedAt: Date.now() }));
+      return conclude(run.id, (now) => ({
+        ...columns(outcome),
+        ...none,
+        finishedAt: Date.now(),
+        usage: { ...accountOf(now).usage, complete: true },
+      }));
     },
 
     /** After its row says that it is over; also again after a crash. */
@@ -163,7 +170,13 @@ function columns({ status, exitCode, error }: Outcome) {
   return { status, exitCode, error };
 }
 
-function ended(run: Run, fate: RunFate, timings: RunTimings): ReturnType<End> {
+interface Finished {
+  /** Whether the gateway has told of all that it used. */
+  readonly complete: boolean;
+  readonly timings: RunTimings;
+}
+
+function ended(run: Run, fate: RunFate, { complete, timings }: Finished): ReturnType<End> {
   const { usage, denials: before } = accountOf(run);
   const denials = withDropped(before, fate);
   const { deadline, startedAt } = run;
@@ -172,7 +185,7 @@ function ended(run: Run, fate: RunFate, timings: RunTimings): ReturnType<End> {
   return {
     ...columns(outcome),
     finishedAt: fate.ended_at,
-    usage: { ...usage, peak_memory_bytes: fate.peak_memory_bytes, cpu_ms: fate.cpu_ms },
+    usage: { ...usage, peak_memory_bytes: fate.peak_memory_bytes, cpu_ms: fate.cpu_ms, complete },
     denials,
     timings: { ...timingsOf(run), run_ms, ...timings },
   };
@@ -204,6 +217,7 @@ function finished(run: Run): EventDraft {
       duration_ms: (run.finishedAt ?? 0) - (run.startedAt ?? run.finishedAt ?? 0),
       llm_requests: usage.llm.requests,
       usd_nano: usage.llm.usd_nano,
+      usage_complete: usage.complete,
     },
     origin: APPLIANCE,
   };

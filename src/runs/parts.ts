@@ -18,6 +18,8 @@ type Role<Client extends { call: unknown }> = Pick<Client, "call">;
 export interface LifeParts {
   /** How long a run that is asked to end has to do so by itself. */
   readonly graceMs?: number;
+  /** How long a run's end waits for a gateway that is away, to tell what the run has used. */
+  readonly gatewayPatienceMs?: number;
   /** Before what could not be done for a run, for want of a database say, is tried again. */
   readonly retryMs?: number;
   readonly rows: RunRows;

@@ -59,6 +59,8 @@ export interface ReceiptFacts {
   readonly llm: readonly ({ readonly model: string } & RunUsage["llm"]["by_model"][string])[];
   readonly git: RunUsage["git"];
   readonly egress: readonly { readonly host: string; readonly connections: number; readonly bytes: number }[];
+  /** Whether that is all. Else the gateway was away at its end, and what is missing came into the log after `audit.after`. */
+  readonly usage_complete: boolean;
   readonly denials: readonly {
     readonly at: string;
     readonly kind: string;

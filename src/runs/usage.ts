@@ -32,6 +32,8 @@ export const runUsage = z.strictObject({
   egress: reached.extend({ by_host: z.record(z.string(), reached).default({}) }).prefault({}),
   peak_memory_bytes: z.int().nullable().default(null),
   cpu_ms: z.int().nullable().default(null),
+  /** At its end the gateway had told of all: one that was away then tells later. */
+  complete: z.boolean().default(false),
 });
 export type RunUsage = z.infer<typeof runUsage>;
 

@@ -14,6 +14,7 @@ const FACTS = {
   status: "succeeded",
   finished_at: "2026-11-27T02:00:02.000Z",
   asked_by: { key_id: "key-aaaaaaaaaaaaaaaa", local_user: null },
+  usage_complete: true,
 } as unknown as ReceiptFacts;
 
 function verify(...args: string[]) {
@@ -44,6 +45,22 @@ test("a receipt is verified from two files alone, and what is wrong with it is s
     key_id: own.key.key_id,
     payload: { version: 1, ...FACTS },
   });
+
+  const lacking = own.createReceipt({ ...FACTS, usage_complete: false });
+  const partial = verify(file("partial.json", JSON.stringify(lacking)), "--key", key);
+  expect([partial.exitCode, partial.out.split("\n")[1]]).toEqual([
+    0,
+    "What it says that the run used is not all: the gateway was away when it ended. The rest is in the audit log, after this receipt's head.",
+  ]);
+
+  // As it was made before receipts said so.
+  const { usage_complete: _, ...before } = FACTS;
+  const earlier = own.createReceipt(before as ReceiptFacts);
+  const old = verify(file("old.json", JSON.stringify(earlier)), "--key", key);
+  expect([old.exitCode, old.out.split("\n")[1]]).toEqual([
+    0,
+    "It does not say whether what the run used is all there: an older version made it.",
+  ]);
 
   const payload = receipt.payload.replace("succeeded", "succeedee");
   const changed = verify(file("changed.json", JSON.stringify({ ...receipt, payload })), "--key", key);

@@ -3,6 +3,7 @@ import { APPLIANCE } from "../../../src/audit/event.ts";
 import { AppError } from "../../../src/errors.ts";
 import { credentialId, namespaceId, runId, type RunId } from "../../../src/ids.ts";
 import { runRequest } from "../../../src/runs/request.ts";
+import { shownRun } from "../../../src/api/run-shown.ts";
 import { runUsage } from "../../../src/runs/usage.ts";
 import { failureOf } from "../../fixtures/failure.ts";
 import { runsFixture } from "../../fixtures/runs.ts";
@@ -157,6 +158,41 @@ test("a run waits for roles that are away, and its end for a gateway that is", a
   expect((await fixture.row(id)).status).toBe("running");
   fixture.gateway.away = false;
   expect((await fixture.settled(id)).status).toBe("succeeded");
+});
+
+test("what a run used is not all while the gateway that knows it is away: its receipt says so", async () => {
+  await using fixture = await runsFixture({ gatewayPatienceMs: 0 });
+  const [whole, lacking] = [await fixture.start(), await fixture.start()];
+  const record = { kind: "denied", lane: "egress", reason: "host", detail: "d", count: 3 } as const;
+  for (const id of [whole, lacking]) await fixture.launched(id);
+  fixture.gateway.record(whole, record);
+  fixture.host.exit(whole, 0);
+  const known = shownRun(await fixture.settled(whole));
+  expect((await fixture.row(whole)).receipt).toMatchObject({
+    usage_complete: true,
+    denials: [{ count: 3 }],
+  });
+  expect(known.usage_complete).toBe(true);
+
+  fixture.gateway.leave();
+  fixture.gateway.record(lacking, record);
+  expect(shownRun(await fixture.row(lacking)).usage_complete).toBe(false);
+  fixture.host.exit(lacking, 0);
+  const over = await fixture.over(lacking);
+  const attested = { usage_complete: false, denials: [] };
+  expect(over.receipt).toMatchObject(attested);
+  expect(shownRun(over)).toMatchObject({ status: "succeeded", usage_complete: false, denials: [] });
+  const finished = (await fixture.events()).filter(({ type }) => type === "run.finished");
+  expect(finished.map(({ data }) => [data["run_id"], data["usage_complete"]])).toEqual([
+    [whole, true],
+    [lacking, false],
+  ]);
+
+  // Its row gets it later, and its receipt stays what was signed.
+  fixture.gateway.away = false;
+  const settled = await fixture.settled(lacking);
+  expect(shownRun(settled)).toMatchObject({ usage_complete: true, denials: [{ count: 3 }] });
+  expect(settled.receipt).toMatchObject(attested);
 });
 
 test("sandboxd that restarts loses nobody; a host that restarts ends its runs, and says so", async () => {

@@ -118,6 +118,12 @@ test("a receipt tells of pushes by ref, of hosts one by one, and of the log befo
   expect(JSON.parse(canonicalize(facts))).toEqual(facts as never);
 });
 
+test("a receipt says whether what it tells of the run's use is all", () => {
+  expect(factsOf(run(), null).usage_complete).toBe(false);
+  const usage = { ...account.usage, complete: true };
+  expect(factsOf(run({ usage }), null).usage_complete).toBe(true);
+});
+
 test("one that never came to have a sandbox says so, and one that is not over has none", () => {
   const facts = factsOf(run({ startedAt: null, base: null, result: null, madeOf: null, origin: null }), null);
   expect(facts).toMatchObject({

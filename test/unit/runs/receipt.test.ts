@@ -44,6 +44,7 @@ const FACTS: ReceiptFacts = {
     refs: [{ repository: "o/r", ref: "refs/heads/x", old: "0", new: "a".repeat(40), accepted: true }],
   },
   egress: [{ host: "example.org:443", connections: 1, bytes: 2 }],
+  usage_complete: true,
   denials: [{ at: "2026-11-27T02:00:01.000Z", kind: "llm", reason: "model", count: 1 }],
   audit: { before: { seq: 1, hash }, after: { seq: 9, hash } },
 };
