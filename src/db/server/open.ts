@@ -10,7 +10,7 @@ import { OutcomeUnknown } from "./outcome.ts";
 import { away, createWire, DeadlinePassed, TokenRefused, type WireParts } from "./wire.ts";
 
 export interface ServerParts
-  extends Pick<WireParts, "url" | "credentials">, Pick<ClaimParts, "place" | "mark"> {
+  extends Pick<WireParts, "url" | "credentials" | "after">, Pick<ClaimParts, "place" | "mark"> {
   readonly log: Log;
   /** Told again and again while the start waits for the server. */
   readonly onWaiting: () => void;
@@ -57,7 +57,7 @@ type State =
 export async function openServer(parts: ServerParts): Promise<Database> {
   const { url, credentials, log, place, mark } = parts;
   const times = { ...TIMES, ...parts.times };
-  const wire = createWire({ url, credentials, deadlineMs: times.deadlineMs });
+  const wire = createWire({ ...parts, deadlineMs: times.deadlineMs });
   const clientOver = (fetch: (request: Request) => Promise<Response>) =>
     createClient({ url, fetch, concurrency: CONCURRENCY });
 

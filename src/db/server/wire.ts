@@ -11,6 +11,13 @@ export interface WireParts {
   readonly url: string;
   readonly credentials: () => ServerCredentials;
   readonly deadlineMs: number;
+  /** Calls back in so many milliseconds, unless what it returns calls that off; for tests. */
+  readonly after?: (ms: number, call: () => void) => () => void;
+}
+
+function afterTimer(ms: number, call: () => void): () => void {
+  const timer = setTimeout(call, ms);
+  return () => clearTimeout(timer);
 }
 
 /** Seconds that a connection is kept for the next call. */
@@ -21,7 +28,7 @@ const RETRY_AFTER_S = 2;
  * HTTP to a libSQL server, for its client: every call has a deadline, goes to the configured server alone, and fails by
  * an AppError that says why.
  */
-export function createWire({ url, credentials, deadlineMs }: WireParts) {
+export function createWire({ url, credentials, deadlineMs, after = afterTimer }: WireParts) {
   const { origin } = new URL(url);
   // Connections of its own, and no proxy, whatever the environment says.
   const session = new Bun.FetchSession({ proxy: false, keepAlive: { idleTimeout: IDLE_S } });
@@ -34,7 +41,7 @@ export function createWire({ url, credentials, deadlineMs }: WireParts) {
     headers.set("accept-encoding", "identity");
     if (token !== null) headers.set("authorization", `Bearer ${token}`);
     const abort = new AbortController();
-    const timer = setTimeout(() => abort.abort(TIMED_OUT), deadlineMs);
+    const callOff = after(deadlineMs, () => abort.abort(TIMED_OUT));
     try {
       const response = await session.fetch(request.url, {
         method: request.method,
@@ -57,7 +64,7 @@ export function createWire({ url, credentials, deadlineMs }: WireParts) {
       if (abort.signal.aborted) throw new DeadlinePassed(deadlineMs);
       throw away(codeOf(error), error);
     } finally {
-      clearTimeout(timer);
+      callOff();
     }
   }
 

@@ -19,7 +19,7 @@ beforeAll(async () => {
   server = await startSqld();
   // Plans look first, which is not what is to fail.
   front = startServerFront(server.url, { only: "BEGIN IMMEDIATE" });
-  const { db } = await openHost(front.url);
+  const { db } = await openHost(front.url, { after: front.after });
   api = await startApi({ db });
   tenant = await startTenant(api);
 });
