@@ -80,9 +80,14 @@ export function createBuckets({ rate, now = () => performance.now(), most = MOST
         rate: limit,
         allowed,
         remaining: Math.max(0, Math.floor((time + windowMs - filled) / eachMs + ROUNDING)),
-        resetS: Math.ceil((filled - time) / 1000),
-        retryAfterS: allowed ? 0 : (after - time - windowMs) / 1000,
+        resetS: Math.ceil(seconds(filled - time)),
+        retryAfterS: allowed ? 0 : seconds(after - time - windowMs),
       };
     },
   };
+}
+
+/** To the millisecond: a sum of times that comes to 720.0000000001 s is not told as 721. */
+function seconds(ms: number): number {
+  return Math.round(ms) / 1000;
 }
