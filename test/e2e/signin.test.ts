@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { startAppliance } from "../fixtures/appliance.ts";
 import { formOf } from "../fixtures/form.ts";
 import { sdkBin } from "../fixtures/sdk.ts";
+import { until } from "../fixtures/until.ts";
 
 // The published `trove login`, without a key, to its end; each waits for the client's own polls.
 setDefaultTimeout(60_000);
@@ -37,7 +38,8 @@ function troveLogin() {
     },
     async code(): Promise<string> {
       const code = /user_code=(\S+)/.exec(await this.url())![1]!;
-      expect(said).toContain(`Code: ${code}`);
+      // Through a terminal of its own, it may arrive after the browser was opened.
+      await until(() => said.includes(`Code: ${code}`));
       return code;
     },
     /** Its exit code and all that it said. */

@@ -22,7 +22,7 @@ test("shellcheck finds nothing in any shell script of the repo", () => {
     expect(`${stdout.toString()}${stderr.toString()}`).toBe("");
     expect(exitCode).toBe(0);
   }
-});
+}, 120_000);
 
 function isShell(name: string): boolean {
   try {

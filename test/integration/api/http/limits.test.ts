@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { APPLIANCE } from "../../../../src/audit/event.ts";
 import { raw, startApi, type TestApi } from "../../../fixtures/api.ts";
+import { until } from "../../../fixtures/until.ts";
 
 let api: TestApi;
 let keys: { one: string; other: string; revoked: string };
@@ -108,10 +109,13 @@ describe("calls without a valid key", () => {
     const turn = { at: 0 };
     const counts = await statuses(90, () => me(bad[turn.at++ % bad.length]));
     expect(counts[401]).toBeGreaterThanOrEqual(60);
-    expect(counts[429]).toBeGreaterThanOrEqual(15);
+    expect(counts[429]).toBeGreaterThan(0);
     for (const key of bad) {
-      const refused = await me(key);
-      expect(refused.status).toBe(429);
+      // One a second is let through again.
+      const refused = await until(async () => {
+        const answer = await me(key);
+        return answer.status === 429 && answer;
+      });
       expect(await refused.json()).toEqual({
         detail: "Too many calls without a valid key came from this address; try again in 1 s.",
       });
