@@ -35,17 +35,16 @@ const MAX_SAVED_BYTES = 32 * 1024 * 1024;
 export interface Firewall {
   /** At a start: whose rules are to be there, and nobody else's. */
   settle(runs: readonly FilteredRun[], guarded: readonly string[]): Promise<void>;
-  /** Puts there what all runs have in common: before the first one. */
-  enter(): Promise<void>;
-  /** Whether that is there, or could not be taken away. */
-  isEntered(): boolean;
-  /** Takes that away, when there is no run. */
-  leave(): Promise<void>;
+  /** Whether any run's are there, or could not be taken away. */
+  stands(): boolean;
   /** Which interfaces forward packets for us alone. */
   guard(interfaces: readonly string[]): Promise<void>;
-  /** In force when this resolves; a run that has its rules keeps them, but for its lanes. */
+  /** In force when this resolves; a run that has its rules keeps them, but for its lanes. What all have in common comes with the first. */
   ensure(run: FilteredRun): Promise<void>;
-  /** Takes a run's rules away. Packets of its interface are dropped from then on, as those of any that nobody knows. */
+  /**
+   * Takes a run's rules away. Packets of its interface are dropped from then on, as those of any that nobody knows, until
+   * the last run's go, and all else with them.
+   */
   remove(run: RunId): Promise<void>;
   /** Makes the host show just what it should; true when it did not. */
   mend(): Promise<boolean>;
@@ -68,7 +67,7 @@ export function createFirewall(options: FirewallOptions): Firewall {
   const turns = createTurns();
   const inTurn = <T>(work: () => Promise<T>) => turns.run("rules", work);
   const runs = new Map<RunId, FilteredRun>();
-  const state: State = { isKnown: false, entered: false, guarded: [] };
+  const state: State = { isKnown: false, guarded: [] };
 
   async function shown(): Promise<Shown> {
     const text = await command(["iptables-save", "-c"], {
@@ -98,15 +97,9 @@ export function createFirewall(options: FirewallOptions): Firewall {
       const [old, now] = [before.get(table) ?? NONE, baseIn(table)];
       const isNew = old.chains.length === 0;
       const isOver = now.chains.length === 0;
-      const its = lines?.(table) ?? [];
-      return {
-        table,
-        lines: [
-          ...(isNew ? entering(now) : its.length > 0 ? reentering(old) : []),
-          ...its,
-          ...(isOver ? leaving(old) : []),
-        ],
-      };
+      const its = lines(table);
+      const common = isNew ? entering(now) : its.length > 0 && !isOver ? reentering(old) : [];
+      return { table, lines: [...common, ...its, ...(isOver ? leaving(old) : [])] };
     });
     try {
       if (!(await tried(blocks))) await rebuild(await shown());
@@ -151,7 +144,7 @@ export function createFirewall(options: FirewallOptions): Firewall {
   /** A host that has `nat` tracks every connection: it has it only as long as there are lanes. */
   function baseIn(table: Table): Base {
     const isNeeded =
-      state.entered && (table !== "nat" || [...runs.values()].some(({ lanes }) => lanes.length > 0));
+      runs.size > 0 && (table !== "nat" || [...runs.values()].some(({ lanes }) => lanes.length > 0));
     return isNeeded ? rules.base(table, state.guarded) : NONE;
   }
 
@@ -160,24 +153,11 @@ export function createFirewall(options: FirewallOptions): Firewall {
       inTurn(async () => {
         runs.clear();
         for (const run of live) runs.set(run.names.run, run);
-        state.entered = runs.size > 0;
         state.guarded = guarded;
         await rebuild(await shown());
       }),
 
-    enter: () =>
-      inTurn(async () => {
-        if (state.entered) return;
-        await change({ want: () => (state.entered = true), take: () => (state.entered = false) });
-      }),
-
-    isEntered: () => state.entered,
-
-    leave: () =>
-      inTurn(async () => {
-        if (!state.entered || runs.size > 0) return;
-        await change({ want: () => (state.entered = false), take: () => (state.entered = true) });
-      }),
+    stands: () => runs.size > 0,
 
     guard: (interfaces) =>
       inTurn(async () => {
@@ -232,8 +212,6 @@ export function createFirewall(options: FirewallOptions): Firewall {
 interface State {
   /** Whether the host shows what it should: false while it is changed, and when that failed. */
   isKnown: boolean;
-  /** Whether what all runs have in common is to be there. */
-  entered: boolean;
   guarded: readonly string[];
 }
 
@@ -241,7 +219,7 @@ interface Change {
   /** What is wanted from now on, and how that is taken back. */
   readonly want: () => void;
   readonly take: () => void;
-  readonly lines?: (table: Table) => readonly string[];
+  readonly lines: (table: Table) => readonly string[];
 }
 
 function sameLanes(one: FilteredRun, other: FilteredRun): boolean {

@@ -14,41 +14,44 @@ const MAX_LISTING_BYTES = 16 * 1024 * 1024;
 const INSIDE = "eth0";
 
 /**
- * A namespace of its own with one end of a pair, and the other end on the host; no bridge, nothing in between. The pair
- * carries nothing before its inner end is up, and that is the last step: then all the rest holds.
+ * A namespace of its own with one end of a pair, and the other end on the host; no bridge, nothing in between. It has no
+ * address yet, and carries nothing.
  */
-export async function makeLink(
+export async function makePair(
   run: Runner,
-  names: NetworkNames,
-  network: RunNetwork,
-  prefix: number,
+  { netns, netnsPath, veth, run: id }: NetworkNames,
 ): Promise<void> {
-  const { netns, netnsPath, veth } = names;
   await batch(
     run,
     ["ip", "-batch", "-"],
     [
       `netns add ${netns}`,
       `link add ${veth} mtu 1500 type veth peer name ${INSIDE} netns ${netns}`,
-      `link set dev ${veth} alias ${names.run} addrgenmode none`,
-      `addr add ${network.host}/${prefix} dev ${veth}`,
-      `link set dev ${veth} up`,
+      `link set dev ${veth} alias ${id} addrgenmode none`,
     ],
   );
   setHostEnd(veth);
   withinNetwork(netnsPath, noIpv6);
-  await batch(
-    run,
-    ["ip", "-n", netns, "-batch", "-"],
-    [
-      // gVisor takes over what is up: without this there would be no localhost.
-      "link set dev lo up",
-      `addr add ${network.run}/${prefix} dev ${INSIDE}`,
-      `link set dev ${INSIDE} up`,
-      // Whatever has no other way comes to the host's end, and ends there, counted.
-      `route add default via ${network.host}`,
-    ],
-  );
+}
+
+/** Gives both ends their addresses. The pair carries nothing before the inner one is up, and then all the rest holds. */
+export async function connectPair(
+  run: Runner,
+  { netns, veth }: NetworkNames,
+  network: RunNetwork,
+  prefix: number,
+): Promise<void> {
+  const host = [`addr add ${network.host}/${prefix} dev ${veth}`, `link set dev ${veth} up`];
+  const inside = [
+    // gVisor takes over what is up: without this there would be no localhost.
+    "link set dev lo up",
+    `addr add ${network.run}/${prefix} dev ${INSIDE}`,
+    `link set dev ${INSIDE} up`,
+    // Whatever has no other way comes to the host's end, and ends there, counted.
+    `route add default via ${network.host}`,
+  ];
+  await batch(run, ["ip", "-batch", "-"], host);
+  await batch(run, ["ip", "-n", netns, "-batch", "-"], inside);
 }
 
 async function batch(run: Runner, argv: readonly string[], lines: readonly string[]): Promise<void> {
@@ -98,33 +101,35 @@ function hasIpv6(): boolean {
   return existsSync("/proc/sys/net/ipv6");
 }
 
-/** How long the kernel may take to clear a namespace away, and its end of the pair with the host's. */
-const CLEARING_MS = 100;
-const LOOK_EVERY_MS = 2;
+const LOOK_EVERY_MS = 1;
 
 /**
- * Takes away whatever is there of a link; what is not there is a success. The pair goes with its namespace, in a third
- * of the time that it takes by itself, unless something holds on to that.
+ * Takes away whatever is there of a link; what is not there is a success. Nobody finds either any more when this resolves;
+ * the kernel frees them in its own time, and `ip` stays in it for that long.
  */
 export async function removeLink(
   run: Runner,
   { veth, netns }: { readonly veth: string; readonly netns: string | null },
 ): Promise<void> {
-  const named = () => netns !== null && existsSync(`${NETNS_DIR}/${netns}`);
-  const linked = () => interfaces().includes(veth);
-  const isTried = named();
-  if (isTried) await unlessGone(named, () => batch(run, ["ip", "-batch", "-"], [`netns del ${netns}`]));
-  const end = performance.now() + (isTried ? CLEARING_MS : 0);
-  while (linked() && performance.now() < end) await sleep(LOOK_EVERY_MS);
-  if (linked()) await unlessGone(linked, () => batch(run, ["ip", "-batch", "-"], [`link del ${veth}`]));
+  const remove = (isThere: () => boolean, line: string) =>
+    untilGone(isThere, () => batch(run, ["ip", "-batch", "-"], [line]));
+  await Promise.all([
+    remove(() => interfaces().includes(veth), `link del ${veth}`),
+    netns !== null && remove(() => existsSync(`${NETNS_DIR}/${netns}`), `netns del ${netns}`),
+  ]);
 }
 
-/** Whatever went in the meantime is as well. */
-async function unlessGone(isThere: () => boolean, remove: () => Promise<void>): Promise<void> {
-  try {
-    await remove();
-  } catch (error) {
-    if (isThere()) throw error;
+async function untilGone(isThere: () => boolean, remove: () => Promise<void>): Promise<void> {
+  if (!isThere()) return;
+  const removing = remove().then(
+    () => new Error("it is still there"),
+    (error: unknown) => error,
+  );
+  for (;;) {
+    const failure = await Promise.race([removing, sleep(LOOK_EVERY_MS)]);
+    // Also when it went by itself, so that nothing was found to be removed.
+    if (!isThere()) return;
+    if (failure !== undefined) throw failure;
   }
 }
 

@@ -15,7 +15,15 @@ import { createIndexes, type Indexes, type Resting } from "./allocate.ts";
 import { whileNoOtherClaims } from "./claim.ts";
 import { createFirewall } from "./firewall.ts";
 import { createForwarding } from "./forwarding.ts";
-import { interfacesOf, makeLink, removeLink, setHostEnd, shownLinks, shownNamespaces } from "./link.ts";
+import {
+  connectPair,
+  interfacesOf,
+  makePair,
+  removeLink,
+  setHostEnd,
+  shownLinks,
+  shownNamespaces,
+} from "./link.ts";
 import { networkNames } from "./names.ts";
 import { problemOfOverlap } from "./overlap.ts";
 import type { FilteredRun, Lane } from "./rules.ts";
@@ -115,12 +123,16 @@ export function createNetworks({ instance, config, run: command, log }: Networks
     return indexes;
   }
 
-  /** The subnet is ours as long as our walls stand, by which other instances know. */
-  async function claim(): Promise<void> {
-    await whileNoOtherClaims(async () => {
-      const problem = await problemOfOverlap(command, { inst, subnet });
-      if (problem !== null) throw new OperationError("failed", problem);
-      await firewall.enter();
+  /** The subnet is ours as long as our walls stand, by which other instances know; they come with the first run's rules. */
+  async function enclose(made: FilteredRun): Promise<void> {
+    await turns.run("claim", async () => {
+      const ensure = () => step("filter", firewall.ensure(made));
+      if (firewall.stands()) return await ensure();
+      await whileNoOtherClaims(async () => {
+        const problem = await problemOfOverlap(command, { inst, subnet });
+        if (problem !== null) throw new OperationError("failed", problem);
+        await ensure();
+      });
     });
   }
 
@@ -128,24 +140,20 @@ export function createNetworks({ instance, config, run: command, log }: Networks
     const indexes = await settled();
     const before = known.get(run);
     if (before !== undefined) return before;
-    const made = await turns.run("claim", async () => {
-      const index = indexes.take();
-      if (index === null) throw new OperationError("unavailable", noneFree);
-      try {
-        if (known.size === 0) await claim();
-      } catch (error) {
-        indexes.release(index);
-        throw error;
-      }
-      const names = networkNames(inst, run);
-      const filtered: FilteredRun = { names, network: subnet.network(index), lanes: [] };
-      known.set(run, filtered);
-      return filtered;
-    });
-    // The pair has no traffic before makeLink's last step, and without a run's rules its packets are dropped.
+    const index = indexes.take();
+    if (index === null) throw new OperationError("unavailable", noneFree);
+    const names = networkNames(inst, run);
+    const made: FilteredRun = { names, network: subnet.network(index), lanes: [] };
+    known.set(run, made);
+    // The pair has no traffic before its last step, and without a run's rules its packets are dropped.
+    const isOurs = firewall.stands();
+    const enclosed = enclose(made);
+    const paired = step("link", makePair(command, names));
+    const connect = () => step("link", connectPair(command, names, made.network, subnet.prefix));
     const failures = await failuresOf([
-      step("filter", firewall.ensure(made)),
-      step("link", makeLink(command, made.names, made.network, subnet.prefix)),
+      enclosed,
+      paired,
+      Promise.all(isOurs ? [paired] : [enclosed, paired]).then(connect),
     ]);
     if (failures.length === 0) return made;
     await unmake(run).catch((error: unknown) =>
@@ -163,12 +171,11 @@ export function createNetworks({ instance, config, run: command, log }: Networks
     throw new OperationError("bad_request", `${address} can't be reached directly: it is ${judgement.what}`);
   }
 
-  /** What can't be removed stays known, and is tried again. */
+  /** What can't be removed stays known, and is tried again. The walls stand until what is behind them is gone. */
   async function unmake(run: RunId): Promise<void> {
     const indexes = await settled();
-    const names = networkNames(inst, run);
-    const failures = await failuresOf([removeLink(command, names), firewall.remove(run)]);
-    if (failures.length > 0) throw new AggregateError(failures, "the network");
+    await removeLink(command, networkNames(inst, run));
+    await turns.run("claim", () => firewall.remove(run));
     const before = known.get(run);
     if (before === undefined) return;
     known.delete(run);
@@ -176,14 +183,7 @@ export function createNetworks({ instance, config, run: command, log }: Networks
       indexes.release(before.network.index);
     } finally {
       if (hasLanes(before)) await turns.run("forwarding", closeForwarding);
-      await leave();
     }
-  }
-
-  async function leave(): Promise<void> {
-    await turns.run("claim", async () => {
-      if (known.size === 0) await firewall.leave();
-    });
   }
 
   async function openForwarding({ names, network, lanes }: FilteredRun): Promise<void> {
@@ -249,7 +249,7 @@ export function createNetworks({ instance, config, run: command, log }: Networks
 
     problem: () => problemOfOverlap(command, { inst, subnet }),
 
-    isLeft: () => known.size > 0 || firewall.isEntered(),
+    isLeft: () => known.size > 0,
 
     /** Every step is tried, so that one run's trouble is not all the others'; the walls come first. */
     async reconcile(isClaimed) {
@@ -282,7 +282,6 @@ export function createNetworks({ instance, config, run: command, log }: Networks
         if (!live.has(veth)) await attempt(() => removeLink(command, { veth, netns: null }));
       }
       await attempt(() => turns.run("forwarding", () => firewall.guard(forwarding.guarded())));
-      await attempt(leave);
       if (failures.length > 0)
         throw new AggregateError(failures, "of runs' networks not all is as it should be");
     },
