@@ -6,6 +6,7 @@ import { searchFiles } from "../../src/prove/file-search.ts";
 import { searchMemory } from "../../src/prove/memory.ts";
 import { startAppliance, type Appliance } from "../fixtures/appliance.ts";
 import { startProvider } from "../fixtures/provider.ts";
+import { EMPTY, runCalls } from "../fixtures/run-calls.ts";
 import { spellings } from "../fixtures/spellings.ts";
 import { until } from "../fixtures/until.ts";
 
@@ -23,19 +24,14 @@ const provider = startProvider({ key: KEY });
 
 let appliance: Appliance;
 let run: string;
+const { startRun, outputOf, makeCredential } = runCalls(() => appliance, EMPTY);
 beforeAll(async () => {
   appliance = await startAppliance({
     config: '[exec]\npool = 0\n\n[providers]\nallow_private = ["127.0.0.0/8"]\n',
   });
-  const { workspace_id, admin_key } = appliance.keys;
-  const path = `/v1/workspaces/${workspace_id}/credentials`;
-  for (const [name, secret] of [
-    ["good", KEY],
-    ["refused", REFUSED],
-  ]) {
-    const json = { name, kind: "anthropic", secret, base_url: provider.url };
-    await until(async () => (await appliance.call(path, { key: admin_key, json })).ok);
-  }
+  const credential = { kind: "anthropic", base_url: provider.url };
+  await makeCredential({ ...credential, name: "good", secret: KEY });
+  await makeCredential({ ...credential, name: "refused", secret: REFUSED });
   // Sealing was api's work, so what is left of that request may be in its memory. It needs the key never again.
   const before = appliance.pid("api");
   process.kill(before, "SIGKILL");
@@ -52,10 +48,10 @@ beforeAll(async () => {
     llm: { credential, models: [MODEL], max_usd: 1 },
     env: { PLANTED },
   });
-  const refused = await started({ ...llm("refused"), command: `${ask} -d ${body({})}; echo over` });
+  const refused = await startRun({ ...llm("refused"), command: `${ask} -d ${body({})}; echo over` });
   await until(async () => (await outputOf(refused)).includes("over"));
   expect(await outputOf(refused)).toContain("refuses the appliance's credential");
-  run = await started({ ...llm("good"), command: `env; ${ask} -d ${body({ stream: true })}; sleep 600` });
+  run = await startRun({ ...llm("good"), command: `env; ${ask} -d ${body({ stream: true })}; sleep 600` });
   // As far as the stand-in's fourth event: the rest is under way for as long as the test lasts.
   await until(async () => (await outputOf(run)).includes("message_start"));
 }, 60_000);
@@ -63,17 +59,6 @@ afterAll(async () => {
   await appliance.stop();
   await provider.stop();
 });
-
-async function started(body: object): Promise<string> {
-  const answer = await appliance.call("/v1/runs", { json: { worktree: { from: "empty" }, ...body } });
-  const text = await answer.text();
-  expect([answer.status, text]).toEqual([201, text]);
-  return (JSON.parse(text) as { run_id: string }).run_id;
-}
-
-async function outputOf(id: string): Promise<string> {
-  return (await appliance.call(`/v1/runs/${id}/logs`, { headers: { accept: "text/plain" } })).text();
-}
 
 function others(): number[] {
   const all = readdirSync("/proc").filter((name) => /^\d+$/.test(name));

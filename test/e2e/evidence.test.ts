@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { binary, startAppliance, type Appliance } from "../fixtures/appliance.ts";
 import { startProvider } from "../fixtures/provider.ts";
+import { EMPTY, runCalls } from "../fixtures/run-calls.ts";
 import { until } from "../fixtures/until.ts";
 
 const KEY = "sk-real-0123456789-of-the-provider";
@@ -9,43 +10,28 @@ const provider = startProvider({ key: KEY });
 
 let appliance: Appliance;
 let run: string;
+const { startRun, runOf, outputOf, makeCredential } = runCalls(() => appliance, EMPTY);
 let taken: Evidence;
 beforeAll(async () => {
   appliance = await startAppliance({
     config: '[exec]\npool = 0\n\n[providers]\nallow_private = ["127.0.0.0/8"]\n',
   });
-  const { workspace_id, admin_key } = appliance.keys;
-  const credential = { name: "models", kind: "anthropic", secret: KEY, base_url: provider.url };
-  await until(async () => {
-    const path = `/v1/workspaces/${workspace_id}/credentials`;
-    return (await appliance.call(path, { key: admin_key, json: credential })).ok;
-  });
+  await makeCredential({ name: "models", kind: "anthropic", secret: KEY, base_url: provider.url });
   const ask = `curl -sS -H "x-api-key: $ANTHROPIC_API_KEY" "$ANTHROPIC_BASE_URL/v1/messages" -d '${JSON.stringify({ model: "claude-sonnet-5-5", max_tokens: 100, messages: [{ role: "user", content: "hi" }] })}'`;
-  run = await started({
+  run = await startRun({
     command: `${ask}; echo asked; exec sleep 600`,
     env: { THEIRS: USERS_SECRET },
     llm: { credential: "models", models: ["claude-sonnet-5-5"], max_usd: 2 },
     limits: { memory_mb: 512, cpus: 1 },
   });
   await until(async () => (await outputOf(run)).includes("asked"), 30_000);
-  await until(async () => (await (await appliance.call(`/v1/runs/${run}`)).text()).includes('"requests":1'));
+  await until(async () => (await runOf(run)).usage.llm.requests === 1);
   taken = await evidence(run);
 }, 60_000);
 afterAll(async () => {
   await appliance.stop();
   await provider.stop();
 });
-
-async function started(body: object): Promise<string> {
-  const answer = await appliance.call("/v1/runs", { json: { worktree: { from: "empty" }, ...body } });
-  const text = await answer.text();
-  expect([answer.status, text]).toEqual([201, text]);
-  return (JSON.parse(text) as { run_id: string }).run_id;
-}
-
-async function outputOf(id: string): Promise<string> {
-  return (await appliance.call(`/v1/runs/${id}/logs`, { headers: { accept: "text/plain" } })).text();
-}
 
 interface Section {
   readonly claim: string;
@@ -132,7 +118,7 @@ test("every claim holds of a run that lives, and no secret is shown", async () =
 }, 60_000);
 
 test("a neighbour that is there is tried, and nothing is left of one that was made", async () => {
-  const other = await started({ command: "echo up; exec sleep 600" });
+  const other = await startRun({ command: "echo up; exec sleep 600" });
   await until(async () => (await outputOf(other)).includes("up"));
   expect((await only("neighbour"))?.facts.neighbour).toMatchObject({ run: other, started_for_this: false });
   await appliance.call(`/v1/runs/${other}/cancel`, { method: "POST" });

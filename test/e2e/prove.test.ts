@@ -2,9 +2,11 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readFileSync, readdirSync } from "node:fs";
 import { binary, startAppliance, type Appliance } from "../fixtures/appliance.ts";
 import { hostState } from "../fixtures/host-state.ts";
+import { EMPTY, runCalls } from "../fixtures/run-calls.ts";
 import { until } from "../fixtures/until.ts";
 
 let appliance: Appliance;
+const { startRun, over } = runCalls(() => appliance, EMPTY);
 beforeAll(async () => {
   appliance = await startAppliance({ config: "[exec]\npool = 0\n" });
 });
@@ -40,8 +42,6 @@ const metric = async (name: string) => {
   ).text();
   return new RegExp(`^cofferdam_${name} (\\d+)$`, "m").exec(text)?.[1];
 };
-const start = async () =>
-  appliance.call("/v1/runs", { json: { command: "true", worktree: { from: "empty" } } });
 
 test("a proof that is killed leaves nothing on the host, and the next one passes", async () => {
   const killed = prove();
@@ -75,16 +75,13 @@ test("one that finds a wall down says which, and no run begins until the operato
     { id: "host.settings", attack: expect.stringContaining("rp_filter is 0") },
   ]);
   expect(child.exitCode).toBe(1);
-  const refused = await start();
+  const refused = await appliance.call("/v1/runs", { json: { command: "true", ...EMPTY } });
   expect([refused.status, await refused.text()]).toEqual([503, expect.stringContaining("host.settings")]);
   expect([await metric("proof_passed"), await metric("proof_closes_admission")]).toEqual(["0", "1"]);
   const doctor = await appliance.cofferdam(["doctor"], { expect: 1 });
   expect(doctor.stdout).toMatch(/fail {2}proof .*host\.settings did not hold/);
   await appliance.cofferdam(["prove", "--override", "another kernel's setting"]);
-  const begun = await start();
-  expect(begun.status).toBe(201);
-  const { run_id: id } = (await begun.json()) as { run_id: string };
-  await until(async () => (await (await appliance.call(`/v1/runs/${id}`)).text()).includes('"succeeded"'));
+  expect(await over(await startRun({ command: "true" }))).toMatchObject({ status: "succeeded" });
   expect(await metric("proof_closes_admission")).toBe("0");
   const { stdout: events } = await appliance.cofferdam(["event", "list", "--json", "--appliance"]);
   expect(events).toContain("proof.overridden");

@@ -3,10 +3,12 @@ import { mkdtempSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createParser } from "eventsource-parser";
 import { binary, startAppliance, type Appliance } from "../fixtures/appliance.ts";
+import { EMPTY, runCalls } from "../fixtures/run-calls.ts";
 import { readEvents } from "../fixtures/sse.ts";
 import { until } from "../fixtures/until.ts";
 
 let appliance: Appliance;
+const { startRun, over, bytesOf } = runCalls(() => appliance, EMPTY);
 beforeAll(async () => {
   appliance = await startAppliance({ config: "[exec]\npool = 0\n" });
 });
@@ -14,26 +16,8 @@ afterAll(async () => {
   await appliance.stop();
 });
 
-async function start(body: object): Promise<string> {
-  const answer = await appliance.call("/v1/runs", { json: { worktree: { from: "empty" }, ...body } });
-  expect(answer.status).toBe(201);
-  return ((await answer.json()) as { run_id: string }).run_id;
-}
-
-async function over(id: string): Promise<{ status: string; exit_code: number | null; error: string | null }> {
-  return until(async () => {
-    const run = (await (await appliance.call(`/v1/runs/${id}`)).json()) as Awaited<ReturnType<typeof over>>;
-    return ["queued", "preparing", "running"].includes(run.status) ? null : run;
-  }, 60_000);
-}
-
-const bytesOf = async (id: string): Promise<Buffer> => {
-  const answer = await appliance.call(`/v1/runs/${id}/logs`, { headers: { accept: "text/plain" } });
-  return Buffer.from(await answer.arrayBuffer());
-};
-
 test("what a run writes is followed as it comes, and its bytes are its bytes", async () => {
-  const id = await start({
+  const id = await startRun({
     command: String.raw`echo out; sleep 0.3; echo err >&2; sleep 0.3; printf '\377\000\342\202'`,
   });
   const live = readEvents(await appliance.call(`/v1/runs/${id}/logs?follow=true`));
@@ -56,7 +40,7 @@ test("what a run writes is followed as it comes, and its bytes are its bytes", a
 });
 
 test("a run is fed by calls, to the end", async () => {
-  const id = await start({ command: "sha256sum; echo and done", stdin_open: true });
+  const id = await startRun({ command: "sha256sum; echo and done", stdin_open: true });
   const bytes = crypto.getRandomValues(new Uint8Array(50_000));
   const post = (query: string, body: string | Uint8Array) =>
     appliance.call(`/v1/runs/${id}/stdin${query}`, { method: "POST", body });
@@ -70,7 +54,7 @@ test("a run is fed by calls, to the end", async () => {
 
 test("whatever kills api and gateway, what runs write is complete, for who follows it too", async () => {
   const lines = 60_000;
-  const id = await start({
+  const id = await startRun({
     command: `for i in $(seq ${lines}); do echo "$i ä€😀"; [ $((i % 20)) = 0 ] && echo "$i" >&2; done; echo done`,
   });
   const heard = { stdout: "", stderr: "", last: "", seqs: [] as number[] };
@@ -116,7 +100,7 @@ test("whatever kills api and gateway, what runs write is complete, for who follo
 }, 120_000);
 
 test("its receipt holds without the appliance, and no longer once a byte of it is another", async () => {
-  const id = await start({ command: "echo x >new; exit 4", label: "to be attested" });
+  const id = await startRun({ command: "echo x >new; exit 4", label: "to be attested" });
   await over(id);
   const dir = mkdtempSync("/scratch/receipt-");
   const [file, pem] = [join(dir, "receipt.json"), join(dir, "key.pem")];

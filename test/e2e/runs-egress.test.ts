@@ -3,10 +3,20 @@ import { startAppliance, type Appliance } from "../fixtures/appliance.ts";
 import { createAuthority } from "../fixtures/authority.ts";
 import { hostState } from "../fixtures/host-state.ts";
 import { makeRegistries } from "../fixtures/registries.ts";
+import { runCalls } from "../fixtures/run-calls.ts";
 import { until } from "../fixtures/until.ts";
 import { startWeb, WEB, type Web } from "../fixtures/web.ts";
 
+const CA = "/work/ca.pem";
+const env = {
+  CURL_CA_BUNDLE: CA,
+  GIT_SSL_CAINFO: CA,
+  PIP_CERT: CA,
+  npm_config_cafile: CA,
+};
+
 let appliance: Appliance;
+const { startRun, runOf, over, outputOf } = runCalls(() => appliance, { env });
 let web: Web;
 const authority = createAuthority();
 
@@ -26,39 +36,8 @@ afterAll(async () => {
   expect(hostState(appliance.inst)).toEqual([]);
 });
 
-interface Shown {
-  readonly run_id: string;
-  readonly status: string;
-  readonly usage: { readonly egress: { readonly connections: number; readonly bytes: number } };
-  readonly denials: readonly { readonly kind: string; readonly reason: string; readonly count: number }[];
-}
-
-const CA = "/work/ca.pem";
-const env = {
-  CURL_CA_BUNDLE: CA,
-  GIT_SSL_CAINFO: CA,
-  PIP_CERT: CA,
-  npm_config_cafile: CA,
-};
-
-async function start(body: object): Promise<string> {
-  const answer = await appliance.call("/v1/runs", { json: { env, ...body } });
-  const text = await answer.text();
-  expect([answer.status, text]).toEqual([201, text]);
-  return (JSON.parse(text) as Shown).run_id;
-}
-
-const over = (id: string) =>
-  until(async () => {
-    const answer = await appliance.call(`/v1/runs/${id}`);
-    const shown = (await answer.json()) as Shown;
-    return ["queued", "preparing", "running"].includes(shown.status) ? null : shown;
-  }, 60_000);
-const output = async (id: string) =>
-  (await appliance.call(`/v1/runs/${id}/logs`, { headers: { accept: "text/plain" } })).text();
-
 test("curl, git, pip and npm in a sandbox reach the hosts of the run's lane, and are told why they reach no other", async () => {
-  const id = await start({
+  const id = await startRun({
     egress: { allow: ["files.test"] },
     command: [
       "curl -sS https://files.test/hello.txt",
@@ -70,7 +49,7 @@ test("curl, git, pip and npm in a sandbox reach the hosts of the run's lane, and
     ].join("\n"),
   });
   const run = await over(id);
-  const lines = (await output(id)).trim().split("\n");
+  const lines = (await outputOf(id)).trim().split("\n");
   expect(lines.slice(0, 5)).toEqual([
     "hello",
     "content",
@@ -86,15 +65,15 @@ test("curl, git, pip and npm in a sandbox reach the hosts of the run's lane, and
 }, 90_000);
 
 test("without a lane there is no proxy in the environment", async () => {
-  const id = await start({
+  const id = await startRun({
     command: 'env | grep -ci proxy; echo "${HTTPS_PROXY:-none}"',
   });
   await over(id);
-  expect((await output(id)).trim().split("\n").slice(-2)).toEqual(["0", "none"]);
+  expect((await outputOf(id)).trim().split("\n").slice(-2)).toEqual(["0", "none"]);
 }, 60_000);
 
 test("a gateway that is killed comes back, and the run's next call works", async () => {
-  const id = await start({
+  const id = await startRun({
     egress: { allow: ["files.test"] },
     stdin_open: true,
     command:
@@ -102,12 +81,9 @@ test("a gateway that is killed comes back, and the run's next call works", async
   });
   const ask = async (line: string) => {
     await appliance.call(`/v1/runs/${id}/stdin`, { method: "POST", body: `${line}\n` });
-    await until(async () => (await output(id)).includes(`hello\n${line}\n`), 40_000);
+    await until(async () => (await outputOf(id)).includes(`hello\n${line}\n`), 40_000);
   };
-  await until(async () => {
-    const answer = await appliance.call(`/v1/runs/${id}`);
-    return ((await answer.json()) as Shown).status === "running";
-  }, 30_000);
+  await until(async () => (await runOf(id)).status === "running", 30_000);
   await ask("before");
   const pid = appliance.pid("gateway");
   process.kill(pid, "SIGKILL");

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { startAppliance, type Appliance } from "../fixtures/appliance.ts";
 import { startGitServer } from "../fixtures/git-server.ts";
 import { startGitHub } from "../fixtures/github.ts";
+import { EMPTY, runCalls } from "../fixtures/run-calls.ts";
 import { until } from "../fixtures/until.ts";
 
 const github = startGitHub({ installed: { acme: ["app"] } });
@@ -16,7 +17,13 @@ const server = startGitServer({
       : new Response("no", { status: 401 }),
 });
 
+const GRANT = {
+  credential: "hub",
+  repositories: [{ name: "acme/app", access: "write", branches: ["agent/*"] }],
+};
+
 let appliance: Appliance;
+const { startRun, over, outputOf, makeCredential } = runCalls(() => appliance, { ...EMPTY, git: GRANT });
 beforeAll(async () => {
   const dir = mkdtempSync(join(tmpdir(), "git-work-"));
   mkdirSync(join(dir, "app"));
@@ -30,18 +37,15 @@ beforeAll(async () => {
   appliance = await startAppliance({
     config: '[exec]\npool = 0\n\n[providers]\nallow_private = ["127.0.0.0/8"]\n',
   });
-  const { workspace_id, admin_key } = appliance.keys;
   const { app_id, private_key, url } = github;
-  const json = { name: "hub", kind: "github-app", app_id, private_key, api_url: url, git_url: server.url };
-  const made = await until(async () => {
-    const answer = await appliance.call(`/v1/workspaces/${workspace_id}/credentials`, {
-      key: admin_key,
-      json,
-    });
-    // The gateway may be ready after api.
-    return answer.status === 503 ? null : answer;
+  await makeCredential({
+    name: "hub",
+    kind: "github-app",
+    app_id,
+    private_key,
+    api_url: url,
+    git_url: server.url,
   });
-  expect([made.status, await made.text()]).toEqual([201, expect.stringContaining("cred-")]);
 });
 afterAll(async () => {
   await appliance.stop();
@@ -49,40 +53,10 @@ afterAll(async () => {
   await github[Symbol.asyncDispose]();
 });
 
-interface Shown {
-  readonly run_id: string;
-  readonly status: string;
-  readonly usage: { readonly git: { readonly fetches: number; readonly pushes: number } };
-  readonly denials: readonly { readonly kind: string; readonly reason: string }[];
-}
-
-const GRANT = {
-  credential: "hub",
-  repositories: [{ name: "acme/app", access: "write", branches: ["agent/*"] }],
-};
 const CLONE = [
   `git clone ${server.url}/acme/app && cd app`,
   "git config user.name agent && git config user.email agent@example.test",
 ];
-
-async function start(body: object): Promise<string> {
-  const answer = await appliance.call("/v1/runs", {
-    json: { worktree: { from: "empty" }, git: GRANT, ...body },
-  });
-  const text = await answer.text();
-  expect([answer.status, text]).toEqual([201, text]);
-  return (JSON.parse(text) as Shown).run_id;
-}
-
-const over = (id: string) =>
-  until(async () => {
-    const shown = (await (await appliance.call(`/v1/runs/${id}`)).json()) as Shown;
-    return ["queued", "preparing", "running"].includes(shown.status) ? null : shown;
-  }, 60_000);
-
-async function outputOf(id: string): Promise<string> {
-  return (await appliance.call(`/v1/runs/${id}/logs`, { headers: { accept: "text/plain" } })).text();
-}
 
 test("a run clones, pushes its own branch, is told why it may push no other, and never has a token", async () => {
   const command = [
@@ -91,7 +65,7 @@ test("a run clones, pushes its own branch, is told why it may push no other, and
     "git push origin HEAD:main; git push origin HEAD:refs/tags/v1",
     "cat .git/config; env; true",
   ];
-  const id = await start({ command: command.join("\n") });
+  const id = await startRun({ command: command.join("\n") });
   const run = await over(id);
   const output = await outputOf(id);
   expect(output).toContain("[new branch]      HEAD -> agent/one");
@@ -122,7 +96,7 @@ test("over a killed gateway it goes on, its branch is still its own, and every t
     "until git push --force origin HEAD:agent/two; do sleep 0.2; done",
     "git push --force origin HEAD:agent/one || git rev-parse HEAD",
   ];
-  const id = await start({ command: command.join("\n"), stdin_open: true });
+  const id = await startRun({ command: command.join("\n"), stdin_open: true });
   const before = await until(() => server.refs("acme/app")["refs/heads/agent/two"]);
   const killed = appliance.pid("gateway");
   process.kill(killed, "SIGKILL");

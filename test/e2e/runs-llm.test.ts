@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { startAppliance, type Appliance } from "../fixtures/appliance.ts";
 import { commandScript, startProvider } from "../fixtures/provider.ts";
+import { EMPTY, runCalls } from "../fixtures/run-calls.ts";
 import { until } from "../fixtures/until.ts";
 
 const KEY = "sk-real-0123456789-nobody-in-a-run-sees-this";
@@ -9,51 +10,23 @@ const provider = startProvider({ key: KEY });
 const usual = provider.behaviour.script;
 
 let appliance: Appliance;
+const { startRun, over, outputOf, makeCredential } = runCalls(() => appliance, EMPTY);
 beforeAll(async () => {
   appliance = await startAppliance({
     config: '[exec]\npool = 0\n\n[providers]\nallow_private = ["127.0.0.0/8"]\n',
   });
-  const { workspace_id, admin_key } = appliance.keys;
-  for (const kind of ["anthropic", "openai"] as const) {
-    const base_url = kind === "anthropic" ? provider.url : provider.openaiUrl;
-    const json = { name: kind, kind, secret: KEY, base_url };
-    const made = await until(async () => {
-      const answer = await appliance.call(`/v1/workspaces/${workspace_id}/credentials`, {
-        key: admin_key,
-        json,
-      });
-      // The gateway may be ready after api.
-      return answer.status === 503 ? null : answer;
-    });
-    expect([made.status, await made.text()]).toEqual([201, expect.stringContaining("cred-")]);
-  }
+  await makeCredential({ name: "anthropic", kind: "anthropic", secret: KEY, base_url: provider.url });
+  await makeCredential({ name: "openai", kind: "openai", secret: KEY, base_url: provider.openaiUrl });
 });
 afterAll(async () => {
   await appliance.stop();
   await provider.stop();
 });
 
-interface Shown {
-  readonly run_id: string;
-  readonly status: string;
-  readonly exit_code: number | null;
-  readonly usage: {
-    readonly llm: { readonly requests: number; readonly output_tokens: number; readonly usd: number };
-  };
-  readonly denials: readonly { readonly kind: string; readonly reason: string }[];
-}
-
-async function run(body: object): Promise<{ shown: Shown; output: string }> {
-  const answer = await appliance.call("/v1/runs", { json: { worktree: { from: "empty" }, ...body } });
-  const text = await answer.text();
-  expect([answer.status, text]).toEqual([201, text]);
-  const { run_id } = JSON.parse(text) as Shown;
-  const shown = await until(async () => {
-    const now = (await (await appliance.call(`/v1/runs/${run_id}`)).json()) as Shown;
-    return ["queued", "preparing", "running"].includes(now.status) ? null : now;
-  }, 60_000);
-  const logs = await appliance.call(`/v1/runs/${run_id}/logs`, { headers: { accept: "text/plain" } });
-  return { shown, output: await logs.text() };
+async function run(body: object) {
+  const id = await startRun(body);
+  const shown = await over(id);
+  return { shown, output: await outputOf(id) };
 }
 
 const SONNET = "claude-sonnet-5-5";
@@ -130,11 +103,11 @@ test("a gateway that is killed under a stream: the run's next request works, and
     ask(`-N -d ${body({ stream: true, max_tokens: 3000 })}`),
     `until ${ask(`-f -d ${body()}`)}; do sleep 0.2; done`,
   ].join("\n");
-  const over = run({ llm: { credential: "anthropic", max_usd: 1 }, command });
+  const running = run({ llm: { credential: "anthropic", max_usd: 1 }, command });
   await until(() => provider.requests.length === 1);
   provider.behaviour.script = usual;
   process.kill(appliance.pid("gateway"), "SIGKILL");
-  const { shown, output } = await over;
+  const { shown, output } = await running;
   expect(output).toContain("Hello from the stand-in provider.");
   expect(shown).toMatchObject({ status: "succeeded", usage: { llm: { requests: 2, output_tokens: 3012 } } });
 });

@@ -1,37 +1,23 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { amount } from "../fixtures/amount.ts";
 import { startAppliance, type Appliance } from "../fixtures/appliance.ts";
+import { runCalls } from "../fixtures/run-calls.ts";
 import { until } from "../fixtures/until.ts";
 
 /** Takes four seconds each. */
 const KILLS = amount("E2E_MERGE_KILLS", 2);
 
 let appliance: Appliance;
+const { startRun, runOf, over } = runCalls(() => appliance);
 beforeAll(async () => {
   appliance = await startAppliance();
 });
 afterAll(async () => appliance.stop());
 
-interface Shown {
-  run_id: string;
-  status: string;
-  worktree: { state: string };
-}
-
-async function get(id: string): Promise<Shown> {
-  const answer = await appliance.call(`/v1/runs/${id}`);
-  if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);
-  return (await answer.json()) as Shown;
-}
-
 async function ended(command: string): Promise<string> {
-  const answer = await appliance.call("/v1/runs", { json: { command } });
-  const text = await answer.text();
-  expect([answer.status, text]).toEqual([201, text]);
-  const { run_id } = JSON.parse(text) as Shown;
-  await until(async () => !["queued", "preparing", "running"].includes((await get(run_id)).status), 60_000);
-  expect((await get(run_id)).status).toBe("succeeded");
-  return run_id;
+  const run = await startRun({ command });
+  expect(await over(run)).toMatchObject({ status: "succeeded" });
+  return run;
 }
 
 async function exec(command: string): Promise<string> {
@@ -67,26 +53,25 @@ test("a conflict is named and changes nothing; on_conflict says whose side count
   expect(await exec("cd workspace; for f in a b c d/*; do echo $f $(cat $f); done")).toBe(
     "a ns\nb run\nc run\nd/added ns\n",
   );
-  expect((await get(run)).worktree.state).toBe("merged");
+  expect((await runOf(run)).worktree.state).toBe("merged");
   expect((await merge(run)).status).toBe(409);
   expect((await appliance.call(`/v1/runs/${run}/diff`)).status).toBe(409);
 });
 
 test("a run that goes on is shown, and neither merged nor discarded", async () => {
-  const answer = await appliance.call("/v1/runs", { json: { command: "echo now >during; exec sleep 600" } });
-  const { run_id } = (await answer.json()) as Shown;
+  const run = await startRun({ command: "echo now >during; exec sleep 600" });
   const changes = async () => {
-    const diff = await appliance.call(`/v1/runs/${run_id}/diff`);
+    const diff = await appliance.call(`/v1/runs/${run}/diff`);
     return diff.ok ? ((await diff.json()) as { changes: { path: string }[] }).changes : [];
   };
   await until(async () => (await changes()).some(({ path }) => path === "during"));
-  expect((await merge(run_id)).status).toBe(409);
-  expect((await appliance.call(`/v1/runs/${run_id}/discard`, { method: "POST" })).status).toBe(409);
-  await appliance.call(`/v1/runs/${run_id}/cancel`, { method: "POST" });
-  await until(async () => (await get(run_id)).status === "cancelled", 30_000);
-  const discarded = await appliance.call(`/v1/runs/${run_id}/discard`, { method: "POST" });
-  expect([discarded.status, await discarded.json()]).toEqual([200, { discarded: run_id }]);
-  expect((await get(run_id)).worktree.state).toBe("discarded");
+  expect((await merge(run)).status).toBe(409);
+  expect((await appliance.call(`/v1/runs/${run}/discard`, { method: "POST" })).status).toBe(409);
+  await appliance.call(`/v1/runs/${run}/cancel`, { method: "POST" });
+  expect(await over(run)).toMatchObject({ status: "cancelled" });
+  const discarded = await appliance.call(`/v1/runs/${run}/discard`, { method: "POST" });
+  expect([discarded.status, await discarded.json()]).toEqual([200, { discarded: run }]);
+  expect((await runOf(run)).worktree.state).toBe("discarded");
 });
 
 test("kill -9 of api in the middle of a merge: all of it is there or nothing, in the warm sandbox too", async () => {
@@ -102,7 +87,7 @@ test("kill -9 of api in the middle of a merge: all of it is there or nothing, in
     await Bun.sleep(Math.random() * 400);
     process.kill(appliance.pid("api"), "SIGKILL");
     await merging;
-    const state = await until(async () => (await get(run).catch(() => null))?.worktree.state, 30_000);
+    const state = await until(async () => (await runOf(run).catch(() => null))?.worktree.state, 30_000);
     const found = await until(async () => {
       const said = await exec("cd workspace; cat f* | sort -u | tr '\\n' ' '; ls -d g*").catch(() => null);
       return said === null || said === undefined ? null : said;
