@@ -30,8 +30,8 @@ export function runWorktreeRoutes({ calls, worktrees }: RunWorktreeRoutesParts) 
             return { merged: true, files, conflicts: [], resolved, skipped };
           } catch (error) {
             if (!(error instanceof MergeConflict)) throw error;
-            const { message: detail, conflicts } = error;
-            return Response.json({ detail, merged: false, conflicts }, { status: 409 });
+            const { message: detail, conflicts, truncated } = error;
+            return Response.json({ detail, merged: false, conflicts, truncated }, { status: 409 });
           }
         });
       },

@@ -16,7 +16,7 @@ export interface Call {
 /** The running api, by its admin socket: what reaches it there is the operator's. */
 export interface Appliance {
   readonly instance: Instance;
-  /** Throws an AppError with the api's own sentence when it refuses. */
+  /** Throws a Refusal with the api's own sentence when it refuses. */
   call(path: string, call?: Call): Promise<Response>;
   /** The answer's JSON in the shape that it must have. */
   ask<S extends z.ZodType>(schema: S, path: string, call?: Call): Promise<z.infer<S>>;
@@ -40,6 +40,17 @@ const CODES: Readonly<Record<number, ErrorCode>> = {
 
 const refusal = z.object({ detail: z.string() });
 
+/** The api's own no, with all that it said. */
+export class Refusal extends AppError {
+  readonly answer: unknown;
+
+  constructor(code: ErrorCode, detail: string, answer: unknown) {
+    super(code, detail);
+    this.name = "Refusal";
+    this.answer = answer;
+  }
+}
+
 export function connect(data: string): Appliance {
   const instance = openInstance(data);
   const unix = instance.sockets.admin;
@@ -58,10 +69,9 @@ export function connect(data: string): Appliance {
       throw new AppError("unavailable", `The appliance broke off its answer (${why}); its log may say why.`);
     }
     if (response.ok) return response;
-    const { detail } = refusal
-      .catch({ detail: `The api answered ${response.status}.` })
-      .parse(await bodyOf(response));
-    throw new AppError(CODES[response.status] ?? "internal", detail);
+    const answer = await bodyOf(response);
+    const { detail } = refusal.catch({ detail: `The api answered ${response.status}.` }).parse(answer);
+    throw new Refusal(CODES[response.status] ?? "internal", detail, answer);
   }
 
   return {

@@ -1,7 +1,8 @@
 import { defineCommand } from "citty";
 import { z } from "zod";
-import { connect } from "./appliance.ts";
-import { counted, print } from "./output.ts";
+import { AppError } from "../errors.ts";
+import { connect, Refusal } from "./appliance.ts";
+import { counted, print, table } from "./output.ts";
 import { printable } from "./printable.ts";
 import { commonArguments, idArgument, runPath } from "./run-row.ts";
 import { strict } from "./strict.ts";
@@ -44,8 +45,19 @@ export const diff = defineCommand({
 
 const visible = (line: string): string => line.split("\t").map(printable).join("\t");
 
+const notMerged = z
+  .object({
+    conflicts: z.array(z.object({ path: z.string(), run: z.string(), namespace: z.string() }).loose()),
+    truncated: z.boolean(),
+  })
+  .loose();
+
 export const merge = defineCommand({
-  meta: { name: "merge", description: "Put what a run has changed into its namespace, all or nothing" },
+  meta: {
+    name: "merge",
+    description:
+      "Put what a run has changed into its namespace, all or nothing. Exits with 1 and lists the conflicts when there are any.",
+  },
   plugins: [strict],
   args: {
     ...idArgument,
@@ -58,17 +70,28 @@ export const merge = defineCommand({
     ...commonArguments,
   },
   async run({ args }) {
-    const answer = await connect(args.data).ask(
-      z.object({ files: z.int() }).loose(),
-      `${runPath(args.run)}/merge`,
-      {
-        method: "POST",
-        json: { on_conflict: args["on-conflict"] },
-      },
-    );
-    print(args.json, answer, () => `${args.run} is merged: ${counted(answer.files, "file")}.`);
+    const merged = z.object({ files: z.int() }).loose();
+    const call = { method: "POST", json: { on_conflict: args["on-conflict"] } } as const;
+    try {
+      const answer = await connect(args.data).ask(merged, `${runPath(args.run)}/merge`, call);
+      print(args.json, answer, () => `${args.run} is merged: ${counted(answer.files, "file")}.`);
+    } catch (error) {
+      const { data: answer } = notMerged.safeParse(error instanceof Refusal ? error.answer : null);
+      if (answer === undefined) throw error;
+      print(args.json, answer, () => listed(answer));
+      throw new AppError(
+        "conflict",
+        "Nothing was merged: both the run and the namespace have changed these paths. Say whose side counts: --on-conflict run, or --on-conflict namespace.",
+        { cause: error },
+      );
+    }
   },
 });
+
+function listed({ conflicts, truncated }: z.infer<typeof notMerged>): string {
+  const rows = conflicts.map(({ path, run, namespace }) => ({ path: printable(path), run, namespace }));
+  return `${table(rows, "")}${truncated ? "\nThere are more, which are not named." : ""}`;
+}
 
 export const discard = defineCommand({
   meta: { name: "discard", description: "Throw away what a run has changed" },

@@ -40,8 +40,17 @@ test("a conflict is named and changes nothing; on_conflict says whose side count
         "Nothing was merged: both the run and the namespace have changed a. Say whose side counts by on_conflict: run or namespace.",
       merged: false,
       conflicts: [{ path: "a", run: "modified", namespace: "modified" }],
+      truncated: false,
     },
   ]);
+  const json = await appliance.cofferdam(["run", "merge", run, "--json"], { expect: 1 });
+  expect(JSON.parse(json.stdout)).toMatchObject({
+    merged: false,
+    conflicts: [{ path: "a", run: "modified", namespace: "modified" }],
+  });
+  const told = await appliance.cofferdam(["run", "merge", run], { expect: 1 });
+  expect(told.stdout).toMatch(/^PATH +RUN +NAMESPACE\na +modified +modified\n$/);
+  expect(told.stderr).toContain("--on-conflict run");
   const misspelt = await merge(run, { on_conflicts: "run" });
   expect(misspelt.status).toBe(422);
   const merged = await merge(run, { on_conflict: "namespace" });

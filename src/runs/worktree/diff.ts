@@ -12,6 +12,7 @@ import type { Pause } from "../../volumes/pause.ts";
 import { KIND, type Before, type FileBefore } from "./before.ts";
 import { targetOf, type Change } from "./compare.ts";
 import { isGone } from "./copy.ts";
+import { joined, shownPath, type ShownPath } from "./path.ts";
 import { isBinary, PATCH_LIMITS, patchOf, textOf, type Side } from "./patch.ts";
 
 /** What an answer holds at most; the rest is left out, and it says so. */
@@ -24,10 +25,7 @@ const MAX_HASHED = 1000;
 
 type Kind = Found["kind"];
 
-export interface ShownChange {
-  readonly path: string;
-  /** When the path is not UTF-8, and `path` only like it. */
-  readonly path_base64?: string;
+export interface ShownChange extends ShownPath {
   readonly change: "added" | "modified" | "deleted" | "renamed";
   readonly from?: string;
   readonly type: string;
@@ -160,8 +158,7 @@ async function show(item: Item, parts: ShowParts): Promise<ShownChange> {
   const name = joined(path);
   const { binary, patch } = await patched(item, name, parts);
   return {
-    path: name.toString(),
-    ...(!isUtf8(name) && { path_base64: name.toString("base64") }),
+    ...shownPath(path),
     change: from !== null ? "renamed" : before === null ? "added" : after === null ? "deleted" : "modified",
     ...(from !== null && { from: joined(from).toString() }),
     type: kind === "link" ? "symlink" : kind,
@@ -279,15 +276,10 @@ function openDirectory(root: Descriptor, path: readonly Uint8Array[]): Descripto
   }
 }
 
-function joined(path: readonly Uint8Array[]): Buffer {
-  return Buffer.concat(path.flatMap((part, index) => (index === 0 ? [part] : [SLASH, part])));
-}
-
 function nameOf(path: readonly Uint8Array[]): Uint8Array {
   const name = path.at(-1);
   if (name === undefined) throw new Error("a change of the worktree itself");
   return name;
 }
 
-const SLASH = Buffer.from("/");
 const octal = (mode: number): string => mode.toString(8).padStart(4, "0");

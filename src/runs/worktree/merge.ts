@@ -42,6 +42,8 @@ const MAX_NAMED = 1000;
 /** Nothing was merged, since both sides have changed these. */
 export class MergeConflict extends AppError {
   readonly conflicts: readonly Conflict[];
+  /** There are more than are named. */
+  readonly truncated: boolean;
 
   constructor(conflicts: readonly Conflict[]) {
     const [first] = conflicts;
@@ -53,6 +55,7 @@ export class MergeConflict extends AppError {
     );
     this.name = "MergeConflict";
     this.conflicts = conflicts.slice(0, MAX_NAMED);
+    this.truncated = conflicts.length > MAX_NAMED;
   }
 }
 

@@ -6,6 +6,7 @@ import { Descriptor } from "../../volumes/descriptor.ts";
 import type { Pause } from "../../volumes/pause.ts";
 import { createReach, type Names, type Reach } from "../../volumes/reach.ts";
 import type { Step } from "../../volumes/redo.ts";
+import { shownPath, type ShownPath } from "./path.ts";
 import { lookTo, type There, type Verdicts } from "./verdict.ts";
 import type { Wish } from "./wish.ts";
 
@@ -15,8 +16,7 @@ export type OnConflict = "fail" | "run" | "namespace";
 type What = "added" | "modified" | "deleted";
 
 /** A path that both have changed, each in its way. */
-export interface Conflict {
-  readonly path: string;
+export interface Conflict extends ShownPath {
   readonly run: What;
   readonly namespace: What;
 }
@@ -58,7 +58,7 @@ export async function planOf(parts: PlanParts): Promise<Plan> {
   let settled: Names | null = null;
 
   function note(path: Names, run: What, namespace: What): void {
-    conflicts.push({ path: pathText(path), run, namespace });
+    conflicts.push({ ...shownPath(path), run, namespace });
   }
 
   /** The directories above, with the modes that the run's have. */
@@ -178,8 +178,4 @@ const NOTHING = new Uint8Array();
 /** No name has a NUL. */
 function keyOf(path: Names): string {
   return path.map((name) => Buffer.from(name).toString("latin1")).join("\0");
-}
-
-function pathText(path: Names): string {
-  return path.map((name) => Buffer.from(name).toString()).join("/");
 }

@@ -179,6 +179,23 @@ test("a path that both have changed is a conflict, and nothing is merged", async
   expect(side.text("gone-there")).toBe("ns");
 });
 
+test("a conflict at a path that is not UTF-8 says which it is; of very many it says that there are more", async () => {
+  const name = (root: string) => Buffer.concat([Buffer.from(`${root}/d/`), Buffer.from([0x78, 0xff])]);
+  await using side = await both(
+    write(["d/other", "x"]),
+    (work) => writeFileSync(name(work), "run"),
+    (live) => writeFileSync(name(live), "ns"),
+  );
+  const refused = await side.merge().catch((error: unknown) => error);
+  expect(refused).toMatchObject({
+    conflicts: [{ path: "d/x\ufffd", path_base64: "ZC94/w==", run: "added", namespace: "added" }],
+    truncated: false,
+  });
+  const one = { path: "x", run: "added", namespace: "added" } as const;
+  const many = new MergeConflict(Array.from({ length: 1001 }, () => one));
+  expect([many.conflicts.length, many.truncated]).toEqual([1000, true]);
+});
+
 test("on_conflict: run takes the run's side, whatever stands in its way", async () => {
   await using side = await both(
     write(["edited", "e"], ["gone-here", "g"], ["gone-there", "g"], ["a/b/c", "c"], ["f", "f"]),
