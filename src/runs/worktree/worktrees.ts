@@ -8,7 +8,6 @@ import { runId, type NamespaceId, type RunId } from "../../ids.ts";
 import { syncFileSystem } from "../../kernel/syncfs.ts";
 import type { Log } from "../../log.ts";
 import { usageOf } from "../../volumes/usage.ts";
-import { createAdmission } from "../../sandbox/admission.ts";
 import type { SealedBlobs } from "../../blobs/sealed.ts";
 import { readHead } from "../../snapshots/manifest.ts";
 import { createBlobReader } from "../../snapshots/reader.ts";
@@ -19,6 +18,7 @@ import { baseOf, hashOf, type Base } from "./base.ts";
 import { entriesOf } from "./before.ts";
 import { changesOf, type Change } from "./compare.ts";
 import { diffOf, type Diff, type DiffParts } from "./diff.ts";
+import { createLooks } from "./looks.ts";
 import { merge, type Merged, type MergeParts } from "./merge.ts";
 import { BOOT, KEPT, noWorktree, openPlaces } from "./place.ts";
 import type { OnConflict } from "./plan.ts";
@@ -36,9 +36,6 @@ export interface WorktreesParts extends Omit<MakeParts, "rows" | "volumes">, Mer
   readonly bootId: string;
   readonly log: Pick<Log, "info" | "warn">;
 }
-
-/** Walks over worktrees at once: they share api's one thread with everybody's calls. */
-const LOOKS = { concurrency: 4, perNamespace: 2, queue: 1000, maxWaitMs: 30_000 };
 
 interface Compared extends DiffParts {
   readonly row: Run;
@@ -75,7 +72,7 @@ export function createWorktrees(parts: WorktreesParts) {
   const { rows, ledger, bootId, log } = parts;
   const places = openPlaces(parts.dir);
   const making = createMaking(parts);
-  const looks = createAdmission(() => LOOKS);
+  const looks = createLooks();
   /** A worktree that is being merged must not be thrown away: what is gone from it would be what the run has deleted. */
   const merging = new Set<RunId>();
   const discarding = new Map<RunId, Promise<void>>();
@@ -159,7 +156,8 @@ export function createWorktrees(parts: WorktreesParts) {
     use: (parts: Compared) => Promise<T>,
   ): Promise<T> {
     const found = await rows.find(run);
-    const release = await looks.admit(found?.namespaceId ?? run, signal);
+    if (found === null) throw noRun(run);
+    const release = await looks.admit(found, signal);
     try {
       return await comparing(run, signal, use);
     } finally {
