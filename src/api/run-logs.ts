@@ -1,3 +1,4 @@
+import { isUtf8 } from "node:buffer";
 import { Elysia } from "elysia";
 import { z } from "zod";
 import { AppError } from "../errors.ts";
@@ -176,7 +177,13 @@ function sseBytes(step: Step): Uint8Array {
   if (step.kind === "idle") return commentBlock("heartbeat");
   if (step.kind === "entries") {
     const blocks = step.entries.map(({ seq, at, stream, bytes }) =>
-      block(stream, { seq, at: timestamp(at), text: decoder.decode(bytes) }),
+      block(stream, {
+        seq,
+        at: timestamp(at),
+        text: decoder.decode(bytes),
+        // Which bytes they were is not to be told by the text.
+        ...(isUtf8(bytes) ? {} : { text_base64: bytes.toBase64() }),
+      }),
     );
     return Buffer.concat(blocks);
   }

@@ -1,10 +1,11 @@
 import { defineCommand } from "citty";
-import { EventSourceParserStream } from "eventsource-parser/stream";
 import { z } from "zod";
 import { AppError } from "../errors.ts";
-import { connect, type Appliance } from "./appliance.ts";
+import { connect } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
+import { whenBack } from "./messages.ts";
 import { jsonArgument, print, writeBytes } from "./output.ts";
+import { outputOf } from "./run-output.ts";
 import { runPath, runRow, type RunRow } from "./run-row.ts";
 import { shellLine } from "./shell-line.ts";
 import { strictBeforeDashes } from "./strict.ts";
@@ -13,7 +14,6 @@ import { workspaceArgument, workspaceOf } from "./workspace-option.ts";
 
 /** What a shell has for what was killed by the clock, and for what could not be run. */
 const EXIT = { timed_out: 124, error: 125, cancelled: 130 } as const;
-const AGAIN_MS = 500;
 
 const text = (description: string, valueHint: string) =>
   ({ type: "string", description, valueHint }) as const;
@@ -54,8 +54,16 @@ export const start = defineCommand({
     const made = await appliance.ask(runRow, "/v1/runs", { method: "POST", headers, json });
     if (args.follow !== true) return print(args.json, made, () => made.run_id);
     terminal.info(`${made.run_id} is started.`);
-    await follow(appliance, made.run_id);
-    const over = await appliance.ask(runRow, runPath(made.run_id));
+    process.once("SIGINT", () => {
+      terminal.info(
+        `${made.run_id} goes on; see it with: cofferdam run logs --follow ${made.run_id}, or end it with: cofferdam run cancel ${made.run_id}`,
+      );
+      process.exit(EXIT.cancelled);
+    });
+    for await (const { stream, bytes } of outputOf(appliance, made.run_id, { live: true, reached: true })) {
+      await writeBytes(process[stream], bytes);
+    }
+    const over = await whenBack(() => appliance.ask(runRow, runPath(made.run_id)));
     if (args.json === true) print(true, over, String);
     else
       terminal.info(`${over.run_id}: ${over.error === null ? over.status : `${over.status}. ${over.error}`}`);
@@ -122,35 +130,6 @@ async function requestIn(file: string | undefined): Promise<Record<string, unkno
   } catch (error) {
     throw new AppError("bad_input", `${file} has to be a JSON object: see docs/runs.md.`, { cause: error });
   }
-}
-
-/** Of what the appliance says, what is missing counts here; how the run is shows at the end. */
-const entry = z.object({ text: z.string(), dropped_bytes: z.int().optional() });
-
-/** Goes on after a restart of the appliance where it was. */
-async function follow(appliance: Appliance, id: string): Promise<void> {
-  let since = "0";
-  for (;;) {
-    try {
-      const { body } = await appliance.call(`${runPath(id)}/logs?follow=true&since=${since}`);
-      const messages = (body ?? new ReadableStream<Uint8Array>())
-        .pipeThrough(new TextDecoderStream())
-        .pipeThrough(new EventSourceParserStream());
-      for await (const { id: seq, event, data } of messages) {
-        await shown(event ?? "stdout", entry.parse(JSON.parse(data)));
-        since = seq ?? since;
-      }
-      return;
-    } catch (error) {
-      if (error instanceof AppError && error.code !== "unavailable") throw error;
-      await Bun.sleep(AGAIN_MS);
-    }
-  }
-}
-
-async function shown(event: string, { text, dropped_bytes }: z.infer<typeof entry>): Promise<void> {
-  if (event === "status") return dropped_bytes === undefined ? undefined : terminal.info(text);
-  await writeBytes(event === "stderr" ? process.stderr : process.stdout, Buffer.from(text));
 }
 
 function exitCodeOf({ status, exit_code }: RunRow): number {

@@ -5,6 +5,7 @@ import { dataArgument } from "./arguments.ts";
 import { counted, jsonArgument, print, shortTime, table, writeBytes } from "./output.ts";
 import { printable } from "./printable.ts";
 import { commonArguments, dollars, idArgument, runRow, runPath, type RunRow } from "./run-row.ts";
+import { outputOf } from "./run-output.ts";
 import { start } from "./run-start.ts";
 import { diff, discard, merge } from "./run-work.ts";
 import { strict } from "./strict.ts";
@@ -73,9 +74,8 @@ const logs = defineCommand({
     ...dataArgument,
   },
   async run({ args }) {
-    const path = `${runPath(args.run)}/logs${args.follow === true ? "?follow=true" : ""}`;
-    const { body } = await connect(args.data).call(path, { headers: { accept: "text/plain" } });
-    for await (const chunk of body ?? []) await writeBytes(process.stdout, chunk);
+    const output = outputOf(connect(args.data), args.run, { live: args.follow === true });
+    for await (const { bytes } of output) await writeBytes(process.stdout, bytes);
   },
 });
 

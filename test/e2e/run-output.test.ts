@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createParser } from "eventsource-parser";
 import { binary, startAppliance, type Appliance } from "../fixtures/appliance.ts";
@@ -97,6 +97,31 @@ test("whatever kills api and gateway, what runs write is complete, for who follo
       .join(""),
   );
   expect(heard.seqs).toEqual(heard.seqs.map((_, index) => index + 1));
+}, 120_000);
+
+test("run start --follow has every byte, each stream's apart, over killed and stopped apis, and the exit code", async () => {
+  const rounds = 100;
+  // Bytes that are no text, and then a round's number on the other stream.
+  const command = String.raw`for n in $(seq ${rounds}); do printf '\377\000\342%d\r' $n; echo $n >&2; sleep 0.02; done; exit 9`;
+  const args = ["--data", appliance.data, "--from", "empty", "--follow", "--", command];
+  const child = Bun.spawn([binary(), "run", "start", "test", ...args], { stdout: "pipe", stderr: "pipe" });
+  const heard = { stdout: "", stderr: "" };
+  const reading = (["stdout", "stderr"] as const).map(async (stream) => {
+    for await (const piece of child[stream]) heard[stream] += Buffer.from(piece).toString("latin1");
+  });
+  for (const signal of ["SIGKILL", "SIGTERM"] as const) {
+    const before = heard.stdout.length;
+    const pid = await until(() => heard.stdout.length > before + 50 && appliance.pid("api"), 30_000);
+    process.kill(pid, signal);
+    await until(() => !existsSync(`/proc/${pid}`), 30_000);
+  }
+  await Promise.all(reading);
+  expect(await child.exited).toBe(9);
+  const numbers = Array.from({ length: rounds }, (_, index) => index + 1);
+  expect(heard.stdout).toBe(numbers.map((n) => `\xff\0\xe2${n}\r`).join(""));
+  const said = heard.stderr.split("\n").filter((line) => !line.startsWith("cofferdam: "));
+  expect(said).toEqual([...numbers.map(String), ""]);
+  expect(heard.stderr).toContain("cofferdam: the appliance is away");
 }, 120_000);
 
 test("its receipt holds without the appliance, and no longer once a byte of it is another", async () => {
