@@ -77,7 +77,16 @@ export function connect(data: string): Appliance {
   return {
     instance,
     call,
-    ask: async (schema, path, options) => schema.parse(await (await call(path, options)).json()),
+    async ask(schema, path, options) {
+      const { success, data, error } = schema.safeParse(await (await call(path, options)).json());
+      if (success) return data;
+      const field = error.issues[0]?.path.join(".") ?? "";
+      throw new AppError(
+        "internal",
+        `The appliance answered ${path} in a way that this command does not know ("${field}" is not as it should be): restart the appliance if it was upgraded since it began.`,
+        { cause: error },
+      );
+    },
   };
 }
 

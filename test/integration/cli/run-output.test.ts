@@ -1,6 +1,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import type { RunRow } from "../../../src/cli/run-row.ts";
 import { openInstance } from "../../../src/instance/instance.ts";
 import { MAIN } from "../../fixtures/cli-api.ts";
 
@@ -26,8 +27,9 @@ const RUN = {
     peak_memory_mb: null,
     cpu_s: null,
   },
+  usage_complete: true,
   denials: [],
-};
+} satisfies RunRow;
 
 /** What the run writes: every byte there is, on both streams, and text. */
 const every = Uint8Array.from({ length: 256 }, (_, byte) => byte);
@@ -46,8 +48,8 @@ interface Connection {
   readonly end: "clean" | "torn" | "none";
 }
 
-/** An api as the command line sees it. Its connections go as `script` says, the last of them whole. */
-function startApi(script: readonly Connection[]) {
+/** An api as the command line sees it. Its connections go as `script` says, the last of them whole; `run` is what it shows. */
+function startApi(script: readonly Connection[], run: object = RUN) {
   const data = mkdtempSync("/scratch/cli-");
   writeFileSync(join(data, "inst"), "c11e\n");
   const instance = openInstance(data);
@@ -99,7 +101,7 @@ function startApi(script: readonly Connection[]) {
       fetch(request) {
         const { pathname } = new URL(request.url);
         if (pathname.endsWith("/logs")) return logs(request);
-        if (pathname === "/v1/runs") return Response.json(RUN, { status: 201 });
+        if (pathname === "/v1/runs") return Response.json(run, { status: 201 });
         if (pathname !== `/v1/runs/${RUN.run_id}`) {
           const main = { workspace_id: "ws-a", name: "main", created_at: RUN.created_at };
           return Response.json({ workspaces: [main] });
@@ -188,4 +190,14 @@ test("run logs of an appliance that is not there says so at once", async () => {
   const { stderr, code } = await api.run("logs", "--follow", RUN.run_id);
   expect(stderr).toContain("is not running");
   expect(code).toBe(3);
+});
+
+test("an answer that it does not know is told as that", async () => {
+  const { exit_code: _, ...older } = RUN;
+  await using api = startApi([], older);
+  const { stderr, code } = await api.run("start", "test", "--", "true");
+  expect(stderr).toBe(
+    'cofferdam: The appliance answered /v1/runs in a way that this command does not know ("exit_code" is not as it should be): restart the appliance if it was upgraded since it began.\n',
+  );
+  expect(code).toBe(1);
 });
