@@ -10,12 +10,15 @@ import type { Descriptor } from "./descriptor.ts";
 export interface Encryption {
   /** `volume` is the directory, open for reading: new and empty, or as it was left. */
   unlock(id: NamespaceId, volume: Descriptor): Promise<void>;
-  /** Absence is a success. Throws while a sandbox has the volume. */
-  lock(id: NamespaceId): Promise<void>;
+  /**
+   * Absence is a success. false: a file that was open in this moment stays readable, also once it is closed, until this
+   * is asked for again. Throws while a sandbox has the volume.
+   */
+  lock(id: NamespaceId): Promise<boolean>;
 }
 
 /** For tests of what is not about it. */
-export const unencrypted: Encryption = { unlock: async () => {}, lock: async () => {} };
+export const unencrypted: Encryption = { unlock: async () => {}, lock: async () => true };
 
 export interface EncryptionParts {
   readonly sandboxd: Pick<SandboxdClient, "call">;
@@ -48,8 +51,8 @@ export function createEncryption({ sandboxd, keyOf }: EncryptionParts): Encrypti
 
     async lock(id) {
       const { state } = await sandboxd.call("lockVolume", { namespace: id });
-      // "busy" ends by itself: a file that is open now is readable until it is closed.
       if (state === "attached") throw new Error("a sandbox has it");
+      return state !== "busy";
     },
   };
 }

@@ -36,6 +36,7 @@ const TRASH = ".trash";
 const MIB = 1024 * 1024;
 const SETTLE_PATIENCE_MS = 30_000;
 const SETTLE_PAUSE_MS = 100;
+const FINISH_AFTER_MS = 2_000;
 
 export interface VolumesParts {
   /** The directory of all volumes, made by whoever made the instance. */
@@ -154,11 +155,18 @@ export function createVolumes(parts: VolumesParts) {
     renameAt(volume.fd, "live", tmp.fd, name, flags);
   }
 
-  /** One that stays unlocked, with sandboxd away, is locked with those that an earlier api left so. */
+  /** Those that are locked but for a file that was open, which may have been looked at for a moment. */
+  const unfinished = new Set<NamespaceId>();
+
+  /** One that stays unlocked, with sandboxd away or its files open for longer, is locked with those that an earlier api left so. */
   async function lock(id: NamespaceId): Promise<void> {
-    await encryption.lock(id).catch((error: unknown) => {
+    const isLocked = await encryption.lock(id).catch((error: unknown) => {
       log.warn("a volume stays unlocked; it is tried again", { namespace: id, error: String(error) });
+      return true;
     });
+    if (unfinished.delete(id) || isLocked) return;
+    unfinished.add(id);
+    setTimeout(() => leases.closeUnheld(id), FINISH_AFTER_MS).unref();
   }
 
   const leases = createLeases({

@@ -3,6 +3,7 @@ import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { startAppliance, type Appliance } from "../fixtures/appliance.ts";
 import { makeDisk } from "../fixtures/encrypted-disk.ts";
+import { until } from "../fixtures/until.ts";
 
 /* The whole appliance on a disk that can encrypt, and what is on that disk afterwards. */
 const disk = makeDisk({ size: "128M" });
@@ -30,8 +31,10 @@ const shownToRoot = () => {
   const names = Bun.spawnSync(["find", dir]).stdout.toString();
   return names + Bun.spawnSync(["grep", "-ra", "planted", dir]).stdout.toString();
 };
+/** Looks at no file meanwhile: one that is open when its volume is locked stays readable until the next try. */
 const dormant = async () => {
-  while (shownToRoot().includes("planted")) await Bun.sleep(50);
+  await until(() => readdirSync(`/run/cofferdam/${it.inst}/host/unlocked`).length === 0, 150_000);
+  expect(shownToRoot()).not.toContain("planted");
 };
 const PLANTED = [
   "planted-dir",
@@ -61,7 +64,7 @@ test("nothing that was planted is on the disk, nor shown to root through a dorma
   expect(disk.found(PLANTED)).toEqual([]);
   expect(disk.found(["planted-in-the-clear"])).toEqual(["planted-in-the-clear"]);
   expect(await get("planted-namespace")).toStartWith("planted-content");
-}, 60_000);
+}, 200_000);
 
 test("a dormant namespace is restored from its snapshot, and is as closed as before", async () => {
   await put("restored", "planted-content then");
@@ -77,7 +80,7 @@ test("a dormant namespace is restored from its snapshot, and is as closed as bef
   expect(await exec("restored", look)).toMatchObject({ stdout: "711 10000\nplanted-content then" });
   await dormant();
   expect(disk.found([...PLANTED, "planted-link", "planted-label"])).toEqual([]);
-}, 60_000);
+}, 200_000);
 
 test("kills of api and of sandboxd lose nothing, and leave nothing unlocked for good", async () => {
   await put("killed", "planted-content");
@@ -87,13 +90,12 @@ test("kills of api and of sandboxd lose nothing, and leave nothing unlocked for 
       await it.stop("SIGKILL");
       it = await start();
     }
-    while (
-      !(await it.call("/v1/me").then(
+    await until(() =>
+      it.call("/v1/me").then(
         ({ ok }) => ok,
         () => false,
-      ))
-    )
-      await Bun.sleep(20);
+      ),
+    );
     expect(await get("killed")).toBe("planted-content");
     expect(await exec("killed", "cat workspace/planted-dir/planted-name.txt")).toMatchObject({
       stdout: "planted-content",
@@ -101,7 +103,7 @@ test("kills of api and of sandboxd lose nothing, and leave nothing unlocked for 
   }
   expect(shownToRoot()).toContain("planted-content");
   await dormant();
-}, 60_000);
+}, 200_000);
 
 test("a stopped appliance is closed, database and all, and opens again after a reboot", async () => {
   await put("rebooted", "planted-content");
@@ -115,7 +117,7 @@ test("a stopped appliance is closed, database and all, and opens again after a r
   disk.remount();
   it = await start();
   expect(await get("rebooted")).toBe("planted-content");
-}, 60_000);
+}, 200_000);
 
 test("a deleted namespace is gone at once, its key with it", async () => {
   await put("deleted", "planted-content");
@@ -133,5 +135,4 @@ test("a deleted namespace is gone at once, its key with it", async () => {
   expect(readdirSync(join(disk.path, "api/volumes/.trash"))).toEqual([]);
   await dormant();
   expect(disk.found(PLANTED)).toEqual([]);
-  expect(readdirSync(`/run/cofferdam/${it.inst}/host/unlocked`)).toEqual([]);
-}, 60_000);
+}, 200_000);

@@ -40,7 +40,7 @@ function start(at = { on: disk.path, keys: new Map<NamespaceId, Uint8Array>() })
   const instance = createInstance(data);
   ensureRunDirectories(instance);
   const { uid, gid } = roleUser("cofferdam");
-  const state = { away: false, asked: 0, attached: false };
+  const state = { away: false, asked: 0, attached: false, busy: 0 };
   const kernel = createVolumeKeys({ instance, isAttached: () => state.attached });
   const call = async (op: string, args: { namespace: NamespaceId; key: string }) => {
     state.asked++;
@@ -48,9 +48,10 @@ function start(at = { on: disk.path, keys: new Map<NamespaceId, Uint8Array>() })
     // This process is root, where api is not.
     const dir = join(instance.api.volumes, args.namespace);
     if (existsSync(dir)) chownSync(dir, uid, gid);
-    return op === "unlockVolume"
-      ? kernel.unlock(args.namespace, Buffer.from(args.key, "hex"))
-      : kernel.lock(args.namespace);
+    if (op === "unlockVolume") return kernel.unlock(args.namespace, Buffer.from(args.key, "hex"));
+    const locked = await kernel.lock(args.namespace);
+    if (locked.state === "busy") state.busy++;
+    return locked;
   };
   const keyOf = async (id: NamespaceId) => {
     const key = at.keys.get(id);
@@ -280,6 +281,22 @@ test("one that can't be locked now is locked later, and works meanwhile", async 
   expect(await at.read(id)).toMatchObject({ content: "text" });
   at.state.attached = false;
   await idle(at, id);
+  expect(await at.read(id)).toMatchObject({ content: "text" });
+  at.volumes.close();
+});
+
+test("one whose file was open when it was locked is locked soon after, file and all", async () => {
+  const at = start();
+  const id = at.namespace();
+  await at.files(id).write(note, text("text"));
+  const path = join(at.live(id), "docs/note.txt");
+  const open = openSync(path, "r");
+  while (at.state.busy === 0) await Bun.sleep(20);
+  closeSync(open);
+  // The kernel does not forget it by itself.
+  expect(readFileSync(path, "utf8")).toBe("text");
+  await idle(at, id);
+  expect(() => readFileSync(path)).toThrow("ENOENT");
   expect(await at.read(id)).toMatchObject({ content: "text" });
   at.volumes.close();
 });
