@@ -23,7 +23,10 @@ const GRANT = {
 };
 
 let appliance: Appliance;
-const { startRun, over, outputOf, makeCredential } = runCalls(() => appliance, { ...EMPTY, git: GRANT });
+const { startRun, runOf, over, outputOf, makeCredential } = runCalls(() => appliance, {
+  ...EMPTY,
+  git: GRANT,
+});
 beforeAll(async () => {
   const dir = mkdtempSync(join(tmpdir(), "git-work-"));
   mkdirSync(join(dir, "app"));
@@ -97,7 +100,9 @@ test("over a killed gateway it goes on, its branch is still its own, and every t
     "git push --force origin HEAD:agent/one || git rev-parse HEAD",
   ];
   const id = await startRun({ command: command.join("\n"), stdin_open: true });
-  const before = await until(() => server.refs("acme/app")["refs/heads/agent/two"]);
+  // Of a push that is cut nobody knows whether the server took it, and the branch would not count as the run's.
+  await until(async () => (await runOf(id)).usage.git.pushes === 1);
+  const before = server.refs("acme/app")["refs/heads/agent/two"];
   const killed = appliance.pid("gateway");
   process.kill(killed, "SIGKILL");
   await until(() => {
