@@ -116,22 +116,24 @@ test("a role whose configuration is wrong is not tried again, also when it was r
 });
 
 test("a role that falls silent is killed and started again; one that shows life is not", async () => {
-  const silent = supervise(`echo READY=1 >&3; exec sleep 100`, { watchdogMs: 100 });
+  // Longer than a shell takes to start on a busy machine: one that never comes up is given up.
+  const watchdogMs = 700;
+  const silent = supervise(`echo READY=1 >&3; exec sleep 100`, { watchdogMs });
   await silent.readyTimes(2);
   expect(silent.logged[0]?.message).toBe("a role fell silent and is killed");
-  const lively = supervise(`echo READY=1 >&3; while sleep 0.05; do echo WATCHDOG=1 >&3; done`, {
-    watchdogMs: 2000,
-  });
+  const script = `echo READY=1 >&3; exec 9<> <(:); until read -t 0.05 -u 9; do echo WATCHDOG=1 >&3; done`;
+  const lively = supervise(script, { watchdogMs });
   await lively.readyTimes(1);
   const pid = lively.role.pid();
+  // It is longer than that by now.
   await silent.readyTimes(4);
   expect(lively.role.pid()).toBe(pid);
   expect(lively.logged).toEqual([]);
 });
 
 test("a role that said that its start takes longer is waited for", async () => {
-  const slow = `echo EXTEND_TIMEOUT_USEC=60000000 >&3; sleep 0.5; echo READY=1 >&3; exec sleep 100`;
-  const { readyTimes, logged } = supervise(slow, { watchdogMs: 100 });
+  const slow = `echo EXTEND_TIMEOUT_USEC=60000000 >&3; sleep 1; echo READY=1 >&3; exec sleep 100`;
+  const { readyTimes, logged } = supervise(slow, { watchdogMs: 500 });
   await readyTimes(1);
   expect(logged).toEqual([]);
 });
