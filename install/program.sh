@@ -4,16 +4,23 @@
 # leaves the old version working, and processes of the old version find their own files until they end.
 
 stage_release() {
-  local verdict
+  local verdict large='^\S+ [ *](bin/|lib/cofferdam/(runsc|.*\.erofs)$)'
   [ -z "$runsc" ] || verdict=$("$here/build/probe-runsc" "$runsc" 2>&1) ||
     fail "$runsc will not do: ${verdict#probe-runsc: }" 'Leave --runsc out: the release has one.'
-  (cd "$here" && sha256sum --quiet --strict --check SHA256SUMS) ||
-    fail 'this release is not what its SHA256SUMS says' 'Fetch and unpack it again.'
+  as_published -v "$large"
   name_version "$here" SHA256SUMS ${runsc:+"$runsc"}
+  # Of a version that is in place already, nothing large is used.
   [ "$stage" != "$place" ] || return 0
+  as_published "$large"
   new_stage
   cp -a --reflink=auto -- "$here/bin" "$here/lib" "$stage/"
   [ -z "$runsc" ] || install -m 755 "$runsc" "$stage/lib/cofferdam/runsc"
+}
+
+# Whether the release's files are what SHA256SUMS says, of those whose lines grep finds.
+as_published() { # grep-option.. PATTERN
+  (cd "$here" && grep -E "$@" SHA256SUMS | sha256sum --quiet --strict --check) ||
+    fail 'this release is not what its SHA256SUMS says' 'Fetch and unpack it again.'
 }
 
 stage_build() {
@@ -25,7 +32,8 @@ stage_build() {
   new_stage
   long "$here/build/all" "$stage" ${runsc:+--runsc "$runsc"} ||
     fail "$(tail -n 1 "$work/output")" 'The lines above say more. What was built is kept: running it again goes on from there.'
-  name_version "$stage" bin/cofferdam lib/cofferdam/{runsc,rootfs.erofs,run.erofs,manifest.json}
+  # The manifest has the digests of the root file systems, which are large.
+  name_version "$stage" bin/cofferdam lib/cofferdam/{runsc,manifest.json}
 }
 
 # A directory beside the final place, where the new version is put together.

@@ -10,9 +10,9 @@ import {
 } from "../fixtures/host.ts";
 
 /* What install.sh refuses, on a host that has nothing of it: each time the host is afterwards as it was before. */
-// An install copies and checks a gigabyte, which takes its time on a busy machine.
+// An install copies and checks half a gigabyte, which takes its time on a busy machine.
 setDefaultTimeout(240_000);
-const release = makeRelease({ light: true });
+const release = makeRelease();
 let host: Host;
 let pristine: Listing;
 beforeAll(async () => {
@@ -123,12 +123,15 @@ test("a runsc that is none", async () => {
   expect(out).toContain("failed at: Checking the release\n  why: /usr/bin/true will not do: does not boot");
 });
 
-test("a release with a changed byte", async () => {
+test("a release with a changed byte, in a small file or a large one", async () => {
   const out = await refused(
-    "mkdir /tmp/r; cp -r /opt/release/* /tmp/r; echo >>/tmp/r/lib/cofferdam/manifest.json; /tmp/r/install.sh; s=$?; rm -r /tmp/r; exit $s",
+    `mkdir /tmp/r; cp -r /opt/release/* /tmp/r; cd /tmp/r/lib/cofferdam
+    for file in manifest.json runsc; do
+      cp $file /tmp/whole; echo >>$file; /tmp/r/install.sh; s=$?; cp /tmp/whole $file; [ $s = 1 ] || break
+    done; rm -r /tmp/r /tmp/whole; exit $s`,
     1,
   );
-  expect(out).toContain("lib/cofferdam/manifest.json: FAILED");
+  for (const name of ["manifest.json", "runsc"]) expect(out).toContain(`lib/cofferdam/${name}: FAILED`);
   expect(out).toContain("why: this release is not what its SHA256SUMS says");
 });
 
