@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { changesSince, listing, ok, startHost, type Host, type Listing } from "../fixtures/host.ts";
 
 /* install.sh in a clone, on a host that has nothing of what a build takes. */
-// An install copies and checks a gigabyte, which takes its time on a busy machine.
+// An install copies and checks half a gigabyte, which takes its time on a busy machine.
 setDefaultTimeout(240_000);
 const repo = resolve(import.meta.dir, "../..");
 const slow = mkdtempSync("/var/tmp/cofferdam-clone-");

@@ -10,9 +10,9 @@ import {
 } from "../fixtures/host.ts";
 
 /* The life of an install where systemd does not run the machine: one detached `cofferdam serve`. In order. */
-// An install copies and checks a gigabyte, which takes its time on a busy machine.
+// An install copies and checks half a gigabyte, which takes its time on a busy machine.
 setDefaultTimeout(240_000);
-const release = makeRelease({ light: true });
+const release = makeRelease();
 const install = "/opt/release/install.sh";
 let host: Host;
 let pristine: Listing;

@@ -13,11 +13,11 @@ import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /* Installs that end in the middle. A signal undoes all; a kill is put right by the next run; an upgrade never hurts. */
-// An install copies and checks a gigabyte, which takes its time on a busy machine.
+// An install copies and checks half a gigabyte, which takes its time on a busy machine.
 setDefaultTimeout(240_000);
-const release = makeRelease({ light: true });
-const newer = makeRelease({ light: true });
-const broken = makeRelease({ light: true });
+const release = makeRelease();
+const newer = makeRelease();
+const broken = makeRelease();
 let host: Host;
 let pristine: Listing;
 beforeAll(async () => {

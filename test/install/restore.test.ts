@@ -6,9 +6,9 @@ import { generateX25519Identity, identityToRecipient } from "age-encryption";
 import { changesSince, listing, makeRelease, ok, startHost, type Host } from "../fixtures/host.ts";
 
 /* An appliance on one host is backed up, and another host becomes it. In order. */
-// An install copies and checks a gigabyte, which takes its time on a busy machine.
+// An install copies and checks half a gigabyte, which takes its time on a busy machine.
 setDefaultTimeout(240_000);
-const release = makeRelease({ light: true });
+const release = makeRelease();
 const carried = mkdtempSync(join(tmpdir(), "cofferdam-carried-"));
 const target = join(carried, "target");
 let first: Host;
