@@ -5,9 +5,11 @@ import { AppError } from "../../../src/errors.ts";
 import type { NamespaceId } from "../../../src/ids.ts";
 import { TENANT } from "../../../src/kernel/users.ts";
 import { realLibrary, stageExec, type ExecStage } from "./stage.ts";
+import { amount } from "../../fixtures/amount.ts";
 import { until } from "../../fixtures/until.ts";
 
 const MIB = 1024 * 1024;
+const CALLS = process.env["COFFERDAM_TEST_LONG"] === undefined ? 300 : amount("CALLS", 2_000);
 let lib: string;
 let at: ExecStage;
 let a: NamespaceId;
@@ -89,7 +91,7 @@ describe("a command", () => {
   });
 });
 
-test("2,000 interleaved calls of two namespaces: each gets its own bytes", async () => {
+test(`${CALLS} interleaved calls of two namespaces: each gets its own bytes`, async () => {
   await at.sh(a, "echo alpha > workspace/whose");
   await at.sh(b, "echo beta > workspace/whose");
   const names = new Map([
@@ -98,7 +100,7 @@ test("2,000 interleaved calls of two namespaces: each gets its own bytes", async
   ]);
   let next = 0;
   const worker = async (): Promise<void> => {
-    for (let i = next++; i < 2_000; i = next++) {
+    for (let i = next++; i < CALLS; i = next++) {
       const namespace = i % 2 === 0 ? a : b;
       const name = names.get(namespace)!;
       const command = `cat workspace/whose; echo ${name} ${i} >&2; ${i % 5 === 0 ? "cat; " : ""}exit ${i % 100}`;
