@@ -1,8 +1,9 @@
-import { existsSync, readFileSync, readlinkSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { hostname } from "node:os";
 import { z } from "zod";
 import { StaleVersion, type BlobStore } from "../blobs/store.ts";
 import { AppError } from "../errors.ts";
+import { statOf, unlessGone } from "../kernel/process.ts";
 import { LOCK } from "./layout.ts";
 
 const RENEW_EVERY_MS = 20_000;
@@ -170,15 +171,10 @@ function thisProcess(): Holder {
 function isDead({ boot, pids, pid, began }: Holder): boolean {
   const own = thisProcess();
   if (boot !== own.boot || pids !== own.pids) return false;
-  return !existsSync(`/proc/${pid}/stat`) || beganAt(pid) !== began;
+  return beganAt(pid) !== began;
 }
 
-/** Field 22 of its stat; what stands in parentheses before may have any character. */
+/** "" for one that is gone. */
 function beganAt(pid: number): string {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? "";
-  } catch {
-    return "";
-  }
+  return unlessGone(() => `${statOf(pid).startTime}`) ?? "";
 }

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
-import { processFacts, holderOf, isDumpable, procText, type ProcessFacts } from "./process.ts";
+import { procText, statusOf } from "../kernel/process.ts";
+import { processFacts, holderOf, isDumpable, type ProcessFacts } from "./process.ts";
 
 const LISTEN = "0A";
 
@@ -46,6 +47,6 @@ export function gatewayBehind({ inode, uid }: Listener): GatewayProcess {
     ...facts,
     dumpable: isDumpable(pid, uid),
     core_limit: /^Max core file size\s+(\S+)/m.exec(procText(pid, "limits"))?.[1] ?? "",
-    swapped: /^VmSwap:\s+(.*)$/m.exec(procText(pid, "status"))?.[1] ?? "not told",
+    swapped: statusOf(pid).get("VmSwap") ?? "not told",
   };
 }

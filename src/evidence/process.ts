@@ -1,14 +1,20 @@
-import { readFileSync, readlinkSync, readdirSync, statSync } from "node:fs";
+import { readdirSync, readlinkSync, statSync } from "node:fs";
+import {
+  idOf,
+  NAMESPACES,
+  pids,
+  procText,
+  readProcess,
+  unlessGone,
+  type Namespace,
+  type Process,
+} from "../kernel/process.ts";
 
-const NAMESPACES = ["user", "mnt", "pid", "net", "ipc", "uts"] as const;
-type Namespace = (typeof NAMESPACES)[number];
 const SECCOMP = ["none", "strict", "filter"] as const;
 
-/** What /proc says of one process, as this process sees it. */
-export interface ProcessFacts {
-  readonly pid: number;
+/** Of a process, what makes a difference to who may do what. */
+export interface ProcessFacts extends Pick<Process, "pid" | "argv" | "namespaces"> {
   readonly parent: number;
-  readonly argv: readonly string[];
   /** Real, effective, saved, and of the file system: alike, or all four. */
   readonly uid: string;
   readonly gid: string;
@@ -20,8 +26,6 @@ export interface ProcessFacts {
   };
   readonly no_new_privs: boolean;
   readonly seccomp: (typeof SECCOMP)[number];
-  /** Of each kind the inode. */
-  readonly namespaces: Readonly<Record<Namespace, string>>;
   /** Those that are not the host's. */
   readonly own_namespaces: readonly Namespace[];
 }
@@ -29,20 +33,16 @@ export interface ProcessFacts {
 /** undefined for one that is gone. */
 export function processFacts(pid: number): ProcessFacts | undefined {
   return unlessGone(() => {
-    const status = new Map(
-      procText(pid, "status")
-        .split("\n")
-        .map((line) => line.split(/:\s*/, 2) as [string, string]),
-    );
+    const found = readProcess(pid);
+    const { argv, status, namespaces } = found;
+    const host = readProcess(process.pid).namespaces;
     const field = (name: string) => status.get(name) ?? "";
-    const namespaces = namespacesOf(pid);
-    const host = namespacesOf("self");
     return {
       pid,
       parent: Number(field("PPid")),
-      argv: procText(pid, "cmdline").split("\0").slice(0, -1),
-      uid: alike(field("Uid")),
-      gid: alike(field("Gid")),
+      argv,
+      uid: idOf(found, "Uid"),
+      gid: idOf(found, "Gid"),
       capabilities: { effective: field("CapEff"), permitted: field("CapPrm"), bounding: field("CapBnd") },
       no_new_privs: field("NoNewPrivs") === "1",
       seccomp: SECCOMP[Number(field("Seccomp"))] ?? "none",
@@ -50,23 +50,6 @@ export function processFacts(pid: number): ProcessFacts | undefined {
       own_namespaces: NAMESPACES.filter((kind) => namespaces[kind] !== host[kind]),
     };
   });
-}
-
-function namespacesOf(pid: number | "self"): Record<Namespace, string> {
-  const link = (kind: Namespace) => /\d+/.exec(readlinkSync(`/proc/${pid}/ns/${kind}`))?.[0] ?? "";
-  return {
-    user: link("user"),
-    mnt: link("mnt"),
-    pid: link("pid"),
-    net: link("net"),
-    ipc: link("ipc"),
-    uts: link("uts"),
-  };
-}
-
-function alike(ids: string): string {
-  const all = ids.split(/\s+/);
-  return new Set(all).size === 1 ? (all[0] ?? "") : all.join(",");
 }
 
 /** Where a process may look: none when it is gone. */
@@ -77,12 +60,10 @@ export function mountsOf(pid: number): string[] {
 /** Which process holds a socket, by its inode; undefined when none does. */
 export function holderOf(inode: string): number | undefined {
   const wanted = `socket:[${inode}]`;
-  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
-  const found = pids.find((pid) => {
+  return pids().find((pid) => {
     const descriptors = unlessGone(() => readdirSync(`/proc/${pid}/fd`)) ?? [];
     return descriptors.some((fd) => unlessGone(() => readlinkSync(`/proc/${pid}/fd/${fd}`)) === wanted);
   });
-  return found === undefined ? undefined : Number(found);
 }
 
 /**
@@ -91,19 +72,4 @@ export function holderOf(inode: string): number | undefined {
  */
 export function isDumpable(pid: number, uid: number): boolean {
   return statSync(`/proc/${pid}/environ`).uid === uid;
-}
-
-/** Throws for one that is gone. */
-export function procText(pid: number, name: string): string {
-  return readFileSync(`/proc/${pid}/${name}`, "utf8");
-}
-
-function unlessGone<T>(look: () => T): T | undefined {
-  try {
-    return look();
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ESRCH") return undefined;
-    throw error;
-  }
 }

@@ -1,6 +1,7 @@
 import { statSync } from "node:fs";
+import { childrenOf, procText } from "../kernel/process.ts";
 import { readRecord } from "../sandboxd/run/record.ts";
-import { mountsOf, processFacts, procText, type ProcessFacts } from "./process.ts";
+import { mountsOf, processFacts, type ProcessFacts } from "./process.ts";
 import type { LiveRun } from "./run.ts";
 import { see, type Section } from "./section.ts";
 
@@ -23,10 +24,6 @@ export function processesOf({ names, host }: LiveRun): RoleFacts[] {
     const facts = processFacts(pid);
     return facts === undefined ? [] : [{ role: roleOf(facts, shim), ...facts }];
   });
-}
-
-function childrenOf(pid: number): number[] {
-  return procText(pid, `task/${pid}/children`).trim().split(" ").filter(Boolean).map(Number);
 }
 
 function roleOf({ pid, argv }: ProcessFacts, shim: number): Role {

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { z } from "zod";
 import { sandboxId } from "../ids.ts";
+import { NAMESPACES } from "../kernel/process.ts";
 import { openCgroups } from "../sandboxd/cgroup.ts";
 import { readRecord } from "../sandboxd/record.ts";
 import { cgroupParent, sandboxNames } from "../sandboxd/names.ts";
@@ -10,9 +11,8 @@ import {
   capabilitiesOf,
   heldBy,
   isFiltered,
-  NAMESPACES,
   partOf,
-  readProcess,
+  readHostProcess,
   shownProcess,
   uidOf,
   type HostProcess,
@@ -41,7 +41,7 @@ export function hostExecClaims({ place }: Stage): Claim[] {
       if (id === undefined) continue;
       const pids = cgroups.processes(`${parent}/${name}`);
       if (!pids.some((pid) => existsSync(`/proc/${pid}/root/home/agent/workspace/${place.tag}`))) continue;
-      return { names: sandboxNames(instance, id), processes: pids.map(readProcess) };
+      return { names: sandboxNames(instance, id), processes: pids.map(readHostProcess) };
     }
     throw new Error("the sandbox of the proof's commands was not found");
   }
@@ -55,8 +55,8 @@ export function hostExecClaims({ place }: Stage): Claim[] {
       control: "the same look finds root in the host's namespaces in the proof itself",
       try: async () => {
         const { names, processes } = await own();
-        const host = readProcess(process.pid);
-        const starter = readProcess(readRecord(names)?.process.pid ?? process.pid);
+        const host = readHostProcess(process.pid);
+        const starter = readHostProcess(readRecord(names)?.process.pid ?? process.pid);
         const wrong = processes.flatMap((one) => wrongIn(one, { host, starter }));
         const control = wrongIn(host, { host, starter });
         return {
@@ -102,8 +102,7 @@ function wrongIn(
   const part = partOf(one);
   const shared = NAMESPACES.filter(
     // The gofer opens files as the host's root, with little more than that.
-    (kind) =>
-      !(part === "gofer" && kind === "user") && one.namespaces.get(kind) === host.namespaces.get(kind),
+    (kind) => !(part === "gofer" && kind === "user") && one.namespaces[kind] === host.namespaces[kind],
   );
   const isNobody = part === "gofer" || uidOf(one) === "65534";
   const allowed = part === "gofer" ? GOFER_CAPABILITIES : 0n;

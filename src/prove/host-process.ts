@@ -1,12 +1,8 @@
-import { readFileSync, readlinkSync, readdirSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { idOf, procText, readProcess, type Process } from "../kernel/process.ts";
 
-/** One process, as the host's kernel shows it. */
-export interface HostProcess {
-  readonly pid: number;
-  readonly argv: readonly string[];
-  readonly status: ReadonlyMap<string, string>;
-  /** Of each kind of namespace, which one: "net:[4026531840]". */
-  readonly namespaces: ReadonlyMap<string, string>;
+/** One process, with what it has mounted and open. */
+export interface HostProcess extends Process {
   /** Where something is mounted, and of which part of which file system. */
   readonly mounts: readonly {
     readonly root: string;
@@ -18,21 +14,9 @@ export interface HostProcess {
   readonly files: readonly { readonly path: string; readonly writable: boolean }[];
 }
 
-/** Of each kind that a sandbox has one of its own of. */
-export const NAMESPACES = ["ipc", "mnt", "net", "pid", "user", "uts"];
-
 /** Throws when it is gone. */
-export function readProcess(pid: number): HostProcess {
-  const read = (name: string) => readFileSync(`/proc/${pid}/${name}`, "utf8");
-  const status = new Map(
-    read("status")
-      .split("\n")
-      .map((line) => line.split(":\t", 2) as [string, string]),
-  );
-  const namespaces = new Map(
-    readdirSync(`/proc/${pid}/ns`).map((kind) => [kind, readlinkSync(`/proc/${pid}/ns/${kind}`)]),
-  );
-  const mounts = read("mountinfo")
+export function readHostProcess(pid: number): HostProcess {
+  const mounts = procText(pid, "mountinfo")
     .trim()
     .split("\n")
     .filter((line) => line !== "")
@@ -41,7 +25,7 @@ export function readProcess(pid: number): HostProcess {
       const [, , , root = "", at = "", options = ""] = before.split(" ");
       return { root, at, options, type: after.split(" ")[0] ?? "" };
     });
-  return { pid, argv: read("cmdline").split("\0"), status, namespaces, mounts, files: filesOf(pid) };
+  return { ...readProcess(pid), mounts, files: filesOf(pid) };
 }
 
 function filesOf(pid: number): HostProcess["files"] {
@@ -57,11 +41,7 @@ function filesOf(pid: number): HostProcess["files"] {
   });
 }
 
-export function uidOf({ status }: HostProcess): string {
-  return new Set(status.get("Uid")?.split("\t")).size === 1
-    ? (status.get("Uid")?.split("\t")[0] ?? "")
-    : "several";
-}
+export const uidOf = (one: HostProcess): string => idOf(one, "Uid");
 
 const HELD = ["CapInh", "CapPrm", "CapEff", "CapAmb"];
 

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { withinNetwork } from "../kernel/network-namespace.ts";
+import { argvOf, childrenOf, NAMESPACES } from "../kernel/process.ts";
 import { openCgroups } from "../sandboxd/cgroup.ts";
 import { HOST_END } from "../sandboxd/network/link.ts";
 import { inspectWalls } from "../sandboxd/network/inspect.ts";
@@ -13,9 +14,8 @@ import type { Claim, Seen } from "./claim.ts";
 import {
   capabilitiesOf,
   isFiltered,
-  NAMESPACES,
   partOf,
-  readProcess,
+  readHostProcess,
   shownProcess,
   uidOf,
   type HostProcess,
@@ -34,13 +34,13 @@ const IO_WEIGHT = 50;
 export function hostClaims(stage: Stage): Claim[] {
   const { attacker, place } = stage;
   const cgroups = openCgroups();
-  const processesOf = ({ names }: Standing) => cgroups.processes(names.cgroup).map(readProcess);
+  const processesOf = ({ names }: Standing) => cgroups.processes(names.cgroup).map(readHostProcess);
   const partIn = (which: "sandbox" | "gofer") => {
     const found = processesOf(attacker).find((one) => partOf(one) === which);
     if (found === undefined) throw new Error(`there is no ${which} process in the run's cgroup`);
     return found;
   };
-  const shim = () => readProcess(readRecord(attacker.names)?.process.pid ?? 0);
+  const shim = () => readHostProcess(readRecord(attacker.names)?.process.pid ?? 0);
 
   return [
     {
@@ -74,15 +74,15 @@ export function hostClaims(stage: Stage): Claim[] {
       attack: "compare the sandbox's and the gofer's with those of the host",
       control: "the process that started them is in the host's",
       try: async () => {
-        const own = readProcess(process.pid).namespaces;
+        const own = readHostProcess(process.pid).namespaces;
         const shared = [partIn("sandbox"), partIn("gofer")].flatMap((one) =>
-          NAMESPACES.filter((kind) => one.namespaces.get(kind) === own.get(kind)).map(
+          NAMESPACES.filter((kind) => one.namespaces[kind] === own[kind]).map(
             (kind) => `${partOf(one)}: ${kind}`,
           ),
         );
-        const net = `net:[${statSync(attacker.links.netnsPath).ino}]`;
-        const isIts = partIn("sandbox").namespaces.get("net") === net;
-        const both = NAMESPACES.filter((kind) => shim().namespaces.get(kind) !== own.get(kind));
+        const net = `${statSync(attacker.links.netnsPath).ino}`;
+        const isIts = partIn("sandbox").namespaces.net === net;
+        const both = NAMESPACES.filter((kind) => shim().namespaces[kind] !== own[kind]);
         return {
           attack: {
             ok: shared.length === 0 && isIts,
@@ -111,7 +111,7 @@ export function hostClaims(stage: Stage): Claim[] {
           gofer[0].root.endsWith(`/${attacker.run.id}/work`);
         const isEmpty =
           sandbox.length === 1 && sandbox[0]?.type === "tmpfs" && sandbox[0].options.startsWith("ro");
-        const own = readProcess(process.pid).mounts.length;
+        const own = readHostProcess(process.pid).mounts.length;
         const what = [
           ...gofer.map(({ root, at }) => `gofer: ${root} at ${at}`),
           ...sandbox.map(({ at, type, options }) => `sandbox: ${type} at ${at} (${options})`),
@@ -264,7 +264,7 @@ export function hostClaims(stage: Stage): Claim[] {
 function wrongIn(one: HostProcess, host: HostProcess): string[] {
   const part = partOf(one);
   const allowed = part === "gofer" ? GOFER_CAPABILITIES : 0n;
-  const isOutside = one.namespaces.get("user") !== host.namespaces.get("user");
+  const isOutside = one.namespaces.user !== host.namespaces.user;
   const ok =
     uidOf(one) === NOBODY && (capabilitiesOf(one) & ~allowed) === 0n && isFiltered(one, host) && isOutside;
   return ok
@@ -275,8 +275,7 @@ function wrongIn(one: HostProcess, host: HostProcess): string[] {
 /** Of the `runsc run` that the shim waits for. */
 function processArguments({ names }: Standing): readonly string[] {
   const shim = readRecord(names)?.process.pid ?? 0;
-  const [child = ""] = readFileSync(`/proc/${shim}/task/${shim}/children`, "utf8").trim().split(" ");
-  return readProcess(Number(child)).argv;
+  return argvOf(childrenOf(shim)[0] ?? 0);
 }
 
 function settings({ attacker, neighbour, outside }: Stage): Claim {

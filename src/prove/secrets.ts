@@ -1,5 +1,6 @@
-import { readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { argvOf, idOf, pids, readProcess, unlessGone } from "../kernel/process.ts";
 import { roleUser, TENANT, type User } from "../kernel/users.ts";
 import { openCgroups } from "../sandboxd/cgroup.ts";
 import { HOST_ENV, runCommand } from "../sandboxd/runner.ts";
@@ -164,16 +165,14 @@ export function secretClaims(stage: Stage): Claim[] {
 }
 
 function inAllProcesses(name: string): Buffer[] {
-  return readdirSync("/proc")
-    .filter((pid) => /^\d+$/.test(pid))
-    .flatMap((pid) => {
-      try {
-        return [readFileSync(`/proc/${pid}/${name}`)];
-      } catch {
-        // It ended, or is the kernel's.
-        return [];
-      }
-    });
+  return pids().flatMap((pid) => {
+    try {
+      return [readFileSync(`/proc/${pid}/${name}`)];
+    } catch {
+      // It ended, or is the kernel's.
+      return [];
+    }
+  });
 }
 
 /** What can be read, with a process of its own beside: "own:" before what is that one's. */
@@ -213,32 +212,26 @@ async function asUser({ uid, gid }: User, script: string): Promise<string> {
 }
 
 function gatewayOf({ uid }: User, data: string): number {
-  const found = readdirSync("/proc").find((pid) => {
-    if (!/^\d+$/.test(pid)) return false;
-    try {
-      const argv = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-      const owner = /^Uid:\t(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
-      return owner === `${uid}` && argv.includes("gateway") && argv.includes(data);
-    } catch {
-      return false;
-    }
-  });
+  const found = pids().find((pid) =>
+    unlessGone(() => {
+      const argv = argvOf(pid);
+      return argv.includes("gateway") && argv.includes(data) && idOf(readProcess(pid), "Uid") === `${uid}`;
+    }),
+  );
   if (found === undefined) throw new Error("the gateway's process was not found");
-  return Number(found);
+  return found;
 }
 
 /** Where `serve` writes, when that is a file. */
 function logsOf(data: string): string[] {
-  const found = readdirSync("/proc").flatMap((pid) => {
-    try {
-      const argv = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+  const found = pids().map((pid) =>
+    unlessGone(() => {
+      const argv = argvOf(pid);
       const path = argv.includes("serve") && argv.includes(data) ? readlinkSync(`/proc/${pid}/fd/2`) : "";
-      return path.startsWith("/") && statSync(path).isFile() ? [path] : [];
-    } catch {
-      return [];
-    }
-  });
-  return [...new Set(found)];
+      return path.startsWith("/") && statSync(path).isFile() ? path : undefined;
+    }),
+  );
+  return [...new Set(found.filter((path) => path !== undefined))];
 }
 
 /** What units wrote to systemd's journal; nothing where there is none. */

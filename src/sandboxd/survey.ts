@@ -2,9 +2,9 @@ import { readdirSync } from "node:fs";
 import { relative } from "node:path";
 import type { SandboxId } from "../ids.ts";
 import type { Instance } from "../instance/instance.ts";
+import { argvOf, pids, unlessGone } from "../kernel/process.ts";
 import type { Cgroups } from "./cgroup.ts";
 import { cgroupParent, sandboxIdInName } from "./names.ts";
-import { pids, procText } from "./process.ts";
 import { mountPointsBelow } from "./slot.ts";
 
 /** Every sandbox of this instance of which the host shows anything: directories, mounts, cgroups, runsc's state. */
@@ -26,7 +26,7 @@ export function sandboxesOnHost(instance: Instance, cgroups: Cgroups): Set<Sandb
  */
 export function runscProcesses(instance: Instance): number[] {
   const mark = `--root=${instance.sandboxd.runsc}`;
-  return pids().filter((pid) => procText(pid, "cmdline")?.split("\0").includes(mark));
+  return pids().filter((pid) => unlessGone(() => argvOf(pid))?.includes(mark));
 }
 
 /** What is in a directory; nothing when it is not there. */

@@ -1,5 +1,6 @@
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { constants } from "../../kernel/openat2.ts";
+import { childrenOf, unlessGone } from "../../kernel/process.ts";
 import { identify, isAlive, signalPid, type ProcessIdentity } from "../process.ts";
 import { HOST_ENV } from "../runner.ts";
 import { OOM_SCORE_ADJ } from "../spec.ts";
@@ -59,8 +60,7 @@ export function complaint({ log }: RunNames): string {
 }
 
 function children({ pid }: ProcessIdentity): number[] {
-  const text = readIfThere(`/proc/${pid}/task/${pid}/children`) ?? "";
-  return text.split(" ").filter(Boolean).map(Number);
+  return unlessGone(() => childrenOf(pid)) ?? [];
 }
 
 function readIfThere(file: string): string | undefined {

@@ -1,7 +1,8 @@
 import { rmSync } from "node:fs";
 import { setImmediate, setTimeout as sleep } from "node:timers/promises";
+import { argvOf, pids, statOf, unlessGone } from "../../kernel/process.ts";
 import type { Cgroups } from "../cgroup.ts";
-import { isAlive, pids, procText, signalPid, type ProcessIdentity } from "../process.ts";
+import { isAlive, signalPid, type ProcessIdentity } from "../process.ts";
 import { createSteps } from "../steps.ts";
 import type { RunNames } from "./names.ts";
 import type { RunNetworks } from "./network.ts";
@@ -84,14 +85,13 @@ function runProcesses({ runscRoot }: RunNames): number[] {
 /** Processes with such an argument, and the argument. */
 export function processesWith(matches: (argument: string) => boolean): [pid: number, argument: string][] {
   return pids().flatMap((pid) => {
-    const argument = procText(pid, "cmdline")?.split("\0").find(matches);
+    const argument = unlessGone(() => argvOf(pid))?.find(matches);
     return argument === undefined ? [] : [[pid, argument] as [number, string]];
   });
 }
 
 /** undefined for one that has ended, also when its parent does not know yet. */
 function sessionOf(pid: number): number | undefined {
-  const text = procText(pid, "stat") ?? "";
-  const [state, , , session] = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  return state === "Z" || state === "X" ? undefined : Number(session);
+  const stat = unlessGone(() => statOf(pid));
+  return stat === undefined || stat.state === "Z" || stat.state === "X" ? undefined : stat.session;
 }
