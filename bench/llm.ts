@@ -62,7 +62,8 @@ async function start(file: string, ...args: string[]) {
     stderr: "inherit",
   });
   const { value } = await child.stdout.getReader().read();
-  return { child, url: new TextDecoder().decode(value).trim() };
+  const [url = ""] = new TextDecoder().decode(value).trim().split(" ");
+  return { child, url };
 }
 
 function post(url: string, body: object): Promise<Response> {

@@ -31,6 +31,8 @@ import { followPair, publishPair } from "../tls/publish.ts";
 import { terminal } from "./terminal.ts";
 
 const GROUP_PATIENCE_MS = 2_000;
+/** Far more than what it holds of requests and answers is bounded to, over all runs. */
+const GATEWAY_MEMORY_BYTES = 4 * 1024 ** 3;
 
 export const serve = defineCommand({
   meta: { name: "serve", description: "Run the whole appliance: api, gateway and sandboxes" },
@@ -105,10 +107,10 @@ export const serve = defineCommand({
 
     const cgroups = openCgroups();
     const gatewayGroup = `${cgroupParent(instance)}/gateway`;
-    /** As its unit's MemorySwapMax=0 does. It has no run's credentials yet. */
+    /** As its unit's MemorySwapMax=0 and MemoryMax=4G do. It has no run's credentials yet. */
     const keepFromSwap = (pid: number) => {
       try {
-        cgroups.keepFromSwap(gatewayGroup, pid);
+        cgroups.keepFromSwap(gatewayGroup, pid, GATEWAY_MEMORY_BYTES);
       } catch (error) {
         log.warn("the gateway's memory, with runs' credentials, may be swapped out: encrypt swap", { error });
       }

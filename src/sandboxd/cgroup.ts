@@ -246,8 +246,11 @@ export function openCgroups(
       }
     },
 
-    /** Puts a process into a group of its own whose memory is never swapped out. Throws where there is no such thing. */
-    keepFromSwap(path: string, pid: number): void {
+    /**
+     * Puts a process into a group of its own that may have so much memory, and whose memory is never swapped out. Throws where
+     * there is no such thing.
+     */
+    keepFromSwap(path: string, pid: number, memoryBytes: number): void {
       if (unified !== undefined) {
         handDown(top);
         mkdirSync(join(top, path, ".."), { recursive: true });
@@ -255,6 +258,7 @@ export function openCgroups(
       }
       mkdirSync(join(hierarchy("memory"), path), { recursive: true });
       apply(path, layout.unswapped);
+      apply(path, { controller: "memory", file: layout.memoryLimit, value: `${memoryBytes}` });
       writeFileSync(fileOf(path, { controller: "memory", file: "cgroup.procs" }), `${pid}`, EXISTING);
     },
 

@@ -99,14 +99,14 @@ describe("the roles' processes", () => {
       for (const fd of [0, 1]) expect(readlinkSync(`/proc/${pid}/fd/${fd}`)).toBe("/dev/null");
       expect(readlinkSync(`/proc/${pid}/fd/2`)).toMatch(/^(pipe|socket):/);
 
-      // Nor are the credentials of runs swapped out, as under systemd.
+      // Nor are the credentials of runs swapped out, as under systemd, and its memory has a bound.
       if (role === "gateway") {
         const group = /^(?:\d+:memory|0:):(.*\/gateway)$/m.exec(proc("cgroup"))?.[1] ?? "none";
-        const [v1, v2] = [
-          `/sys/fs/cgroup/memory${group}/memory.swappiness`,
-          `/sys/fs/cgroup${group}/memory.swap.max`,
-        ];
-        expect(readFileSync(existsSync(v1) ? v1 : v2, "utf8")).toBe("0\n");
+        const [v1, v2] = [`/sys/fs/cgroup/memory${group}`, `/sys/fs/cgroup${group}`];
+        const files = existsSync(v1)
+          ? [`${v1}/memory.swappiness`, `${v1}/memory.limit_in_bytes`]
+          : [`${v2}/memory.swap.max`, `${v2}/memory.max`];
+        expect(files.map((file) => readFileSync(file, "utf8"))).toEqual(["0\n", `${4 * 1024 ** 3}\n`]);
       }
 
       // The master key is handed over where nobody can look it up.

@@ -2,6 +2,7 @@ import { AppError } from "../../errors.ts";
 import type { Vetting } from "../../net/target.ts";
 import type { Log } from "../../log.ts";
 import type { Grant } from "../grant.ts";
+import { createSpace, type Space, type SpaceLimits } from "../space.ts";
 import { createCounters, type Counters } from "./counters.ts";
 import { dial, endOf } from "./dial.ts";
 import { readHead } from "./head.ts";
@@ -12,6 +13,8 @@ import { createTunnel, type Tunnel } from "./tunnel.ts";
 export interface EgressParts {
   readonly vetting: Vetting;
   readonly log: Log;
+  /** For what one side of a connection does not take yet. */
+  readonly waiting?: SpaceLimits;
 }
 
 export interface Proxy {
@@ -27,6 +30,9 @@ export interface Egress {
 /** Connections beyond those with hosts: they ask, or are being refused. */
 const ASKING = 64;
 const HEAD_MS = 10_000;
+const MIB = 1024 * 1024;
+/** One connection has up to 512 KiB, as much as is read at once, and most have nothing. All of a run's fit. */
+const WAITING: SpaceLimits = { all: 256 * MIB, ofRun: 64 * MIB, sure: 4 * MIB };
 
 interface Visit {
   data(chunk: Buffer): void;
@@ -42,11 +48,13 @@ interface VisitParts {
   readonly grant: Grant;
   readonly counters: Counters;
   readonly vetting: Vetting;
+  readonly space: Space;
   readonly log: Log;
 }
 
 /** The web proxy of each run: CONNECT to the hosts of its grant, and nothing else. */
-export function createEgress({ vetting, log }: EgressParts): Egress {
+export function createEgress({ vetting, log, waiting = WAITING }: EgressParts): Egress {
+  const space = createSpace(waiting);
   return {
     listen(grant, port) {
       const counters = createCounters(grant);
@@ -61,7 +69,15 @@ export function createEgress({ vetting, log }: EgressParts): Egress {
             const most = (grant.spec().egress?.max_connections ?? 0) + ASKING;
             if (visits.size >= most) return socket.terminate();
             const client = Object.assign(endOf(socket), { close: () => socket.end() });
-            const visit = receive({ client, from: socket.remoteAddress, grant, counters, vetting, log });
+            const visit = receive({
+              client,
+              from: socket.remoteAddress,
+              grant,
+              counters,
+              vetting,
+              space,
+              log,
+            });
             socket.data.visit = visit;
             visits.add(visit);
           },
@@ -94,7 +110,7 @@ export function createEgress({ vetting, log }: EgressParts): Egress {
 }
 
 /** Anyone's connection to the web proxy, from its first byte to its last. */
-function receive({ client, from, grant, counters, vetting, log }: VisitParts): Visit {
+function receive({ client, from, grant, counters, vetting, space, log }: VisitParts): Visit {
   let received: Buffer = Buffer.alloc(0);
   let state: "asking" | "dialling" | "over" | Tunnel = "asking";
   const timer = setTimeout(() => refuse(408, "No request came in time."), HEAD_MS);
@@ -140,7 +156,7 @@ function receive({ client, from, grant, counters, vetting, log }: VisitParts): V
       server.terminate();
       client.close();
     };
-    const tunnel = createTunnel({ client, server, host, port, grant, counters, onOver });
+    const tunnel = createTunnel({ client, server, host, port, grant, counters, space, onOver });
     state = tunnel;
     if (received.length > 0) tunnel.data(received);
     client.resume();

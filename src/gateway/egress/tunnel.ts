@@ -2,6 +2,7 @@ import type { Grant } from "../grant.ts";
 import type { Counters } from "./counters.ts";
 import type { Connection } from "./dial.ts";
 import { readHello } from "./hello.ts";
+import type { Space } from "../space.ts";
 import { createPipe, type End } from "./pipe.ts";
 import { createWatch, type Step } from "./watch.ts";
 
@@ -10,8 +11,10 @@ export interface TunnelParts {
   readonly server: Connection;
   readonly host: string;
   readonly port: number;
-  readonly grant: Pick<Grant, "journal" | "deny">;
+  readonly grant: Pick<Grant, "run" | "journal" | "deny">;
   readonly counters: Counters;
+  /** For what one side does not take yet. */
+  readonly space: Space;
   /** There is no more of it: both sockets are to be closed. */
   readonly onOver: () => void;
 }
@@ -32,9 +35,11 @@ const TELL_MS = 30_000;
 const UNRECOGNIZED_NAME = Buffer.from("15030300020270", "hex");
 
 /** A run's connection with a host: TLS for that host's name and nothing else, carried as it is, and counted. */
-export function createTunnel({ client, server, host, port, grant, counters, onOver }: TunnelParts): Tunnel {
-  const toServer = createPipe(client, server);
-  const toClient = createPipe(server, client);
+export function createTunnel(parts: TunnelParts): Tunnel {
+  const { client, server, host, port, grant, counters, space, onOver } = parts;
+  const [up, down] = [space.share(grant.run), space.share(grant.run)];
+  const toServer = createPipe(client, server, (bytes) => up.resize(bytes));
+  const toClient = createPipe(server, client, (bytes) => down.resize(bytes));
   const watch = createWatch(judge);
   const carried = { sent: 0, received: 0, connections: 1, since: performance.now() };
   const closed = { client: false, server: false };
@@ -104,7 +109,9 @@ export function createTunnel({ client, server, host, port, grant, counters, onOv
       return cut();
     }
     carried[way] += chunk.length;
-    pipe.send(chunk);
+    if (pipe.send(chunk)) return;
+    grant.deny({ lane: "egress", reason: "memory", detail: `${host}:${port}: too much waits to be taken` });
+    cut();
   }
 
   function tell(): void {
@@ -134,6 +141,7 @@ export function createTunnel({ client, server, host, port, grant, counters, onOv
     isOver = true;
     clearTimeout(greet);
     clearInterval(telling);
+    for (const share of [up, down]) share[Symbol.dispose]();
     tell();
     counters.closed();
     onOver();

@@ -1,6 +1,7 @@
 import type { Log } from "../../log.ts";
 import type { LlmGrant } from "../../protocol/gateway.ts";
 import type { Grant } from "../grant.ts";
+import type { Space } from "../space.ts";
 import type { Reservation } from "../journal.ts";
 import type { Accounted, Api, Asked } from "./api.ts";
 import { parseBody, type Body } from "./body.ts";
@@ -26,6 +27,8 @@ export interface Call {
 export interface ExchangeParts {
   readonly upstream: ReturnType<typeof createUpstream>;
   readonly timeouts: Timeouts;
+  /** For what is held of answers. */
+  readonly space: Space;
   readonly log: Log;
 }
 
@@ -42,7 +45,7 @@ const FREE: Told = {
 };
 
 /** One request and its answer, from the budget's reservation to its settlement. */
-export function createExchange({ upstream, timeouts, log }: ExchangeParts) {
+export function createExchange({ upstream, timeouts, space, log }: ExchangeParts) {
   return {
     /** `free` is the route of a call that takes the same body and costs nothing. */
     async ask(call: Call, api: Api, held: Held, free: string | null): Promise<Response> {
@@ -186,6 +189,7 @@ export function createExchange({ upstream, timeouts, log }: ExchangeParts) {
       onCost: settle,
       onEnd: end,
       keepBytes: grant.record_content ? CONTENT_BYTES : 0,
+      share: space.share(call.grant.run),
     });
     return new Response(passed, { status: answer.status, headers });
   }

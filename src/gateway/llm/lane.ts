@@ -4,6 +4,7 @@ import type { Prices } from "../../prices/prices.ts";
 import type { Dialect, LlmGrant } from "../../protocol/gateway.ts";
 import type { Grant, Lane } from "../grant.ts";
 import type { Journal } from "../journal.ts";
+import { createSpace, type SpaceLimits } from "../space.ts";
 import type { Api } from "./api.ts";
 import { createBudget, type Budget } from "./budget.ts";
 import { chat } from "./chat.ts";
@@ -22,6 +23,8 @@ export interface LlmLaneParts extends Omit<UpstreamParts, "timeouts"> {
   readonly timeouts?: Timeouts;
   /** Requests of one run at once. */
   readonly mostAtOnce?: number;
+  /** For what is held of answers. */
+  readonly answers?: SpaceLimits;
 }
 
 /** What is known of one run, for as long as its journal is open. */
@@ -40,6 +43,9 @@ interface Incoming {
 }
 
 const MOST_AT_ONCE = 128;
+const MIB = 1024 * 1024;
+/** Of what providers answer, where it has to be whole to be read: a few large ones at once, and of every run some small ones. */
+const ANSWERS: SpaceLimits = { all: 128 * MIB, ofRun: 64 * MIB, sure: MIB };
 /** How long a provider's addresses are good for: a lookup for each request would make each one slower. */
 const NAMES_MS = 30_000;
 
@@ -49,12 +55,13 @@ const DENIALS = new Set<RefusalReason>(["budget", "rate", "model", "provider_too
 
 /** Runs' requests to models: the gateway's routes for them, whichever provider they go to. */
 export function createLlmLane(parts: LlmLaneParts): Lane {
-  const { prices, log, timeouts = TIMEOUTS, mostAtOnce = MOST_AT_ONCE } = parts;
+  const { prices, log, timeouts = TIMEOUTS, mostAtOnce = MOST_AT_ONCE, answers = ANSWERS } = parts;
   const runs = new WeakMap<Journal, RunState>();
   const room = createRoom();
+  const space = createSpace(answers);
   const vetting = { ...parts.vetting, resolve: remembering(parts.vetting.resolve, NAMES_MS) };
   const upstream = createUpstream({ dialer: parts.dialer, vetting, timeouts });
-  const exchange = createExchange({ upstream, timeouts, log });
+  const exchange = createExchange({ upstream, timeouts, space, log });
 
   function stateOf({ journal }: Grant): RunState {
     const known = runs.get(journal);
@@ -111,6 +118,14 @@ export function createLlmLane(parts: LlmLaneParts): Lane {
     state.pace.take(slowest.length === 0 ? null : Math.min(...slowest));
     if (state.underWay >= mostAtOnce) {
       throw new Refused("rate", `The run has ${mostAtOnce} requests under way.`, { retryAfterS: 1 });
+    }
+    // Its cost might not be known, and would count in full.
+    if (space.isCrowded(grant.run)) {
+      throw new Refused(
+        "full",
+        "Answers of the model's provider are too large: the gateway holds no more of them for this run until some are over.",
+        { retryAfterS: 1 },
+      );
     }
     grant.signal.throwIfAborted();
     state.underWay += 1;

@@ -13,6 +13,7 @@ export type RefusalReason =
   | "credential"
   | "unreachable"
   | "timeout"
+  | "full"
   | "websocket";
 
 /** What a caller is told, in its own dialect. `detail` is a sentence, and holds no secret. */
@@ -61,6 +62,7 @@ const SHAPES: Record<RefusalReason, Record<Dialect, Shape>> = {
   credential: both(502, "api_error", "server_error"),
   unreachable: both(502, "api_error", "server_error", true),
   timeout: both(504, "timeout_error", "server_error", true),
+  full: both(503, "overloaded_error", "server_error", true),
   websocket: both(426, "invalid_request_error", "invalid_request_error"),
 };
 

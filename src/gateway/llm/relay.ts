@@ -1,3 +1,4 @@
+import type { Share } from "../space.ts";
 import { createEventSplitter, type ServerEvent } from "./events.ts";
 import type { Told, UsageReader } from "./usage.ts";
 
@@ -20,11 +21,13 @@ export interface Relayed {
   readonly onEnd: () => void;
   /** So much of the answer is kept for `onCost`. */
   readonly keepBytes: number;
+  /** For what has to be whole to be read. What there is no room for is passed on unread, and its cost is not known. */
+  readonly share: Share;
 }
 
 const IDLE = Symbol("nothing came in time");
-/** Of an answer in one piece, to find its cost in. */
-const MAX_WHOLE_BYTES = 32 * 1024 * 1024;
+/** Of an answer in one piece, or of an event, which may be an image or a whole answer once more. */
+const MAX_READ_BYTES = 32 * 1024 * 1024;
 
 /** The answer's body, passed on byte by byte as it comes and no faster than it is taken. */
 export function relay(parts: Relayed): ReadableStream<Uint8Array> {
@@ -32,7 +35,8 @@ export function relay(parts: Relayed): ReadableStream<Uint8Array> {
   const source = answer.body?.getReader();
   const kept: Uint8Array[] = [];
   const state = { keptBytes: 0, isCostTold: false, isOver: false };
-  const count = isStream ? countEvents(usage, parts.isExtra) : countWhole(usage);
+  const hold = (bytes: number) => bytes <= MAX_READ_BYTES && parts.share.resize(bytes);
+  const count = isStream ? countEvents(usage, parts.isExtra, hold) : countWhole(usage, hold);
 
   function keep(piece: Uint8Array): void {
     const part = piece.subarray(0, parts.keepBytes - state.keptBytes);
@@ -51,6 +55,7 @@ export function relay(parts: Relayed): ReadableStream<Uint8Array> {
     if (state.isOver) return;
     state.isOver = true;
     tellCost();
+    parts.share[Symbol.dispose]();
     parts.onEnd();
   }
 
@@ -60,6 +65,8 @@ export function relay(parts: Relayed): ReadableStream<Uint8Array> {
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
+        // What was passed on has been taken by now.
+        if (!state.isOver) parts.share.resize(count.bytes());
         const idle = setTimeout(() => abort.abort(IDLE), idleMs);
         try {
           for (;;) {
@@ -104,10 +111,14 @@ interface Count {
   /** What of it is passed on now. */
   take(piece: Uint8Array): Uint8Array;
   end(): Uint8Array;
+  /** How much it keeps. */
+  bytes(): number;
 }
 
-function countEvents(usage: UsageReader, isExtra: Relayed["isExtra"]): Count {
-  const splitter = createEventSplitter();
+type Hold = (bytes: number) => boolean;
+
+function countEvents(usage: UsageReader, isExtra: Relayed["isExtra"], hold: Hold): Count {
+  const splitter = createEventSplitter(hold);
   /** Whether it is one of those that nobody asked for. */
   const look = (event: ServerEvent): boolean => {
     if (event.includes(DONE) && event.data() === DONE) usage.done();
@@ -116,37 +127,54 @@ function countEvents(usage: UsageReader, isExtra: Relayed["isExtra"]): Count {
     usage.event(data);
     return isExtra?.(data) ?? false;
   };
-  if (isExtra === null) {
+  const others = (cuts: ReturnType<typeof splitter.take>) => {
+    const passed: Uint8Array[] = [];
+    for (const cut of cuts) {
+      if ("unread" in cut) passed.push(cut.unread);
+      else if (!look(cut.event)) passed.push(cut.event.raw);
+    }
+    return passed;
+  };
+  const bytes = () => splitter.bytes;
+  if (isExtra !== null) {
     return {
-      take(piece) {
-        for (const event of splitter.take(piece)) look(event);
-        return piece;
-      },
-      end() {
-        for (const event of splitter.end()) look(event);
-        return NOTHING;
-      },
+      take: (piece) => Buffer.concat(others(splitter.take(piece))),
+      end: () => Buffer.concat(others(splitter.end())),
+      bytes,
     };
   }
-  const others = (events: Iterable<ServerEvent>) =>
-    Buffer.concat([...events].filter((event) => !look(event)).map(({ raw }) => raw));
-  return { take: (piece) => others(splitter.take(piece)), end: () => others(splitter.end()) };
-}
-
-function countWhole(usage: UsageReader): Count {
-  const pieces: Uint8Array[] = [];
-  let size = 0;
   return {
     take(piece) {
-      size += piece.length;
-      if (size <= MAX_WHOLE_BYTES) pieces.push(piece);
-      else pieces.length = 0;
+      others(splitter.take(piece));
       return piece;
     },
     end() {
-      if (size <= MAX_WHOLE_BYTES) usage.whole(parse(Buffer.concat(pieces).toString("utf8")));
+      others(splitter.end());
       return NOTHING;
     },
+    bytes,
+  };
+}
+
+function countWhole(usage: UsageReader, hold: Hold): Count {
+  let pieces: Uint8Array[] | null = [];
+  let size = 0;
+  return {
+    take(piece) {
+      if (pieces !== null && hold(size + piece.length)) {
+        pieces.push(piece);
+        size += piece.length;
+      } else {
+        pieces = null;
+        size = 0;
+      }
+      return piece;
+    },
+    end() {
+      if (pieces !== null) usage.whole(parse(Buffer.concat(pieces).toString("utf8")));
+      return NOTHING;
+    },
+    bytes: () => size,
   };
 }
 

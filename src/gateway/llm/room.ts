@@ -1,4 +1,5 @@
 import type { RunId } from "../../ids.ts";
+import { createSpace } from "../space.ts";
 import { Refused } from "./refusal.ts";
 
 const MIB = 1024 * 1024;
@@ -34,10 +35,9 @@ export interface Held {
 /** What requests' bodies take of the gateway's memory: of all runs together, and of each. */
 export function createRoom(options: Partial<RoomLimits> = {}) {
   const { all, ofRun, sure, bytesPerS, readMs } = { ...LIMITS, ...options };
-  const taken = new Map<RunId, number>();
+  const space = createSpace({ all, ofRun, sure });
   /** When a run will have made up for what it has sent, if that is yet to come. */
   const settled = new Map<RunId, number>();
-  let total = 0;
 
   /** Lets a run that sends much wait: its connection fills up, and it with it. */
   async function slow(run: RunId, bytes: number): Promise<void> {
@@ -54,28 +54,17 @@ export function createRoom(options: Partial<RoomLimits> = {}) {
     return at - now;
   }
 
-  function add(run: RunId, bytes: number): void {
-    total += bytes;
-    const now = (taken.get(run) ?? 0) + bytes;
-    if (now === 0) taken.delete(run);
-    else taken.set(run, now);
-  }
-
   return {
     /** The whole body, and how to give its room back. Throws a Refused. */
     async read(request: Request, run: RunId): Promise<Held> {
       const chunks: Uint8Array[] = [];
       let [size, held] = [0, 0];
-      const release = () => {
-        add(run, -held);
-        held = 0;
-      };
+      const share = space.share(run);
+      const release = () => share[Symbol.dispose]();
       const take = (bytes: number) => {
-        const own = (taken.get(run) ?? 0) + bytes;
-        if (own > ofRun || (total + bytes > all && own > sure)) {
+        if (!share.resize(held + bytes)) {
           throw new Refused("rate", "Too many large requests are under way.", { retryAfterS: 1 });
         }
-        add(run, bytes);
         held += bytes;
       };
       const reader = request.body?.getReader();
@@ -114,7 +103,7 @@ export function createRoom(options: Partial<RoomLimits> = {}) {
       owe(run, ms * TIME_SHARE);
     },
     get bytes() {
-      return total;
+      return space.bytes;
     },
   };
 }

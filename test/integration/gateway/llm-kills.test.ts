@@ -39,7 +39,7 @@ test(`a budget outlives kill -9 of the gateway under fifty streams, SEED=${seed}
       stderr: "inherit",
     });
     const { value } = await child.stdout.getReader().read();
-    const at = new TextDecoder().decode(value).trim();
+    const [at = ""] = new TextDecoder().decode(value).trim().split(" ");
     const isLast = kill === KILLS;
     const loop = async (): Promise<void> => {
       for (;;) {

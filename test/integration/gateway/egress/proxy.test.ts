@@ -272,3 +272,21 @@ test("a client that does not read keeps nothing in memory but what the sockets h
   expect(record?.bytes_received ?? 0).toBeLessThan(7 * 1024 * 1024);
   tls.destroy();
 });
+
+test("a connection for whose bytes no room is left is cut, and those that are taken go on", async () => {
+  const none = { all: 0, ofRun: 0, sure: 0 };
+  using proxy = startWebProxy({ egress: { allow }, names: HERE, waiting: none });
+  const socket = await proxy.tunnel(`good.test:${port}`);
+  const tls = connectTls({ socket, ca: authority.ca, servername: "good.test" });
+  tls.on("error", () => {});
+  tls.pause();
+  tls.write("GET /large HTTP/1.1\r\nHost: good.test\r\n\r\n");
+  await until(async () => (await denials(proxy)).length > 0);
+  expect(await denials(proxy)).toEqual([
+    ["egress", "memory", `good.test:${port}: too much waits to be taken`],
+  ]);
+  expect(proxy.tunnels()).toBe(0);
+  const small = await fetchBy(proxy, `https://good.test:${port}/`, { method: "POST", body: "four" });
+  expect(await small.text()).toBe("good.test 4");
+  tls.destroy();
+});
