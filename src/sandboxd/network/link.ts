@@ -14,44 +14,53 @@ const MAX_LISTING_BYTES = 16 * 1024 * 1024;
 const INSIDE = "eth0";
 
 /**
- * A namespace of its own with one end of a pair, and the other end on the host; no bridge, nothing in between. It has no
- * address yet, and carries nothing.
+ * A namespace of its own with one end of a pair, and the other end on the host; no bridge, nothing in between. The host's
+ * end has no address yet and is down, so that the pair carries nothing.
  */
 export async function makePair(
   run: Runner,
-  { netns, netnsPath, veth, run: id }: NetworkNames,
+  names: NetworkNames,
+  network: RunNetwork,
+  prefix: number,
 ): Promise<void> {
+  const { netns, netnsPath, veth } = names;
   await batch(
     run,
     ["ip", "-batch", "-"],
     [
       `netns add ${netns}`,
       `link add ${veth} mtu 1500 type veth peer name ${INSIDE} netns ${netns}`,
-      `link set dev ${veth} alias ${id} addrgenmode none`,
+      `link set dev ${veth} alias ${names.run} addrgenmode none`,
     ],
   );
   setHostEnd(veth);
   withinNetwork(netnsPath, noIpv6);
+  await batch(
+    run,
+    ["ip", "-n", netns, "-batch", "-"],
+    [
+      // gVisor takes over what is up: without this there would be no localhost.
+      "link set dev lo up",
+      `addr add ${network.run}/${prefix} dev ${INSIDE}`,
+      `link set dev ${INSIDE} up`,
+      // Whatever has no other way comes to the host's end, and ends there, counted.
+      `route add default via ${network.host}`,
+    ],
+  );
 }
 
-/** Gives both ends their addresses. The pair carries nothing before the inner one is up, and then all the rest holds. */
+/** The last step: all the rest holds by then. */
 export async function connectPair(
   run: Runner,
-  { netns, veth }: NetworkNames,
+  { veth }: NetworkNames,
   network: RunNetwork,
   prefix: number,
 ): Promise<void> {
-  const host = [`addr add ${network.host}/${prefix} dev ${veth}`, `link set dev ${veth} up`];
-  const inside = [
-    // gVisor takes over what is up: without this there would be no localhost.
-    "link set dev lo up",
-    `addr add ${network.run}/${prefix} dev ${INSIDE}`,
-    `link set dev ${INSIDE} up`,
-    // Whatever has no other way comes to the host's end, and ends there, counted.
-    `route add default via ${network.host}`,
-  ];
-  await batch(run, ["ip", "-batch", "-"], host);
-  await batch(run, ["ip", "-n", netns, "-batch", "-"], inside);
+  await batch(
+    run,
+    ["ip", "-batch", "-"],
+    [`addr add ${network.host}/${prefix} dev ${veth}`, `link set dev ${veth} up`],
+  );
 }
 
 async function batch(run: Runner, argv: readonly string[], lines: readonly string[]): Promise<void> {

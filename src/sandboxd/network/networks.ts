@@ -145,15 +145,14 @@ export function createNetworks({ instance, config, run: command, log }: Networks
     const names = networkNames(inst, run);
     const made: FilteredRun = { names, network: subnet.network(index), lanes: [] };
     known.set(run, made);
-    // The pair has no traffic before its last step, and without a run's rules its packets are dropped.
-    const isOurs = firewall.stands();
     const enclosed = enclose(made);
-    const paired = step("link", makePair(command, names));
-    const connect = () => step("link", connectPair(command, names, made.network, subnet.prefix));
+    const paired = step("link", makePair(command, names, made.network, subnet.prefix));
     const failures = await failuresOf([
       enclosed,
       paired,
-      Promise.all(isOurs ? [paired] : [enclosed, paired]).then(connect),
+      Promise.all([enclosed, paired]).then(() =>
+        step("link", connectPair(command, names, made.network, subnet.prefix)),
+      ),
     ]);
     if (failures.length === 0) return made;
     await unmake(run).catch((error: unknown) =>
