@@ -172,6 +172,7 @@ static void lower(__rlimit_resource_t resource, unsigned long long value, const 
 	must(setrlimit(resource, &both) == 0, step);
 }
 
+/* In the memory of its parent, which stands still until this is another program: nothing of that is changed. */
 _Noreturn static void become(char **arguments, const char *directory, const struct rlimit limits[2], int in)
 {
 	sigset_t none;
@@ -212,10 +213,12 @@ static void start(void)
 		must((ends[0] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0, "open /dev/null");
 	/* execvp looks the program up in it. */
 	environ = variables;
-	command.pid = fork();
-	must(command.pid >= 0, "start a process");
-	if (command.pid == 0)
+	/* Not fork: a copy of this process' memory is some 3 ms of the time that a run takes to begin. */
+	pid_t child = vfork();
+	must(child >= 0, "start a process");
+	if (child == 0)
 		become(arguments, directory, limits, ends[0]);
+	command.pid = child;
 	close(ends[0]);
 	if (fed) {
 		command.feed = ends[1];
