@@ -1,12 +1,15 @@
 import { readFileSync, readdirSync } from "node:fs";
 import { openInstance } from "../src/instance/instance.ts";
 import { cgroupParent } from "../src/sandboxd/names.ts";
+import { runIdOf } from "../src/sandboxd/run/names.ts";
 import type { Appliance } from "../test/fixtures/appliance.ts";
 import { cgroupsOf, runsOf, startIdle } from "./run-client.ts";
 
 export interface Footprint {
   /** The proportional share of all of a run's processes. */
   readonly mib_each: number;
+  /** Of that, what is no page of a file: the rest is mostly of runsc and the image, and the same pages for all runs. */
+  readonly own_mib_each: number;
   /** What the kernel counts for its cgroup; null where that is not to be read. */
   readonly cgroup_mib_each: number | null;
   /** What the three roles have, resident. */
@@ -17,7 +20,10 @@ export interface Footprint {
 export function footprint(appliance: Appliance, runs: number): Footprint {
   const instance = openInstance(appliance.data);
   const groups = cgroupsOf(cgroupParent(instance)).flatMap((parent) =>
-    namesIn(parent).map((name) => `${parent}/${name}`),
+    // The gateway's is beside them.
+    namesIn(parent)
+      .filter((name) => runIdOf(name) !== undefined)
+      .map((name) => `${parent}/${name}`),
   );
   const members = groups.flatMap((group) => (readIfThere(`${group}/cgroup.procs`) ?? "").split("\n"));
   const named = namesIn("/proc").filter((pid) =>
@@ -27,7 +33,8 @@ export function footprint(appliance: Appliance, runs: number): Footprint {
   );
   // 0 is a process that this PID namespace does not show.
   const pids = [...new Set([...members, ...named])].filter((pid) => Number(pid) > 0);
-  const kib = pids.reduce((sum, pid) => sum + fieldOf(`/proc/${pid}/smaps_rollup`, "Pss"), 0);
+  const share = (...fields: readonly string[]) =>
+    sum(pids.flatMap((pid) => fields.map((field) => fieldOf(`/proc/${pid}/smaps_rollup`, field))));
   const charged = groups.flatMap((group) => {
     const text = readIfThere(`${group}/memory.current`) ?? readIfThere(`${group}/memory.usage_in_bytes`);
     return text === undefined ? [] : [Number(text) / 1024];
@@ -36,7 +43,8 @@ export function footprint(appliance: Appliance, runs: number): Footprint {
     fieldOf(`/proc/${appliance.pid(role)}/status`, "VmRSS"),
   );
   return {
-    mib_each: mib(kib / runs),
+    mib_each: mib(share("Pss") / runs),
+    own_mib_each: mib(share("Pss_Anon", "Pss_Shmem") / runs),
     cgroup_mib_each: charged.length === 0 ? null : mib(sum(charged) / charged.length),
     roles_mib: mib(sum(roles)),
   };
