@@ -1,5 +1,6 @@
 import { afterAll, expect, test } from "bun:test";
 import { binary, startAppliance } from "../fixtures/appliance.ts";
+import { until } from "../fixtures/until.ts";
 
 const appliance = await startAppliance({ config: "[exec]\npool = 0\n" });
 afterAll(() => appliance.stop());
@@ -45,7 +46,7 @@ test("tail goes on over kill -9 of api: in the log's order, every event once", a
   await write(next);
   const isLast = (line: string) =>
     (JSON.parse(line) as { data: { path: string } }).data.path === `workspace/${next}.txt`;
-  for (let wait = 0; wait < 200 && !isLast(lines.at(-1)!); wait++) await Bun.sleep(50);
+  await until(() => isLast(lines.at(-1)!), 60_000);
   tail.kill("SIGINT");
   await reading;
 

@@ -1,6 +1,7 @@
 import { afterEach, expect, test } from "bun:test";
 import { startAppliance, type Appliance } from "../fixtures/appliance.ts";
 import { hostState } from "../fixtures/host-state.ts";
+import { until } from "../fixtures/until.ts";
 
 const running: Appliance[] = [];
 afterEach(async () => {
@@ -45,16 +46,8 @@ function expectHonest(outcomes: Outcome[]): void {
   }
 }
 
-async function eventually(what: string, look: () => Promise<boolean> | boolean): Promise<void> {
-  for (let tries = 0; tries < 200; tries++) {
-    if (await look()) return;
-    await Bun.sleep(100);
-  }
-  throw new Error(`not within 20 s: ${what}`);
-}
-
 async function execWorks(appliance: Appliance, namespace = "after"): Promise<void> {
-  await eventually("an exec works", async () => {
+  await until(async () => {
     try {
       const answer = await appliance.call("/v1/exec", { namespace, json: { command: "echo back" } });
       return answer.ok && ((await answer.json()) as { stdout: string }).stdout === "back\n";
@@ -97,7 +90,7 @@ test("kill -9 of serve, which is sandboxd, under load: the roles go with it, and
   await Bun.sleep(500);
   await appliance.stop("SIGKILL");
   expectHonest(await Promise.all(execs));
-  await eventually("api and gateway end", () =>
+  await until(() =>
     roles.every((pid) => {
       try {
         process.kill(pid, 0);
@@ -130,7 +123,7 @@ test("kill -9 of gateway: it comes back, and nothing else notices", async () => 
   const before = { gateway: appliance.pid("gateway"), api: appliance.pid("api") };
   process.kill(before.gateway, "SIGKILL");
   await execWorks(appliance);
-  await eventually("gateway is back", () => {
+  await until(() => {
     try {
       return appliance.pid("gateway") !== before.gateway;
     } catch {
@@ -141,10 +134,11 @@ test("kill -9 of gateway: it comes back, and nothing else notices", async () => 
 });
 
 test("SIGHUP while the roles start ends none of them, and is heard by each", async () => {
-  const appliance = await start();
+  const appliance = await startAppliance({ config: "[exec]\npool = 1\n", ready: "api" });
+  running.push(appliance);
   // gateway is started when api is ready.
   const hangUps = setInterval(() => process.kill(appliance.pid("serve"), "SIGHUP"), 5);
-  await eventually("both heard of it", async () => {
+  await until(async () => {
     const log = await appliance.log();
     return ["api", "gateway"].every((role) =>
       new RegExp(`"role":"${role}","message":"configuration reloaded"`).test(log),
@@ -158,14 +152,15 @@ test("SIGHUP while the roles start ends none of them, and is heard by each", asy
 test("a graceful stop lets calls in flight finish and leaves nothing", async () => {
   const appliance = await start();
   const inFlight = appliance.call("/v1/exec", { json: { command: "sleep 3; echo finished" } });
-  await Bun.sleep(1000);
+  await until(async () => (await appliance.cofferdam(["status"])).stdout.includes("1 running"));
   const stopped = appliance.stop("SIGTERM");
-  await Bun.sleep(300);
-  const late = await appliance.call("/v1/exec", { json: { command: "echo late" } }).then(
-    (answer) => answer.status,
-    () => "refused",
-  );
-  expect([503, "refused"]).toContain(late);
+  const late = () =>
+    appliance.call("/v1/exec", { json: { command: "echo late" } }).then(
+      (answer) => answer.status,
+      () => "refused",
+    );
+  // From when the signal has arrived.
+  await until(async () => [503, "refused"].includes(await late()));
   expect(((await (await inFlight).json()) as { stdout: string }).stdout).toBe("finished\n");
   expect(await stopped).toBe(0);
   expect(hostState(appliance.inst)).toEqual([]);

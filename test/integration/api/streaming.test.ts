@@ -6,6 +6,7 @@ import { namespaceId } from "../../../src/ids.ts";
 import { fileClient } from "../../fixtures/file-api.ts";
 import { startFileProcess } from "../../fixtures/file-process.ts";
 import { scratchDirectory } from "../../fixtures/scratch.ts";
+import { until } from "../../fixtures/until.ts";
 
 const MIB = 1024 * 1024;
 const SIZE = 100 * MIB;
@@ -44,8 +45,7 @@ function pieces(size: number): ReadableStream<Uint8Array> {
 }
 
 async function settled(check: () => boolean): Promise<void> {
-  for (let wait = 0; wait < 100 && !check(); wait++) await Bun.sleep(50);
-  expect(check()).toBe(true);
+  await until(check);
 }
 
 test("100 MiB go up and down with less than 64 MiB more memory", async () => {

@@ -6,6 +6,7 @@ import { startApi } from "../../fixtures/api.ts";
 import { allEvents, type WireEvent } from "../../fixtures/chain.ts";
 import { startLedger } from "../../fixtures/ledger.ts";
 import { seededRandom } from "../../fixtures/random.ts";
+import { until } from "../../fixtures/until.ts";
 
 const ROWS_A_MINUTE = 23;
 const log = { info() {}, warn() {}, error: (...args: unknown[]) => console.error(...args) };
@@ -129,11 +130,10 @@ test("over HTTP: each kind of refusal is noted, and an answer that refuses nothi
   expect(api.refusalLog.stats()).toEqual({ 401: 2, 403: 1, 429: 0 });
   api.refusalLog.sum();
   await api.ledger.durable();
-  let refused: WireEvent[] = [];
-  for (let tries = 0; refused.length < 3 && tries < 500; tries++) {
-    await Bun.sleep(2);
-    refused = (await allEvents(api.db)).filter(({ type }) => type === "request.refused");
-  }
+  const refused = await until(async () => {
+    const found = (await allEvents(api.db)).filter(({ type }) => type === "request.refused");
+    return found.length >= 3 && found;
+  });
   const shown = refused.map(({ data }) => [data["status"], data["reason"], data["key_id"], data["count"]]);
   expect(shown).toEqual([
     [401, "no valid key", null, 1],

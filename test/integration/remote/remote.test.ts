@@ -27,6 +27,7 @@ import { AppError } from "../../../src/errors.ts";
 import { collect } from "../../../src/snapshots/gc.ts";
 import { keyOf, startHost, type Host } from "../../fixtures/remote.ts";
 import { scratchDirectory } from "../../fixtures/scratch.ts";
+import { until } from "../../fixtures/until.ts";
 
 const scratch = scratchDirectory();
 afterAll(() => scratch[Symbol.dispose]());
@@ -101,7 +102,7 @@ test("who lost a namespace answers nothing of it any more, and drops what it has
   expect(first.write("f", "three")).rejects.toMatchObject(refused);
   expect(first.exec(() => {})).rejects.toMatchObject(refused);
   expect(first.delete("f")).rejects.toMatchObject(refused);
-  await Bun.sleep(20);
+  await until(() => first.stopped.length > 0);
   expect(first.stopped).toEqual([first.id]);
   expect(existsSync(first.live) && readdirSync(first.live).length > 0).toBe(false);
   expect(await second.read("f")).toBe("two");
@@ -579,9 +580,9 @@ test("collection leaves what the head needs, and takes the rest", async () => {
   for (let n = 0; n < 20; n++) await host.write("often", `content ${n}`);
   await host.write("once", "y");
   await host.write("large", Buffer.alloc(5 * 1024 * 1024, "z"));
-  const collected = await host.remote.collecting(host.id, async ({ roots, until }) =>
+  const collected = await host.remote.collecting(host.id, async ({ roots, until: before }) =>
     collect(
-      { store, until, blobs: createSealedBlobs({ store, namespace: host.id, key: keyOf(host.id) }) },
+      { store, until: before, blobs: createSealedBlobs({ store, namespace: host.id, key: keyOf(host.id) }) },
       host.id,
       roots,
     ),

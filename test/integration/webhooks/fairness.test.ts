@@ -4,6 +4,7 @@ import { workspaces } from "../../../src/db/schema.ts";
 import { AppError } from "../../../src/errors.ts";
 import { workspaceId } from "../../../src/ids.ts";
 import { startTestWebhooks, type TestWebhooks } from "../../fixtures/webhooks.ts";
+import { until } from "../../fixtures/until.ts";
 
 setDefaultTimeout(60_000);
 
@@ -108,7 +109,7 @@ test("one that is new waits for a part of the attempts to end, and not for other
     w.clock.advance(attemptMs / 5);
     await Bun.sleep(100);
   }
-  expect(asked).toContain("https://good/");
+  await until(() => asked.includes("https://good/"));
   await w.stopNow();
 });
 

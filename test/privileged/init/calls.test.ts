@@ -4,6 +4,7 @@ import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ExitFlag, MAX_CALLS } from "../../../src/protocol/frames.ts";
 import { InitSandbox, mountInitRoot } from "../../fixtures/init-sandbox.ts";
+import { until } from "../../fixtures/until.ts";
 
 let sandbox: InitSandbox;
 
@@ -30,7 +31,7 @@ function initDescriptors(): number {
 }
 
 async function settled(): Promise<void> {
-  for (let i = 0; i < 100 && tenantProcesses() !== 2; i++) await Bun.sleep(50);
+  await until(() => tenantProcesses() === 2);
 }
 
 describe("stdin", () => {

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { createOwnAddresses } from "../../../src/net/own.ts";
+import { until } from "../../fixtures/until.ts";
 
 /* In a throw-away copy: it changes the machine's addresses and routes. */
 function ip(...commands: string[]): void {
@@ -46,6 +47,6 @@ test("an interface's second address and a local route are this host's own, its n
   // A change is seen, though not in that moment.
   ip("address add 10.7.0.3/24 dev own0", "address del 203.0.113.9/32 dev lo");
   const seen = () => [isOwn("10.7.0.3"), isOwn("203.0.113.9")];
-  for (let tries = 0; tries < 100 && !seen()[0]; tries++) await Bun.sleep(50);
+  await until(() => seen()[0]);
   expect(seen()).toEqual([true, false]);
 });

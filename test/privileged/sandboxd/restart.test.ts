@@ -7,6 +7,7 @@ import { umount } from "../../../src/kernel/mounts.ts";
 import { createSandboxdClient } from "../../../src/sandbox/sandboxd-client.ts";
 import { sandboxNames } from "../../../src/sandboxd/names.ts";
 import { fateOf, prepareLibrary, stage } from "./stage.ts";
+import { until } from "../../fixtures/until.ts";
 
 let lib = "";
 beforeAll(() => {
@@ -163,8 +164,7 @@ test("what is dead, half made or not to be trusted is removed at the start", asy
   const ofGone = () =>
     at.left().filter((line) => [dead, bare, forged].some((gone) => line.includes(gone!.sandbox)));
   // One that was still dying at the start is adopted for the moment that it lives on.
-  for (let tries = 0; tries < 50 && ofGone().length > 0; tries++) await Bun.sleep(100);
-  expect(ofGone()).toEqual([]);
+  await until(() => ofGone().length === 0);
   expect(await at.api.shell(whole!.sandbox, "echo alive")).toBe("alive\n");
   await sandboxd.stop("end");
   at.api.close();

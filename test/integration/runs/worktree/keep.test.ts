@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { RunId } from "../../../../src/ids.ts";
 import { statfs } from "../../../../src/kernel/statfs.ts";
 import { createDiskWatch } from "../../../../src/runs/worktree/watch.ts";
 import { allEvents } from "../../../fixtures/chain.ts";
@@ -94,8 +95,13 @@ test("below the disk's floor the run that writes is stopped", async () => {
   const namespace = await fixture.namespace();
   const [wild, tame] = [await fixture.fork(namespace), await fixture.fork(namespace)];
   const disk = { above: true };
+  const measured = new Set<RunId>();
   const watch = createDiskWatch({
-    measure: async (run) => fixture.worktrees.measure(run),
+    measure: async (run) => {
+      const found = await fixture.worktrees.measure(run);
+      measured.add(run);
+      return found;
+    },
     floor: { status: () => statfs(fixture.dir), isAbove: () => disk.above },
     log: { warn() {} },
   });
@@ -106,8 +112,7 @@ test("below the disk's floor the run that writes is stopped", async () => {
       disk.above = true;
     }),
   );
-  // Both have been measured by then.
-  await Bun.sleep(300);
+  await until(() => measured.size === 2);
   writeFileSync(join(wild.work, "file"), Buffer.alloc(8 * MIB));
   disk.above = false;
   await until(() => stopped.size > 0);
