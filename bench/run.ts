@@ -2,6 +2,7 @@ import { mkdtempSync } from "node:fs";
 import { freemem } from "node:os";
 import { resolve } from "node:path";
 import { startAppliance, type Appliance } from "../test/fixtures/appliance.ts";
+import { egress } from "./egress.ts";
 import { events, fillLog } from "./events.ts";
 import { backToBack, crowd, firstExec, warmExec } from "./exec.ts";
 import { auditCost, execCost } from "./audit.ts";
@@ -72,6 +73,8 @@ note("audit");
 rows.push(...(await auditCost(work, many)));
 note("models");
 rows.push(...(await models(work, quick ? 100 : 400)));
+note("the web proxy");
+rows.push(...(await egress(work, quick ? 100 : 200)));
 note("runs");
 const supervised = await runs(stage, quick ? 10 : 40, quick ? [1, 16] : RUNS);
 rows.push(...supervised.rows);
@@ -138,6 +141,14 @@ const ratios = {
   "run booted for it / ip, iptables and runsc run": ratio(
     "run: to its first output, booted",
     "run: to its first output, by ip, iptables and runsc run",
+  ),
+  "an answer of the web's by the gateway / by tinyproxy": ratio(
+    "an answer of the web's, connection and TLS: through the gateway",
+    "an answer of the web's, connection and TLS: through tinyproxy",
+  ),
+  "128 MiB of the web's by the gateway / by tinyproxy": ratio(
+    "128 MiB of the web's: through the gateway",
+    "128 MiB of the web's: through tinyproxy",
   ),
   "upload / plain calls": ratio("upload 100 MiB: HTTP", "upload 100 MiB: plain calls"),
   "download / plain calls": ratio("download 100 MiB: HTTP", "download 100 MiB: plain calls"),
