@@ -51,7 +51,8 @@ test.if(long)(
       components: { name: string }[];
     };
     const names = components.map(({ name }) => name);
-    for (const name of [...Object.keys(dependencies), "gvisor.dev/gvisor", "ffmpeg"])
+    const agents = ["@anthropic-ai/claude-code-linux-x64", "@openai/codex", "opencode-linux-x64-baseline"];
+    for (const name of [...Object.keys(dependencies), "gvisor.dev/gvisor", "ffmpeg", ...agents])
       expect(names).toContain(name);
     expect(names).not.toContain("typescript");
     run(["bash", "-c", "printf x >>bin/cofferdam"], tree);
