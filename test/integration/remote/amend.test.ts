@@ -1,20 +1,14 @@
 import { afterAll, expect, test } from "bun:test";
-import { mkdirSync } from "node:fs";
-import { join } from "node:path";
-import { createLocalStore } from "../../../src/blobs/local.ts";
 import type { BlobStore } from "../../../src/blobs/store.ts";
-import { startHost, type Host } from "../../fixtures/remote.ts";
+import { bucketIn, startHost, type Host } from "../../fixtures/remote.ts";
 import { scratchDirectory } from "../../fixtures/scratch.ts";
 
 const scratch = scratchDirectory();
 afterAll(() => scratch[Symbol.dispose]());
-let made = 0;
 
 /** A bucket whose heads are counted, and can't be written while it is `broken`. */
 function place() {
-  const dir = join(scratch.path, `p${made++}`);
-  mkdirSync(dir, { recursive: true });
-  const inner = createLocalStore(join(dir, "bucket"));
+  const { store: inner, on } = bucketIn(scratch.path);
   const heads = { written: 0, broken: false };
   const store: BlobStore = {
     ...inner,
@@ -24,7 +18,7 @@ function place() {
       return inner.replace(key, ...rest);
     },
   };
-  return { inner, store, heads, on: (name: string) => join(dir, name) };
+  return { inner, store, heads, on };
 }
 
 async function contents(of: Host): Promise<Record<string, string>> {

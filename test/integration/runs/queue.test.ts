@@ -1,0 +1,26 @@
+import { expect, test } from "bun:test";
+import { failureOf } from "../../fixtures/failure.ts";
+import { runsFixture } from "../../fixtures/runs.ts";
+
+test("so many live, the others wait, and without memory on the host all do", async () => {
+  await using fixture = await runsFixture({ runs: { live: 2, queue: 4 } });
+  const ids = [];
+  for (let n = 0; n < 4; n++) ids.push(await fixture.start());
+  const [one, two, three, four] = ids as [(typeof ids)[0], (typeof ids)[0], (typeof ids)[0], (typeof ids)[0]];
+  await fixture.launched(one);
+  await fixture.launched(two);
+  expect(fixture.runs.stats()).toEqual({ live: 2, waiting: 2, spare: 0 });
+  expect(await failureOf(fixture.start())).toMatch(/Too many runs/);
+  // Those that wait do so over a restart, too.
+  await fixture.restart();
+  expect(fixture.runs.stats()).toEqual({ live: 2, waiting: 2, spare: 0 });
+  fixture.host.memoryBytes = 1024;
+  fixture.host.exit(one, 0);
+  await fixture.settled(one);
+  await Bun.sleep(50);
+  expect((await fixture.row(three)).status).toBe("queued");
+  fixture.host.memoryBytes = 2 ** 32;
+  await fixture.launched(three);
+  for (const id of [two, three]) fixture.host.exit(id, 0);
+  await fixture.launched(four);
+});
