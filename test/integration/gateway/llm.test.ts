@@ -23,7 +23,19 @@ const askResponses = { model: "gpt-6.2-sol", input: "hello" };
 const goWrong = (fault: Fault) => {
   provider.behaviour.script = () => ({ text: "one two three four", fault });
 };
-const short = { connectMs: 300, firstByteMs: 300, idleMs: 300 };
+/** Each test shortens what is to pass. */
+const patient = { connectMs: 20_000, firstByteMs: 20_000, idleMs: 20_000 };
+/** Reads how an answer begins, lets `cut` come, and reads on to where it breaks. */
+async function readTillCut(answer: Response, cut: PromiseWithResolvers<void>): Promise<void> {
+  const reader = answer.body!.getReader();
+  expect((await reader.read()).done).toBe(false);
+  cut.resolve();
+  const rest = async () => {
+    while (!(await reader.read()).done);
+    return "whole";
+  };
+  expect(await rest().catch(() => "broken")).toBe("broken");
+}
 
 describe("routes", () => {
   const cases: [method: string, path: string, status: number][] = [
@@ -223,7 +235,7 @@ describe("a provider that fails", () => {
     ["is a name that is none", { baseUrl: "https://provider.test" }, 502, "no address in DNS"],
   ];
   test.each(cases)("%s", async (_, options, status, words) => {
-    await using lane = startLlmLane(provider, { ...options, parts: { timeouts: short } });
+    await using lane = startLlmLane(provider, { ...options, parts: { timeouts: patient } });
     const answer = await post(lane);
     expect(answer.status).toBe(status);
     const body = (await answer.json()) as { type: string; error: { message: string } };
@@ -244,7 +256,7 @@ describe("a provider that fails", () => {
     });
     await using lane = startLlmLane(provider, {
       baseUrl: `http://127.0.0.1:${server.port}`,
-      parts: { timeouts: short },
+      parts: { timeouts: { ...patient, idleMs: 300 } },
     });
     const answer = await post(lane);
     expect([answer.status, await answer.text()]).toEqual([500, expect.stringContaining("answered with 500")]);
@@ -258,7 +270,7 @@ describe("a provider that fails", () => {
     const { port } = mute.address() as net.AddressInfo;
     await using unconnected = startLlmLane(provider, {
       baseUrl: `https://127.0.0.1:${port}`,
-      parts: { timeouts: short },
+      parts: { timeouts: { ...patient, connectMs: 300 } },
     });
     const first = await post(unconnected);
     expect(first.status).toBe(502);
@@ -267,7 +279,7 @@ describe("a provider that fails", () => {
 
     await using silent = startLlmLane(provider, {
       baseUrl: `http://127.0.0.1:${port}`,
-      parts: { timeouts: short },
+      parts: { timeouts: { ...patient, firstByteMs: 300 } },
     });
     const second = await post(silent);
     expect(second.status).toBe(504);
@@ -280,32 +292,41 @@ describe("a provider that fails", () => {
   });
 
   test("is slow but in time", async () => {
-    await using lane = startLlmLane(provider, { parts: { timeouts: short } });
+    await using lane = startLlmLane(provider, { parts: { timeouts: { ...patient, idleMs: 100 } } });
     goWrong({ kind: "slow", firstByteMs: 200 });
     expect((await post(lane)).status).toBe(200);
   });
 
-  test.each([
-    ["breaks off", { kind: "cut", afterEvents: 5 } as const],
-    ["falls silent", { kind: "stall", afterEvents: 5 } as const],
-  ])("%s in the middle: so does the answer, and what may have been made counts", async (_, fault) => {
-    await using lane = startLlmLane(provider, { parts: { timeouts: short } });
-    goWrong(fault);
+  /** The input was told at the start. */
+  const cutShort = { status: 200, input_tokens: 25, output_tokens: 1000, estimated: true };
+
+  test("breaks off in the middle: so does the answer, and what may have been made counts", async () => {
+    await using lane = startLlmLane(provider, { parts: { timeouts: patient } });
+    const cut = Promise.withResolvers<void>();
+    goWrong({ kind: "cut", afterEvents: 5, when: cut.promise });
+    const answer = await post(lane, { stream: true });
+    expect(answer.status).toBe(200);
+    await readTillCut(answer, cut);
+    expect(await lane.records()).toMatchObject([cutShort]);
+  });
+
+  test("falls silent in the middle: so does the answer, and what may have been made counts", async () => {
+    await using lane = startLlmLane(provider, { parts: { timeouts: { ...patient, idleMs: 300 } } });
+    goWrong({ kind: "stall", afterEvents: 5 });
     const answer = await post(lane, { stream: true });
     expect(answer.status).toBe(200);
     expect(await answer.text().catch(() => "broken")).toBe("broken");
-    expect(await lane.records()).toMatchObject([
-      // The input was told at the start.
-      { status: 200, input_tokens: 25, output_tokens: 1000, estimated: true },
-    ]);
+    expect(await lane.records()).toMatchObject([cutShort]);
   });
 
   test("breaks off soon: no model makes all that it was let in that time", async () => {
     await using lane = startLlmLane(provider, { grant: { max_usd_nano: 5_000_000_000 } });
-    goWrong({ kind: "cut", afterEvents: 5 });
-    await (await post(lane, { stream: true, max_tokens: 128_000 })).text().catch(() => "broken");
+    const cuts = [Promise.withResolvers<void>(), Promise.withResolvers<void>()] as const;
+    goWrong({ kind: "cut", afterEvents: 5, when: cuts[0].promise });
+    await readTillCut(await post(lane, { stream: true, max_tokens: 128_000 }), cuts[0]);
+    goWrong({ kind: "cut", afterEvents: 5, when: cuts[1].promise });
     const chat = { model: "gpt-6.2-sol", messages: [], max_tokens: 100_000, stream: true };
-    await (await lane.post("/v1/chat/completions", chat)).text().catch(() => "broken");
+    await readTillCut(await lane.post("/v1/chat/completions", chat), cuts[1]);
     const records = await lane.records();
     expect(records.map(({ estimated }) => estimated)).toEqual([true, true]);
     for (const { output_tokens, usd_nano } of records) {

@@ -253,7 +253,7 @@ describe("a server that", () => {
 describe("an outage", () => {
   test("that ends within our patience is not seen, and one that doesn't is told in time", async () => {
     await using other = await startS3Server();
-    const { store } = storeAt(other.endpoint, { patienceMs: 8_000 });
+    const { store } = storeAt(other.endpoint, { patienceMs: 60_000 });
     const impatient = storeAt(other.endpoint, { patienceMs: 400 }).store;
     await other.stop();
     const call = store.put("a/x", bytes("x"));
@@ -266,7 +266,7 @@ describe("an outage", () => {
 
   test("of a server that hangs is told in time, and what waits goes on when it ends", async () => {
     await using other = await startS3Server();
-    const { store } = storeAt(other.endpoint, { patienceMs: 8_000 });
+    const { store } = storeAt(other.endpoint, { patienceMs: 60_000 });
     await store.put("a/x", bytes("x"));
     other.hang();
     const impatient = storeAt(other.endpoint, { patienceMs: 400 }).store;

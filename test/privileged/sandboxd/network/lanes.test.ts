@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { withinNetwork } from "../../../../src/kernel/network-namespace.ts";
+import { until } from "../../../fixtures/until.ts";
 import { networkNames } from "../../../../src/sandboxd/network/names.ts";
 import { tcpFrom, udpFrom } from "./sockets.ts";
 import { hostState, newRun, PORT, sh, stage, useIptables } from "./stage.ts";
@@ -9,6 +10,8 @@ import { hostState, newRun, PORT, sh, stage, useIptables } from "./stage.ts";
 const FAR = { host: "8.8.4.1", address: "8.8.4.4" };
 const LAN = { host: "192.168.9.1", neighbour: "192.168.9.2" };
 const peers: string[] = [];
+/** What was to arrive would have by then. */
+const SETTLE_MS = 150;
 const servers: { stop(now: boolean): void }[] = [];
 
 beforeAll(() => {
@@ -47,10 +50,15 @@ const forwarding = () =>
     ]),
   );
 
-async function reaches(netns: string, address: string, port: number, waitMs = 150): Promise<boolean> {
+async function expectReached(netns: string, address: string, port: number): Promise<void> {
   using attempt = tcpFrom(netns, address, port);
-  await Bun.sleep(waitMs);
-  return attempt.arrived();
+  await until(() => attempt.arrived());
+}
+
+async function expectUnreached(netns: string, address: string, port: number): Promise<void> {
+  using attempt = tcpFrom(netns, address, port);
+  await Bun.sleep(SETTLE_MS);
+  expect(attempt.arrived()).toBe(false);
 }
 
 /** As Docker and ufw leave them on a host where both are set up; what comes in at the gateway's port is Docker's to take. */
@@ -102,25 +110,26 @@ test.each([
     ];
     const gateway = (await networks.ensure(one)).host;
     await networks.ensure(two);
-    expect(await reaches(near, gateway, PORT)).toBe(true);
+    await expectReached(near, gateway, PORT);
     // A tenant could fill the host's table of connections, which others need, with calls to the gateway.
     const tracked = () => Number(readFileSync("/proc/sys/net/netfilter/nf_conntrack_count", "utf8"));
     const trackedBefore = tracked();
-    for (let call = 0; call < 20; call++) expect(await reaches(near, gateway, PORT, 5)).toBe(true);
+    for (let call = 0; call < 20; call++) await expectReached(near, gateway, PORT);
     expect(tracked()).toBeLessThanOrEqual(trackedBefore);
-    for (let call = 0; call < 20; call++) expect(await reaches("lan", LAN.host, PORT, 5)).toBe(true);
+    for (let call = 0; call < 20; call++) await expectReached("lan", LAN.host, PORT);
     expect(tracked()).toBeGreaterThanOrEqual(trackedBefore + 20);
-    expect(await reaches(near, FAR.address, 5432)).toBe(false);
+    await expectUnreached(near, FAR.address, 5432);
     expect(sh("iptables-save -t nat | grep -c CD0c || true")).toBe("0");
 
     await networks.openLanes(one, [{ address: FAR.address, port: 5432 }]);
     peers.length = 0;
-    expect(await reaches(near, FAR.address, 5432)).toBe(true);
+    await expectReached(near, FAR.address, 5432);
+    await until(() => peers.length > 0);
     expect(peers).toEqual([FAR.host]);
-    expect(await reaches(near, FAR.address, 5433)).toBe(false);
-    expect(await reaches(near, LAN.neighbour, 5432)).toBe(false);
-    expect(await reaches(beside, FAR.address, 5432)).toBe(false);
-    expect(await reaches(near, gateway, PORT)).toBe(true);
+    await expectUnreached(near, FAR.address, 5433);
+    await expectUnreached(near, LAN.neighbour, 5432);
+    await expectUnreached(beside, FAR.address, 5432);
+    await expectReached(near, gateway, PORT);
 
     // The host's table of connections is everybody's, however many lanes a run has.
     const ports = Array.from({ length: 10 }, (_, at) => 6000 + at);
@@ -148,16 +157,16 @@ test.each([
     sh(
       "iptables -t nat -F POSTROUTING; iptables -F OUTPUT; iptables -F FORWARD; iptables -A FORWARD -j ufw-reject-forward",
     );
-    expect(await reaches(near, FAR.address, 5432)).toBe(false);
+    await expectUnreached(near, FAR.address, 5432);
     await next.reconcile(() => true);
     expect(log.join("")).toContain("there again");
-    expect(await reaches(near, FAR.address, 5432)).toBe(true);
-    expect(await reaches(beside, FAR.address, 5432)).toBe(false);
+    await expectReached(near, FAR.address, 5432);
+    await expectUnreached(beside, FAR.address, 5432);
 
     await next.openLanes(one, []);
-    expect(await reaches(near, FAR.address, 5432)).toBe(false);
+    await expectUnreached(near, FAR.address, 5432);
     await next.openLanes(two, [{ address: FAR.address, port: 5432 }]);
-    expect(await reaches(beside, FAR.address, 5432)).toBe(true);
+    await expectReached(beside, FAR.address, 5432);
     await next.remove(one);
     await next.remove(two);
     sh("iptables -F; iptables -X; iptables -t nat -F; iptables -t nat -X; iptables-restore </tmp/others");
@@ -166,7 +175,7 @@ test.each([
       "iptables -P INPUT ACCEPT; iptables -P FORWARD ACCEPT; iptables -F; iptables -X; iptables -t nat -F; iptables -t nat -X",
     );
   },
-  30_000,
+  90_000,
 );
 
 test("a host that forwards nothing becomes a router for nobody but the run", async () => {
@@ -176,7 +185,7 @@ test("a host that forwards nothing becomes a router for nobody but the run", asy
   const { netns } = networkNames(instance.inst, run);
   await networks.ensure(run);
   await networks.openLanes(run, [{ address: FAR.address, port: 5432 }]);
-  expect(await reaches(netns, FAR.address, 5432)).toBe(true);
+  await expectReached(netns, FAR.address, 5432);
   expect(forwarding()).toEqual({ all: "0", far0: "1", lan0: "0" });
   const arrived: string[] = [];
   const socket = { data: (_: unknown, bytes: Buffer) => void arrived.push(bytes.toString()) };
@@ -187,12 +196,12 @@ test("a host that forwards nothing becomes a router for nobody but the run", asy
   const udp = await listening.udp;
   const throughHost = async () => {
     using _ = udpFrom("far", LAN.neighbour, 5353);
-    await Bun.sleep(150);
+    await Bun.sleep(SETTLE_MS);
     return arrived.splice(0).length;
   };
   expect(await throughHost()).toBe(0);
   sh("iptables -D CD0c03-FWD -i far0 -j DROP");
-  expect(await throughHost()).toBe(1);
+  await until(async () => (await throughHost()) > 0);
   await networks.reconcile(() => true);
   expect(await throughHost()).toBe(0);
   udp?.close();

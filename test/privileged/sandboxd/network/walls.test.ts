@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { withinNetwork } from "../../../../src/kernel/network-namespace.ts";
+import { until } from "../../../fixtures/until.ts";
 import { networkNames } from "../../../../src/sandboxd/network/names.ts";
 import { icmpEcho, ipv6Echo, tcpSyn } from "../../../../src/prove/frames.ts";
 import { wireOf, type Wire } from "../../../../src/prove/wire.ts";
@@ -132,17 +133,22 @@ describe.each([
     };
   }
 
-  async function whichArrive(these: Record<string, () => Attempt>): Promise<string[]> {
+  async function expectArrivals(
+    these: Record<string, () => Attempt>,
+    expected: readonly string[],
+  ): Promise<void> {
     const attempts = Object.entries(these).map(([name, start]) => ({ name, attempt: start() }));
+    const arrived = () => attempts.filter(({ attempt }) => attempt.arrived()).map(({ name }) => name);
+    // What is to arrive may take its time, and what is not has a moment more.
+    await until(() => expected.every((name) => arrived().includes(name))).catch(() => {});
     await Bun.sleep(SETTLE_MS);
-    const arrived = attempts.filter(({ attempt }) => attempt.arrived()).map(({ name }) => name);
+    expect(arrived()).toEqual([...expected]);
     for (const { attempt } of attempts) attempt[Symbol.dispose]();
-    return arrived;
   }
 
   test("no attack gets through, and what is allowed does", async () => {
-    expect(await whichArrive(attacks)).toEqual([]);
-    expect(await whichArrive(controls)).toEqual(Object.keys(controls));
+    await expectArrivals(attacks, []);
+    await expectArrivals(controls, Object.keys(controls));
   });
 
   test("what was dropped is counted by what it was", async () => {
@@ -154,13 +160,13 @@ describe.each([
 
   test("the first wall needs no second", async () => {
     sh("iptables -F INPUT; iptables -F FORWARD; iptables -F OUTPUT");
-    expect(await whichArrive(attacks)).toEqual([]);
+    await expectArrivals(attacks, []);
     await networks.reconcile((run) => [one, two].includes(run));
   });
 
   test("without the first one, the second and the kernel's own checks keep a run from the host and from others", async () => {
     sh("iptables -t raw -F PREROUTING");
-    expect(await whichArrive(attacks)).toEqual([
+    await expectArrivals(attacks, [
       "a neighbour's gateway",
       "a neighbour's web proxy",
       "a gateway, from the host's network",
@@ -177,14 +183,14 @@ describe.each([
       echo 0 >/proc/sys/net/ipv4/conf/${names.one.veth}/arp_ignore
       echo 0 >/proc/sys/net/ipv6/conf/${names.one.veth}/disable_ipv6
       ip addr add fe80::1/64 dev ${names.one.veth} nodad`);
-    expect(await whichArrive(attacks)).toEqual(Object.keys(attacks));
+    await expectArrivals(attacks, Object.keys(attacks));
   });
 
   test("rules that someone took away are put back", async () => {
     await networks.reconcile((run) => [one, two].includes(run));
     const { IPv6: _, ...byRules } = attacks;
-    expect(await whichArrive(byRules)).toEqual([]);
-    expect(await whichArrive(controls)).toEqual(Object.keys(controls));
+    await expectArrivals(byRules, []);
+    await expectArrivals(controls, Object.keys(controls));
   });
 
   test("nothing is left when the runs are gone", async () => {
