@@ -127,7 +127,7 @@ test("a neighbour that is there is tried, and nothing is left of one that was ma
   const own = workspaces.find(({ name }) => name === "cofferdam evidence")?.workspace_id ?? "";
   const left = await appliance.cofferdam(["namespace", "list", "--workspace", own, "--json"]);
   expect(JSON.parse(left.stdout)).toMatchObject({ namespaces: [] });
-}, 30_000);
+}, 120_000);
 
 test("what an auditor is told to do by hand shows the same", () => {
   const { sections } = taken;
@@ -145,7 +145,7 @@ test("what an auditor is told to do by hand shows the same", () => {
     sections.limits,
   ] as Section[])
     for (const command of by_hand) expect([command, sh(command).length > 0]).toEqual([command, true]);
-}, 30_000);
+}, 120_000);
 
 /** Each breaks one wall on this host, and puts it back. */
 const broken: readonly (readonly [
@@ -297,7 +297,7 @@ test("what it can't do it says, with what to do", async () => {
     key: admin_key,
   });
   expect(await events.text()).toContain(run);
-}, 30_000);
+}, 120_000);
 
 test("of a run that is over there is its receipt, and nothing on the host", async () => {
   await appliance.call(`/v1/runs/${run}/cancel`, { method: "POST" });
@@ -305,7 +305,7 @@ test("of a run that is over there is its receipt, and nothing on the host", asyn
     const { stdout } = await appliance.cofferdam(["evidence", run, "--json"]).catch(() => ({ stdout: "{}" }));
     const found = JSON.parse(stdout) as Partial<Evidence>;
     return found.live === false && found.holds === true ? (found as Evidence) : null;
-  }, 20_000);
+  }, 120_000);
   expect(Object.keys(last.sections)).toEqual(["remains", "receipt", "grants"]);
   expect(last.sections.receipt?.facts.payload).toMatchObject({ run_id: run, status: "cancelled" });
   // The control: what would be left is seen.
@@ -313,4 +313,4 @@ test("of a run that is over there is its receipt, and nothing on the host", asyn
   sh(`mkdir ${left}`);
   expect((await only("remains", 1))?.wrong).toEqual(["there is still something of: directories"]);
   sh(`rmdir ${left}`);
-}, 30_000);
+}, 120_000);

@@ -100,7 +100,7 @@ test("kill -9 of api in the middle of a merge: all of it is there or nothing, in
     const found = await until(async () => {
       const said = await exec("cd workspace; cat f* | sort -u | tr '\\n' ' '; ls -d g*").catch(() => null);
       return said === null || said === undefined ? null : said;
-    }, 30_000);
+    }, 120_000);
     const before = generation === 0 ? "0 " : `${generation} g${generation}\n`;
     expect([before, `${next} g${next}\n`]).toContain(found);
     const isAll = found !== before;

@@ -78,7 +78,7 @@ test("a snapshot holds the tree as it is: links, holes, modes, times, and names 
   expect(made.fileCount).toBe([...expected.values()].filter((entry) => /^(file|same as)/.test(entry)).length);
   // The holes are none of it.
   expect(await dataBytes(maker.blobs, made.manifest)).toBeLessThan(11 * MIB);
-}, 30_000);
+}, 120_000);
 
 test.concurrent("only what changed is read", async () => {
   using maker = snapshotMaker();
@@ -103,7 +103,7 @@ test.concurrent("only what changed is read", async () => {
   expect(await treeOfManifest(maker.blobs, second.manifest)).toEqual(treeOnDisk(maker.live));
   // What was renamed or linked has another ctime; it is read, but not stored again.
   expect(second.newBytes).toBe(["changed", "new", "between two that stay"].join("").length);
-}, 30_000);
+}, 120_000);
 
 test.concurrent("a file that is replaced by one of the same size and times is read", async () => {
   using maker = snapshotMaker();
@@ -185,7 +185,7 @@ test("while files are written, a snapshot is what was there when nothing moved",
   expect(await treeOfManifest(maker.blobs, made.manifest)).toEqual(stills.at(-1) ?? new Map());
   expect(made.manifest.blobs.length).toBeGreaterThan(1);
   console.log(`${writes} rounds of writes, ${stills.length} pauses`);
-}, 30_000);
+}, 120_000);
 
 test("a base that is damaged costs only that everything is read", async () => {
   using maker = snapshotMaker();
@@ -261,4 +261,4 @@ test("a tree of which nothing is left is passed over while others have their tur
   await maker.create({ base: ref });
   clearInterval(timer);
   expect(turns).toBeGreaterThan(10);
-}, 30_000);
+}, 120_000);

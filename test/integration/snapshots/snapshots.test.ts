@@ -423,4 +423,4 @@ test("the snapshot after one that is known to be damaged is whole, and mends wha
       expect(listingOf(live)).toEqual(before);
     }
   }
-}, 30_000);
+}, 120_000);

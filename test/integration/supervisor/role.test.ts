@@ -79,7 +79,7 @@ test("a secret that is away for a moment, or for good, ends nothing else", async
   process.kill(role.pid() ?? 0, "SIGKILL");
   const other = supervise(`exec sleep 100`, { secret });
   expect(await other.givenUp).toBe("test does not start; its messages above say why");
-}, 20_000);
+}, 120_000);
 
 test("a role that dies is started again, with its secret", async () => {
   const script = `read -r -N 2 secret <&3; [ "$secret" = ok ] || exit 3; echo READY=1 >&3; exec sleep 100`;

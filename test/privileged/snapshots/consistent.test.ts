@@ -16,7 +16,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   expect(await at.end()).toEqual([]);
-}, 30_000);
+}, 120_000);
 
 /**
  * Counts, and stores each number in four files, in an order: by write, through a mapping, by write, through a mapping. And

@@ -243,7 +243,7 @@ print(s.connect_ex("\\0left") == 0)'
     "secret\nsecret\nsecret\nsecret\nTrue True\nTrue\nseen\n",
   );
   await Promise.all([at.forget(one), at.forget(other)]);
-}, 30_000);
+}, 120_000);
 
 describe("on the host", () => {
   test("sandbox and gofer are confined, and nothing tells what runs in there", async () => {

@@ -158,7 +158,7 @@ test("what api writes into the FIFO can do no more than end the run", async () =
     expect([name, fate.cause, fate.fault]).toEqual([name, "lost", expect.stringContaining("cofferdam: ")]);
     await at.forget(run);
   }
-}, 30_000);
+}, 120_000);
 
 /** Version, directory, stdin, processes, file size. */
 const HEAD = ["1", "/", "0", "9", "9"];

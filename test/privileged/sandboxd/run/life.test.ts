@@ -112,7 +112,7 @@ test("one that dies while it is admitted is over, and stays so", async () => {
   await own.forget(run);
   expect(await own.end()).toEqual([]);
   sh("ip link del far0; update-alternatives --set iptables /usr/sbin/iptables-nft");
-}, 20_000);
+}, 120_000);
 
 test("a stop for good also ends a run that is being booted", async () => {
   const there = await box();
@@ -194,7 +194,7 @@ describe("a fate", () => {
       cause: "exit",
       out: "fine\n",
     });
-  }, 30_000);
+  }, 120_000);
 
   test("of one whose exit code could be a signal's or runsc's own", async () => {
     expect(await at.ran("exit 128")).toMatchObject({ cause: "exit", exit_code: 128 });
