@@ -19,7 +19,7 @@ export const strictBeforeDashes = defineCittyPlugin({
     checkOptions(args, definitions);
     const behind = rawArgs.includes("--") ? rawArgs.length - rawArgs.indexOf("--") - 1 : 0;
     const own = args._.slice(0, args._.length - behind);
-    checkWords(own, definitions);
+    checkWords(own, definitions, "; put the command after a --");
     // citty would go on filling them from behind the dashes.
     const missing = positionalOf(definitions)[own.length];
     if (missing !== undefined) throw new AppError("bad_input", `Put ${missing.toUpperCase()} before the --.`);
@@ -61,7 +61,7 @@ function checkOptions(args: Readonly<Record<string, unknown>>, definitions: Args
   }
 }
 
-function checkWords(words: readonly string[], definitions: ArgsDef): void {
+function checkWords(words: readonly string[], definitions: ArgsDef, hint = ""): void {
   const extra = words[positionalOf(definitions).length];
-  if (extra !== undefined) throw new AppError("bad_input", `"${extra}" is one word too many here.`);
+  if (extra !== undefined) throw new AppError("bad_input", `"${extra}" is one word too many here${hint}.`);
 }

@@ -85,6 +85,6 @@ export function partsOf(
 export function noCredential(name: string): AppError {
   return new AppError(
     "invalid",
-    `There is no credential "${name}" that runs of this namespace may use; an admin makes one with POST /v1/workspaces/{ws}/credentials.`,
+    `There is no credential "${name}" that runs of this namespace may use; an admin makes one with POST /v1/workspaces/{ws}/credentials, or on the host with: cofferdam credential create.`,
   );
 }

@@ -85,9 +85,9 @@ function wanted(issue: z.core.$ZodIssue): string {
 
 /** What zod would say otherwise than the rest of our sentences; a schema's own words go before it. */
 function inWords(issue: z.core.$ZodRawIssue): string | undefined {
-  if (issue.code === "invalid_value") {
-    return `expected ${issue.values.map((value) => JSON.stringify(value)).join(" or ")}`;
-  }
+  if (issue.code === "invalid_value") return oneOf(issue.values);
+  // Of a union that is told apart by one field.
+  if (issue.code === "invalid_union" && Array.isArray(issue.options)) return oneOf(issue.options);
   if (issue.code === "too_small") {
     return outside(issue.origin, "less", "fewer", issue.minimum, issue.inclusive ?? true);
   }
@@ -95,6 +95,10 @@ function inWords(issue: z.core.$ZodRawIssue): string | undefined {
     return outside(issue.origin, "more", "more", issue.maximum, issue.inclusive ?? true);
   }
   return undefined;
+}
+
+function oneOf(values: readonly unknown[]): string {
+  return `expected ${values.map((value) => JSON.stringify(value)).join(" or ")}`;
 }
 
 function outside(

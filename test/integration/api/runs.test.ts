@@ -265,6 +265,7 @@ test("what is wrong with a request is named, and then nothing was made", async (
       "worktree.snapshot_id",
     ],
     [{ command: "a", on_success: "run" }, 422, "on_success"],
+    [{ command: "a", worktree: { from: "x" } }, 422, 'expected "namespace" or "snapshot" or "empty"'],
     [{ command: "a", egress: { direct: ["example.org:1"] } }, 422, "egress.direct"],
   ];
   for (const [body, status, named] of cases) {

@@ -157,7 +157,9 @@ test("run start --follow shows every byte once, on its stream, over restarts, an
   expect(started).toBe(`cofferdam: ${RUN.run_id} is started.`);
   const away = "cofferdam: the appliance is away; this goes on when it is back.\n";
   const said = rest.join("\n");
-  expect(said.replaceAll(away, "")).toBe(`${written("stderr")}cofferdam: ${RUN.run_id}: failed\n`);
+  expect(said.replaceAll(away, "")).toBe(
+    `${written("stderr")}cofferdam: ${RUN.run_id}: failed, exit code 7\n`,
+  );
   expect(said).toContain(away);
   expect(code).toBe(7);
   expect(api.begun).toHaveLength(RESTARTS.length + 1);
@@ -170,6 +172,14 @@ test.each(["logs --follow", "logs"])("run %s: both streams in their order, byte 
   expect(stdout).toBe(written("stdout", "stderr"));
   expect(code).toBe(0);
   expect(api.begun).toHaveLength(script.length + 1);
+});
+
+test("run start --follow --json has the run alone on stdout", async () => {
+  await using api = startApi([]);
+  const { stdout, stderr, code } = await api.run("start", "test", "--follow", "--json", "--", "true");
+  expect(JSON.parse(stdout)).toEqual(RUN as never);
+  expect(stderr).toContain(written("stdout", "stderr"));
+  expect(code).toBe(7);
 });
 
 test("Ctrl-C ends the watching, and says how the run is found again", async () => {
