@@ -102,6 +102,7 @@ export const NR = {
   socket: 41,
   connect: 42,
   sendto: 44,
+  recvfrom: 45,
   shutdown: 48,
   bind: 49,
   getsockname: 51,

@@ -1,4 +1,5 @@
 import type { RunId } from "../../ids.ts";
+import { rulesGeneration } from "../../kernel/rules-generation.ts";
 import type { Log } from "../../log.ts";
 import { explain } from "../../protocol/lines/failure.ts";
 import { createTurns } from "../../turns.ts";
@@ -14,9 +15,11 @@ import {
 } from "./rules.ts";
 import { readShown, type Shown } from "./shown.ts";
 import {
+  aheadIn,
   blockText,
   difference,
   entering,
+  faultsIn,
   isSame,
   isWhole,
   leaving,
@@ -30,6 +33,12 @@ import {
 const TIMEOUT_MS = 15_000;
 /** How long iptables waits for others who change rules. */
 const WAIT_S = "5";
+/** How long a look at the rules may take. */
+const LOOK_TIMEOUT_MS = 3_000;
+/** Where the kernel has no number for the state of its rules, they are read so often. */
+const READ_EVERY_MS = 1_000;
+/** Those that walls are in; `nat` has none. */
+const WALLS = ["raw", "filter"] as const;
 const MAX_SAVED_BYTES = 32 * 1024 * 1024;
 
 export interface Firewall {
@@ -48,7 +57,21 @@ export interface Firewall {
   remove(run: RunId): Promise<void>;
   /** Makes the host show just what it should; true when it did not. */
   mend(): Promise<boolean>;
+  /**
+   * Whether the walls of all runs that have some stand, without taking a turn, so that it waits for nobody. null: as they
+   * did when they were looked at last, which costs next to nothing to find out.
+   */
+  look(): Promise<Look | null>;
+  /** Puts our rules before those of others again, with their counts. */
+  reorder(): Promise<void>;
   shown(): Promise<Shown>;
+}
+
+export interface Look {
+  /** What is missing, or lets something pass. */
+  readonly faults: readonly string[];
+  /** What others have put before ours. */
+  readonly ahead: readonly string[];
 }
 
 export interface FirewallOptions extends FilterOptions {
@@ -67,7 +90,9 @@ export function createFirewall(options: FirewallOptions): Firewall {
   const turns = createTurns();
   const inTurn = <T>(work: () => Promise<T>) => turns.run("rules", work);
   const runs = new Map<RunId, FilteredRun>();
-  const state: State = { isKnown: false, guarded: [] };
+  /** Those whose rules are on the host and not being changed: what a look may judge. */
+  const standing = new Map<RunId, FilteredRun>();
+  const state: State = { isKnown: false, guarded: [], read: UNREAD };
 
   async function shown(): Promise<Shown> {
     const text = await command(["iptables-save", "-c"], {
@@ -107,6 +132,49 @@ export function createFirewall(options: FirewallOptions): Firewall {
       take();
       throw error;
     }
+  }
+
+  /** While this is done, the host may show its rules as before or as after. */
+  async function whileInFlux(id: RunId, work: () => Promise<void>): Promise<void> {
+    standing.delete(id);
+    try {
+      await work();
+    } finally {
+      const now = runs.get(id);
+      if (now !== undefined) standing.set(id, now);
+    }
+  }
+
+  async function look(): Promise<Look | null> {
+    if (standing.size === 0) return null;
+    // Asked for first: what changes during the look is seen by the next.
+    const generation = rulesGeneration();
+    const isAsBefore =
+      state.read.generation === null
+        ? performance.now() - state.read.at < READ_EVERY_MS
+        : state.read.generation === generation;
+    if (isAsBefore) return null;
+    state.read = { generation: null, at: performance.now() };
+    const before = new Map(standing);
+    const text = await command(["iptables-save"], {
+      timeoutMs: LOOK_TIMEOUT_MS,
+      maxOutputBytes: MAX_SAVED_BYTES,
+    });
+    const shown = readShown(text, inst);
+    const steady = [...before].filter(([id, run]) => standing.get(id) === run).map(([, run]) => run);
+    const found = WALLS.map((table) => {
+      const base = rules.base(table, []);
+      const parts = steady.map((run) => rules.part(table, run)).filter((part) => part !== null);
+      return { faults: faultsIn({ base, parts }, shown[table]), ahead: aheadIn(base, shown[table]) };
+    });
+    const all = {
+      faults: steady.length === 0 ? [] : found.flatMap(({ faults }) => faults),
+      ahead: steady.length === 0 ? [] : found.flatMap(({ ahead }) => ahead),
+    };
+    const isWell = all.faults.length + all.ahead.length === 0;
+    // What the other kind of iptables changes does not count.
+    if (isWell && BY_NFT.test(text)) state.read = { ...state.read, generation };
+    return all;
   }
 
   async function tried(blocks: readonly TableBlock[]): Promise<boolean> {
@@ -155,6 +223,8 @@ export function createFirewall(options: FirewallOptions): Firewall {
         for (const run of live) runs.set(run.names.run, run);
         state.guarded = guarded;
         await rebuild(await shown());
+        standing.clear();
+        for (const [id, run] of runs) standing.set(id, run);
       }),
 
     stands: () => runs.size > 0,
@@ -172,12 +242,14 @@ export function createFirewall(options: FirewallOptions): Firewall {
         const before = runs.get(id);
         if (before !== undefined && sameLanes(before, run)) return;
         try {
-          await change({
-            want: () => runs.set(id, run),
-            take: () => (before === undefined ? runs.delete(id) : runs.set(id, before)),
-            lines: (table) =>
-              difference(before === undefined ? null : rules.part(table, before), rules.part(table, run)),
-          });
+          await whileInFlux(id, () =>
+            change({
+              want: () => runs.set(id, run),
+              take: () => (before === undefined ? runs.delete(id) : runs.set(id, before)),
+              lines: (table) =>
+                difference(before === undefined ? null : rules.part(table, before), rules.part(table, run)),
+            }),
+          );
         } catch (error) {
           await shown()
             .then(rebuild)
@@ -190,11 +262,13 @@ export function createFirewall(options: FirewallOptions): Firewall {
       inTurn(async () => {
         const run = runs.get(id);
         if (run === undefined) return;
-        await change({
-          want: () => runs.delete(id),
-          take: () => runs.set(id, run),
-          lines: (table) => difference(rules.part(table, run), null),
-        });
+        await whileInFlux(id, () =>
+          change({
+            want: () => runs.delete(id),
+            take: () => runs.set(id, run),
+            lines: (table) => difference(rules.part(table, run), null),
+          }),
+        );
       }),
 
     mend: () =>
@@ -202,17 +276,32 @@ export function createFirewall(options: FirewallOptions): Firewall {
         const now = await shown();
         const torn = tornIn(now);
         if (torn.length > 0) await rebuild(now, torn);
+        state.read = UNREAD;
         return torn.length > 0;
+      }),
+
+    look,
+
+    reorder: () =>
+      inTurn(async () => {
+        if (runs.size === 0) return;
+        await apply(WALLS.map((table) => ({ table, lines: reentering(baseIn(table)) })));
       }),
 
     shown,
   };
 }
 
+const UNREAD: State["read"] = { generation: null, at: -Infinity };
+/** What iptables-save says of itself when its rules are nftables'. */
+const BY_NFT = /^# Generated by .*\(nf_tables\)/m;
+
 interface State {
   /** Whether the host shows what it should: false while it is changed, and when that failed. */
   isKnown: boolean;
   guarded: readonly string[];
+  /** When the rules were last read to see whether they stand, and the kernel's number then, if they did and it counts. */
+  read: { readonly generation: number | null; readonly at: number };
 }
 
 interface Change {

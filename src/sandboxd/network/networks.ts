@@ -29,6 +29,7 @@ import { problemOfOverlap } from "./overlap.ts";
 import type { FilteredRun, Lane } from "./rules.ts";
 import { dropsIn, lanesIn, runsIn, type Drops } from "./shown.ts";
 import { subnetOf } from "./subnet.ts";
+import { createWatch } from "./watch.ts";
 
 const REST_MS = 10_000;
 
@@ -57,6 +58,8 @@ export interface Networks {
   problem(): Promise<string | null>;
   /** Whether there is anything to look after: a run's network, or what is left of one. */
   isLeft(): boolean;
+  /** Whether the walls of what there is stand; mends them, and lets nothing pass before that. Cheap, and never rejects. */
+  watch(): Promise<void>;
   /** Removes what nobody claims, and puts back rules that someone else has taken away. */
   reconcile(isClaimed: (run: RunId) => boolean): Promise<void>;
 }
@@ -88,6 +91,11 @@ export function createNetworks({ instance, config, run: command, log }: Networks
   const turns = createTurns();
   const known = new Map<RunId, FilteredRun>();
   const tried = new Set<RunId>();
+  const watch = createWatch({
+    firewall,
+    veths: () => [...known.values()].map(({ names }) => names.veth),
+    log,
+  });
   const start: { settled: Promise<Indexes> | null } = { settled: null };
 
   /** Once, and again only when it failed: an appliance without runs needs none of this. */
@@ -120,6 +128,7 @@ export function createNetworks({ instance, config, run: command, log }: Networks
     for (const run of namespaces) await removeLink(command, networkNames(inst, run));
     if (![...known.values()].some(hasLanes)) forwarding.turnOff();
     await firewall.settle([...known.values()], forwarding.guarded());
+    watch.open();
     return indexes;
   }
 
@@ -251,6 +260,8 @@ export function createNetworks({ instance, config, run: command, log }: Networks
     problem: () => problemOfOverlap(command, { inst, subnet }),
 
     isLeft: () => known.size > 0,
+
+    watch: () => watch.look(),
 
     /** Every step is tried, so that one run's trouble is not all the others'; the walls come first. */
     async reconcile(isClaimed) {

@@ -3,11 +3,19 @@ import { dropReason, type DropReason, type RunFate } from "../../protocol/sandbo
 import { chainPrefix, runOfChain } from "./names.ts";
 import { TABLES, type Lane, type Table } from "./rules.ts";
 
-/** What `iptables-save -c` shows of this instance in one table. */
+/** What `iptables-save`, with or without counts, shows of this instance in one table. */
 export interface ShownTable {
   readonly chains: ReadonlyMap<string, readonly ShownRule[]>;
   /** From the kernel's chains, or anybody's, into ours; as often as they are there. */
-  readonly jumps: readonly { readonly from: string; readonly rule: string; readonly to: string }[];
+  readonly jumps: readonly ShownJump[];
+}
+
+export interface ShownJump {
+  readonly from: string;
+  readonly rule: string;
+  readonly to: string;
+  /** The first of somebody else's rules that packets come to before it; null when there is none. */
+  readonly behind: string | null;
 }
 
 export interface ShownRule {
@@ -17,15 +25,15 @@ export interface ShownRule {
   readonly packets: number;
 }
 
+const OF_AN_INSTANCE = /^CD[0-9a-f]{4}-/;
+
 export type Shown = Readonly<Record<Table, ShownTable>>;
 
 export function readShown(text: string, inst: InstanceTag): Shown {
   const prefix = chainPrefix(inst);
-  const shown = {
-    raw: { chains: new Map<string, ShownRule[]>(), jumps: [] as ShownTable["jumps"][number][] },
-    filter: { chains: new Map<string, ShownRule[]>(), jumps: [] as ShownTable["jumps"][number][] },
-    nat: { chains: new Map<string, ShownRule[]>(), jumps: [] as ShownTable["jumps"][number][] },
-  };
+  const empty = () => ({ chains: new Map<string, ShownRule[]>(), jumps: [] as ShownJump[] });
+  const shown = { raw: empty(), filter: empty(), nat: empty() };
+  const firsts = new Map<string, string>();
   let table: Table | undefined;
   for (const line of text.split("\n")) {
     if (line.startsWith("*")) table = TABLES.find((name) => name === line.slice(1).trim());
@@ -39,7 +47,13 @@ export function readShown(text: string, inst: InstanceTag): Shown {
     const target = /(?:^| )-[jg] (\S+)/.exec(spec)?.[1] ?? "";
     if (chain.startsWith(prefix)) {
       chains.get(chain)?.push({ text: spec, target, packets: Number(packets) });
-    } else if (target.startsWith(prefix)) jumps.push({ from: chain, rule: spec, to: target });
+      continue;
+    }
+    const key = `${table} ${chain}`;
+    if (target.startsWith(prefix))
+      jumps.push({ from: chain, rule: spec, to: target, behind: firsts.get(key) ?? null });
+    // Other instances', each of which wants to be the first too, know nothing of our packets.
+    else if (!OF_AN_INSTANCE.test(target) && !firsts.has(key)) firsts.set(key, spec);
   }
   return shown;
 }

@@ -94,7 +94,6 @@ export function isWhole({ base, parts }: Wanted, { chains, jumps }: ShownTable):
     [...base.chains, ...parts.map(({ chain }) => chain)].map(({ name, rules }) => [name, [...rules]]),
   );
   for (const { chain, rule } of parts.flatMap(({ entries }) => entries)) want.get(chain)?.push(rule);
-  const ways = (all: readonly { from: string; to: string }[]) => all.map(({ from, to }) => `${from} ${to}`);
   return (
     isSame([...chains.keys()], [...want.keys()]) &&
     [...chains].every(([name, rules]) =>
@@ -103,7 +102,10 @@ export function isWhole({ base, parts }: Wanted, { chains, jumps }: ShownTable):
         (want.get(name) ?? []).map(essenceOf),
       ),
     ) &&
-    isSame(ways(jumps), ways(base.jumps))
+    isSame(
+      jumps.map(({ from, rule }) => `${from} ${rule}`),
+      base.jumps.map(({ from, to }) => `${from} -j ${to}`),
+    )
   );
 }
 
@@ -112,8 +114,13 @@ export function isWhole({ base, parts }: Wanted, { chains, jumps }: ShownTable):
  * something pass.
  */
 export function faultsIn({ base, parts }: Wanted, { chains, jumps }: ShownTable): string[] {
-  const of = (name: string) =>
-    (chains.get(name) ?? []).map((rule) => ({ ...rule, essence: essenceOf(rule.text) }));
+  const all = new Map(
+    [...chains].map(([name, rules]) => [
+      name,
+      rules.map((rule) => ({ ...rule, essence: essenceOf(rule.text) })),
+    ]),
+  );
+  const of = (name: string) => all.get(name) ?? [];
   const missing = (name: string, rules: readonly string[]) => {
     const shown = new Set(of(name).map(({ essence }) => essence));
     return rules.filter((rule) => !shown.has(essenceOf(rule))).map((rule) => `-A ${name} ${rule} is missing`);
@@ -127,7 +134,7 @@ export function faultsIn({ base, parts }: Wanted, { chains, jumps }: ShownTable)
   };
   return [
     ...base.jumps
-      .filter(({ from, to }) => !jumps.some((one) => one.from === from && one.to === to))
+      .filter(({ from, to }) => !jumps.some((one) => one.from === from && one.rule === `-j ${to}`))
       .map(({ from, to }) => `-A ${from} -j ${to} is missing`),
     ...base.chains.flatMap(({ name, rules }) => [...missing(name, rules), ...added(name, rules)]),
     ...parts.flatMap(({ chain: { name, rules }, entries }) => [
@@ -140,6 +147,15 @@ export function faultsIn({ base, parts }: Wanted, { chains, jumps }: ShownTable)
         : [`${name} is not as it was made`]),
     ]),
   ];
+}
+
+/** Rules of others that packets come to before they come to ours. */
+export function aheadIn({ jumps: wanted }: Base, { jumps }: ShownTable): string[] {
+  return jumps.flatMap(({ from, to, behind }) =>
+    behind !== null && wanted.some((one) => one.from === from && one.to === to)
+      ? [`-A ${from} ${behind}`]
+      : [],
+  );
 }
 
 /** In any order: runs' entries come in the order of their starts. */

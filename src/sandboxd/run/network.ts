@@ -12,6 +12,8 @@ export interface RunNetworks {
   remove(run: RunId): Promise<void>;
   /** Whether there is any, or something is left of one. */
   isLeft(): boolean;
+  /** Whether the walls of what there is stand; mends them, and lets nothing pass before that. Cheap, and never rejects. */
+  watch(): Promise<void>;
   /** Removes what nobody claims, and puts back rules that someone else has taken away. */
   reconcile(isClaimed: (run: RunId) => boolean): Promise<void>;
 }

@@ -20,6 +20,8 @@ import { removeRun, removeSandbox, endSession, removeTraces } from "./teardown.t
 
 const LOOK_EVERY_MS = 1_000;
 const RECONCILE_EVERY_MS = 30_000;
+/** Mostly it is to ask the kernel for one number. */
+const WATCH_EVERY_MS = 200;
 
 /** What a run is in. It ends once, and stays ended until it is forgotten. */
 type Life =
@@ -54,6 +56,8 @@ export async function createRuns(options: RunsOptions) {
     reconcile().catch((error: unknown) => log.error("runs were not reconciled", { error: explain(error) }));
   }, RECONCILE_EVERY_MS);
   reconciles.unref();
+  const watches = setInterval(() => void networks.watch(), WATCH_EVERY_MS);
+  watches.unref();
 
   // ---- one run ----
 
@@ -314,6 +318,7 @@ export async function createRuns(options: RunsOptions) {
       watcher.close();
       clearInterval(looks);
       clearInterval(reconciles);
+      clearInterval(watches);
       // In turn with what is under way: one that is being booted is booted first, and then ended or kept.
       const settle = runs === "end" ? endForGood : async () => {};
       const left = await Promise.allSettled(

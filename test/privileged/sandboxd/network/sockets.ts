@@ -23,8 +23,13 @@ export interface Attempt extends Disposable {
   arrived(): boolean;
 }
 
+export interface TcpAttempt extends Attempt {
+  /** Once it has come through. */
+  send(text: string): void;
+}
+
 /** A TCP connection from a namespace, or from the host's own, begun and not waited for. */
-export function tcpFrom(netns: string | null, host: string, port: number): Attempt {
+export function tcpFrom(netns: string | null, host: string, port: number): TcpAttempt {
   let fd = -1;
   withinNetwork(netns === null ? "/proc/self/ns/net" : `/run/netns/${netns}`, () => {
     fd = syscall("socket", NR.socket, AF_INET, SOCK.stream | SOCK.nonBlocking, 0);
@@ -35,7 +40,11 @@ export function tcpFrom(netns: string | null, host: string, port: number): Attem
   } catch (error) {
     if (!(error instanceof KernelError && error.code === "EINPROGRESS")) throw error;
   }
-  return { arrived: () => polled(fd, POLLOUT) === POLLOUT, [Symbol.dispose]: () => closeFd(fd) };
+  return {
+    arrived: () => polled(fd, POLLOUT) === POLLOUT,
+    send: (text) => void syscall("sendto", NR.sendto, fd, new TextEncoder().encode(text), text.length),
+    [Symbol.dispose]: () => closeFd(fd),
+  };
 }
 
 /** A datagram to a port that answers each one. */

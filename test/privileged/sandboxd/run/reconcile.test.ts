@@ -57,6 +57,7 @@ test("what the host shows of a run that nobody knows of is removed, and nobody e
       remove: async (run) => void removed.push(run),
       drops: async () => [],
       isLeft: () => false,
+      watch: async () => {},
       reconcile: async () => {},
     },
   });

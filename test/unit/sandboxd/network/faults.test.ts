@@ -3,7 +3,7 @@ import { runId, type InstanceTag } from "../../../../src/ids.ts";
 import { networkNames } from "../../../../src/sandboxd/network/names.ts";
 import { createRules } from "../../../../src/sandboxd/network/rules.ts";
 import { readShown } from "../../../../src/sandboxd/network/shown.ts";
-import { faultsIn } from "../../../../src/sandboxd/network/transaction.ts";
+import { aheadIn, faultsIn } from "../../../../src/sandboxd/network/transaction.ts";
 
 const INST = "1f5f" as InstanceTag;
 const names = networkNames(INST, runId.schema.parse("run-vyhmsm56s5"));
@@ -64,4 +64,20 @@ test("what was put there and lets something pass is told of, what drops more is 
     "-A CD1f5f-PRE -s 192.0.2.0/24 -j RETURN is nobody's",
   ]);
   expect(faults(add("-A CD1f5f-PRE -i eth7 -j DROP"))).toEqual([]);
+});
+
+test("a way in for some packets alone is none", () => {
+  const narrow = TABLE.replace("-A PREROUTING -j", "-A PREROUTING -s 192.0.2.0/24 -j");
+  expect(faults(narrow)).toEqual(["-A PREROUTING -j CD1f5f-PRE is missing"]);
+});
+
+test("a rule before ours is told of, unless it is another instance's way in", () => {
+  const ahead = (rule: string) =>
+    aheadIn(
+      wanted.base,
+      readShown(TABLE.replace("[9:9] -A PREROUTING", `[0:0] ${rule}\n[9:9] -A PREROUTING`), INST).raw,
+    );
+  expect(ahead("-A PREROUTING -i eth0 -j ACCEPT")).toEqual(["-A PREROUTING -i eth0 -j ACCEPT"]);
+  expect(ahead("-A PREROUTING -j CD0001-PRE")).toEqual([]);
+  expect(ahead("-A FORWARD -j ACCEPT")).toEqual([]);
 });
