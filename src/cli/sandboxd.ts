@@ -22,9 +22,11 @@ export const sandboxd = defineCommand({
     const log = createLog("sandboxd", openStderr().write);
     await live({ log, notify: createNotifier({ env, link: null }), link: null }, async () => {
       const instance = openInstance(args.data);
-      const { config } = loadConfig({ defaultFile: instance.configFile, env });
+      const load = () => loadConfig({ defaultFile: instance.configFile, env }).config;
+      const config = load();
       const { startSandboxd } = await import("../sandboxd/sandboxd.ts");
-      const running = await startSandboxd({ instance, config, lib: libraryOf(args), log });
+      const ceiling = () => load().runs;
+      const running = await startSandboxd({ instance, config, lib: libraryOf(args), log, ceiling });
       const unfollow = followPair({ path: instance.publishedPair, log });
       const stop = () => {
         unfollow();

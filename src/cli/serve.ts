@@ -85,9 +85,10 @@ export const serve = defineCommand({
     const file = args.config === undefined ? undefined : resolve(args.config);
     const overrides =
       args.listen === undefined ? [] : [{ key: "http.listen", value: args.listen, from: "--listen" }];
+    const load = () => loadConfig({ file, defaultFile: instance.configFile, env, overrides }).config;
     /** Checked here, where its name and lines can be told; then the roles get their copy. */
     const readConfig = async () => {
-      const { config } = loadConfig({ file, defaultFile: instance.configFile, env, overrides });
+      const config = load();
       const { tls } = listeningOf(config.http);
       bucketOf(config.storage);
       subnetOf(config.runs);
@@ -154,6 +155,7 @@ export const serve = defineCommand({
         lib: libraryOf(args),
         log: createLog("sandboxd", stderr.write),
         lock,
+        ceiling: () => load().runs,
       }),
     );
     Promise.all([firstKeys, sandboxd, ready.gateway.promise]).then(

@@ -12,6 +12,12 @@ export const MAX_ANSWER_BYTES = 4 * 1024 * 1024;
 /** What a run has beyond its wall clock to end by itself, once api has asked it to; api adds it when it admits one. */
 export const RUN_GRACE_S = 10;
 
+/**
+ * How long a sandbox may wait for its run. api replaces a spare that has ended so, and the making of a worktree takes less;
+ * whoever had taken api over would have a sandbox without a wall clock by never admitting it.
+ */
+export const UNADMITTED_S = 3600;
+
 const empty = z.strictObject({});
 
 const poolStatus = z.strictObject({ target: z.int(), ready: z.int(), booting: z.int() });
@@ -94,7 +100,8 @@ export const operations = {
   /**
    * Boots a run's sandbox with its own network: its first process waits for the launch frame on the FIFO `in`
    * (src/protocol/launch.ts), so nothing of the tenant's runs yet. api has made the worktree and the FIFOs before.
-   * Undone wholly when a step fails. `spare`: nobody waits for it, so it boots behind those that somebody waits for.
+   * Undone wholly when a step fails. `spare`: nobody waits for it, so it boots behind those that somebody waits for. It ends
+   * after UNADMITTED_S, unless it is admitted before; "unavailable" when as many are booted as `[runs]` live and pool allow.
    */
   startRun: {
     args: z.strictObject({ run: runId.schema, spare: z.boolean().optional() }),

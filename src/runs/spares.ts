@@ -149,10 +149,10 @@ export function createSpares(parts: SparesParts) {
       return its;
     },
 
-    /** Its sandbox is gone. */
+    /** Its sandbox is gone: sandboxd keeps none for longer than UNADMITTED_S. One that was taken is missed by its run. */
     lost(id: RunId): void {
       if (!ready.delete(id)) return;
-      log.warn("a spare run's sandbox has ended", { run: id });
+      log.info("a spare run's sandbox has ended; another is booted", { run: id });
       void discard(id).then(fill);
     },
   };

@@ -18,7 +18,7 @@ import { explain } from "../protocol/lines/failure.ts";
 import { createTurns } from "../turns.ts";
 import type { RunStep } from "./run/boot.ts";
 import { createNetworks, type Networks } from "./network/networks.ts";
-import { createRuns } from "./run/runs.ts";
+import { createRuns, type RunsCeiling } from "./run/runs.ts";
 import { makeOf, openLibrary } from "./library.ts";
 import { cgroupParent } from "./names.ts";
 import { createAnswerer } from "../protocol/lines/operations.ts";
@@ -50,6 +50,9 @@ export interface SandboxdOptions {
   /** Called before each step of a boot. */
   readonly onStep?: (step: BootStep, id: SandboxId) => void;
   readonly onRunStep?: (step: RunStep, id: RunId) => void;
+  /** How many sandboxes of runs there may be, by the configuration as it is now; `config` when absent. */
+  readonly ceiling?: () => RunsCeiling;
+  readonly unadmittedMs?: number;
 }
 
 export interface Sandboxd {
@@ -151,6 +154,8 @@ export async function startSandboxd(options: SandboxdOptions): Promise<Sandboxd>
       cgroups,
       networks,
       log,
+      ceiling: options.ceiling ?? (() => config.runs),
+      ...(options.unadmittedMs === undefined ? {} : { unadmittedMs: options.unadmittedMs }),
       ...(options.onRunStep === undefined ? {} : { onStep: options.onRunStep }),
     });
 

@@ -1,8 +1,10 @@
 import { chmodSync, mkdirSync, readFileSync, watch } from "node:fs";
+import type { Config } from "../../config/schema.ts";
 import type { RunId } from "../../ids.ts";
 import type { Log } from "../../log.ts";
 import {
   RUN_GRACE_S,
+  UNADMITTED_S,
   type OperationArgs,
   type OperationResult,
   type RunFate,
@@ -19,6 +21,8 @@ import { runsOnHost } from "./survey.ts";
 import { removeRun, removeSandbox, endSession, removeTraces } from "./teardown.ts";
 
 const LOOK_EVERY_MS = 1_000;
+/** Of the clock by which the kernel tells when a process was started: USER_HZ. */
+const TICK_MS = 10;
 const RECONCILE_EVERY_MS = 30_000;
 /** Mostly it is to ask the kernel for one number. */
 const WATCH_EVERY_MS = 200;
@@ -31,7 +35,13 @@ type Life =
   /** `removed`: whether nothing is left of it but what is written. */
   | { readonly kind: "ended"; readonly fate: RunFate; readonly removed: Promise<boolean> };
 
+export type RunsCeiling = Pick<Config["runs"], "live" | "pool">;
+
 export interface RunsOptions extends RunDeps {
+  /** The configuration as it is now: api takes a changed one without a restart of ours. Throws when it is wrong. */
+  readonly ceiling: () => RunsCeiling;
+  /** Instead of UNADMITTED_S. */
+  readonly unadmittedMs?: number;
   readonly log: Log;
 }
 
@@ -41,7 +51,8 @@ export async function createRuns(options: RunsOptions) {
   const lives = new Map<RunId, Life>();
   const lanes = createTurns();
   const waiting = new Set<() => void>();
-  const state = { closing: false };
+  const state = { closing: false, ceiling: config.runs as RunsCeiling };
+  const unadmittedMs = options.unadmittedMs ?? UNADMITTED_S * 1000;
   mkdirSync(exitDirectory(instance), { recursive: true, mode: 0o700 });
   mkdirSync(instance.sandboxd.worktrees, { recursive: true });
   chmodSync(instance.sandboxd.worktrees, 0o711);
@@ -66,17 +77,35 @@ export async function createRuns(options: RunsOptions) {
     if (life?.kind === "running") return answerOf(life.sandbox);
     if (life !== undefined) throw new OperationError("bad_request", `run ${run} is over`);
     if (state.closing) throw new OperationError("unavailable", "sandboxd is stopping");
+    refuseOneMore();
     lives.set(run, { kind: "starting" });
     const started = performance.now();
     try {
       const sandbox = await bootRun(options, run, spare);
-      lives.set(run, { kind: "running", sandbox, clock: null });
+      enterRunning(run, sandbox);
       log.info("a run's sandbox is booted", { run, ms: Math.round(performance.now() - started) });
       return answerOf(sandbox);
     } catch (error) {
       lives.delete(run);
       throw error;
     }
+  }
+
+  /** api keeps to it by itself, unless it was taken over. What is ending does not count, since api may know of that already. */
+  function refuseOneMore(): void {
+    const booted = [...lives.values()].filter(({ kind }) => kind === "starting" || kind === "running").length;
+    const isFull = () => booted >= state.ceiling.live + state.ceiling.pool;
+    if (!isFull()) return;
+    try {
+      state.ceiling = options.ceiling();
+    } catch (error) {
+      log.warn("the configuration can't be read; the one before stays in force", { error: explain(error) });
+    }
+    if (isFull())
+      throw new OperationError(
+        "unavailable",
+        `${booted} runs have sandboxes, all that [runs] live and pool allow`,
+      );
   }
 
   async function admit({ run, direct, ...asked }: OperationArgs<"admitRun">): Promise<void> {
@@ -100,16 +129,14 @@ export async function createRuns(options: RunsOptions) {
     enterRunning(run, sandbox);
   }
 
-  /** With its wall clock, when it has one. */
+  /** With its wall clock, or until then the one of all that wait to be admitted, which goes on over a restart as well. */
   function enterRunning(run: RunId, sandbox: RunSandbox): void {
     const before = lives.get(run);
     if (before?.kind === "running" && before.clock !== null) clearTimeout(before.clock);
-    const { deadline } = sandbox.record;
-    const clock =
-      deadline === null
-        ? null
-        : setTimeout(() => void end(run, "timeout"), Math.max(0, deadline - uptimeMs()));
-    clock?.unref();
+    const { deadline, process } = sandbox.record;
+    const until = deadline ?? process.startTime * TICK_MS + unadmittedMs;
+    const clock = setTimeout(() => void end(run, "timeout"), Math.max(0, until - uptimeMs()));
+    clock.unref();
     lives.set(run, { kind: "running", sandbox, clock });
   }
 

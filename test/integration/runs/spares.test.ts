@@ -27,6 +27,38 @@ test("a run takes a spare sandbox, which is made up for, and boots its own where
   await until(() => fixture.runs.stats().spare === 1 && !host.sandboxes.has(fourth!));
 });
 
+test("a spare whose time is over is replaced, and a run that was to have it gets another", async () => {
+  await using fixture = await runsFixture({ runs: { pool: 1 } });
+  const { host } = fixture;
+  await until(() => fixture.runs.stats().spare === 1);
+  const [first] = [...host.sandboxes.keys()];
+  host.exit(first!, 0, { exit_code: null, cause: "timeout" });
+  await until(() => fixture.runs.stats().spare === 1 && !host.sandboxes.has(first!));
+  // Its end and a call cross.
+  const [second] = [...host.sandboxes.keys()];
+  const begun = fixture.start();
+  host.exit(second!, 0, { exit_code: null, cause: "timeout" });
+  const id = await begun;
+  expect<string | undefined>(id).toBe(second);
+  await fixture.launched(id);
+  host.exit(id, 3);
+  expect(await fixture.settled(id)).toMatchObject({ status: "failed", exitCode: 3 });
+});
+
+test("a run for which sandboxd boots no sandbox yet waits until it does", async () => {
+  await using fixture = await runsFixture();
+  const { host } = fixture;
+  host.most = 1;
+  const first = await fixture.start();
+  await fixture.launched(first);
+  const second = await fixture.start();
+  await until(async () => (await fixture.row(second)).status === "preparing");
+  host.exit(first, 0);
+  await fixture.launched(second);
+  host.exit(second, 0);
+  expect((await fixture.settled(second)).status).toBe("succeeded");
+});
+
 test("the sandbox of a run that was refused while it booted is the next run's", async () => {
   await using fixture = await runsFixture();
   const { host } = fixture;

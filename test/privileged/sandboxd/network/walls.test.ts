@@ -176,6 +176,21 @@ describe.each([
     await networks.reconcile((run) => [one, two].includes(run));
   });
 
+  test("where all.rp_filter makes the check of a pair's loose, forged packets die at the first wall alone", async () => {
+    const before = sh("cat /proc/sys/net/ipv4/conf/all/rp_filter");
+    sh("echo 2 >/proc/sys/net/ipv4/conf/all/rp_filter");
+    await expectArrivals(attacks, []);
+    await expectArrivals(controls, Object.keys(controls));
+    sh("iptables -t raw -F PREROUTING");
+    const forged = Object.entries(attacks).filter(([name]) => name.startsWith("a frame"));
+    await expectArrivals(
+      Object.fromEntries(forged),
+      forged.map(([name]) => name),
+    );
+    await networks.reconcile((run) => [one, two].includes(run));
+    sh(`echo ${before} >/proc/sys/net/ipv4/conf/all/rp_filter`);
+  });
+
   test("with the walls down every one of these attacks gets through", async () => {
     sh(`
       iptables -t raw -F PREROUTING; iptables -F INPUT; iptables -F FORWARD; iptables -F OUTPUT

@@ -10,6 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
+import { foreseen } from "../../../../src/errors.ts";
 import { roleUser } from "../../../../src/kernel/users.ts";
 import { bindMount, MountAttr, moveMount, newFilesystem, umount } from "../../../../src/kernel/mounts.ts";
 import { closeFd } from "../../../../src/kernel/openat2.ts";
@@ -159,6 +160,62 @@ test("what api writes into the FIFO can do no more than end the run", async () =
     await at.forget(run);
   }
 }, 120_000);
+
+test("a sandbox that api never admits ends by itself, as one that is found after a restart does", async () => {
+  const [never, admitted] = [await at.boot(), await at.boot()];
+  await at.admit(admitted);
+  // The control: a command runs without that, and nothing ends it before its time.
+  for (const run of [never, admitted]) {
+    run.sh("echo up; sleep 600");
+    await run.saw("up");
+  }
+  await at.restart({ unadmittedMs: 1 });
+  expect(await at.fate(never)).toMatchObject({ cause: "timeout" });
+  expect(await at.client.call("inspectRun", { run: admitted.id })).toMatchObject({ state: "running" });
+  const booted = await at.boot();
+  expect(await at.fate(booted)).toMatchObject({ cause: "timeout" });
+  expect(await refusal(at.admit(booted))).toContain("does not do");
+  await at.restart();
+  expect(await at.client.call("inspectRun", { run: admitted.id })).toMatchObject({ state: "running" });
+  await at.client.call("stopRun", { run: admitted.id });
+  for (const run of [never, admitted, booted]) await at.forget(run);
+}, 60_000);
+
+test("api gets no more sandboxes booted than runs may live and spares wait, by the configuration as it is now", async () => {
+  const ceiling = { live: 2, pool: 1 };
+  const small = await box({
+    runs: { ...ceiling, subnet: "10.43.0.0/16" },
+    sandboxd: { ceiling: () => ceiling },
+  });
+  const runs = Array.from({ length: 5 }, () => small.make());
+  const start = (run: StagedRun) => small.client.call("startRun", { run: run.id });
+  const started = await Promise.all(
+    runs.map((run) =>
+      start(run).then(
+        () => "booted",
+        (error: unknown) => `${String(error)} ${foreseen(error)?.code}`,
+      ),
+    ),
+  );
+  const refused = started.filter((answer) => answer !== "booted");
+  expect(refused).toHaveLength(2);
+  for (const answer of refused)
+    expect(answer).toMatch(/all that \[runs\] live and pool allow.* unavailable$/);
+  const [ends, ...others] = runs.filter((_, at) => started[at] === "booted");
+  const [next, later] = runs.filter((_, at) => started[at] !== "booted");
+  if (ends === undefined || next === undefined || later === undefined) throw new Error("there are five");
+  // One that has booted is asked for again, after a restart of api say.
+  await start(ends);
+  // Its fate is kept, but it lives no more.
+  await small.client.call("stopRun", { run: ends.id });
+  await start(next);
+  expect(await refusal(start(later))).toContain("[runs] live");
+  ceiling.live = 3;
+  await start(later);
+  for (const run of [...others, next, later]) await small.client.call("stopRun", { run: run.id });
+  for (const run of runs) await small.forget(run);
+  expect(await small.end()).toEqual([]);
+}, 60_000);
 
 /** Version, directory, stdin, processes, file size. */
 const HEAD = ["1", "/", "0", "9", "9"];

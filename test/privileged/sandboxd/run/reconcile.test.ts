@@ -45,6 +45,7 @@ test("what the host shows of a run that nobody knows of is removed, and nobody e
   const runs = await createRuns({
     instance,
     config: configSchema.parse({}),
+    ceiling: () => ({ live: 1, pool: 0 }),
     cgroups,
     api: roleUser("cofferdam"),
     runsc: "/bin/false",

@@ -17,6 +17,7 @@ export interface BoxOptions {
   readonly on?: string;
   readonly runs?: Partial<Config["runs"]>;
   readonly onRunStep?: SandboxdOptions["onRunStep"];
+  readonly sandboxd?: Pick<SandboxdOptions, "ceiling" | "unadmittedMs">;
 }
 
 type Limits = Omit<OperationArgs<"admitRun">, "run">;
@@ -52,9 +53,9 @@ export async function box(options: BoxOptions = {}) {
     show(line, urgent);
   });
   const { onRunStep } = options;
-  const start = () =>
-    startSandboxd({ instance, config, lib, log, ...(onRunStep === undefined ? {} : { onRunStep }) });
-  const sandboxd = await start();
+  const start = (more = options.sandboxd) =>
+    startSandboxd({ instance, config, lib, log, ...more, ...(onRunStep === undefined ? {} : { onRunStep }) });
+  let sandboxd = await start();
   const client = createSandboxdClient({ path: instance.sockets.sandboxd, log });
   const staged = runStage(instance);
 
@@ -98,6 +99,11 @@ export async function box(options: BoxOptions = {}) {
     async forget(run: StagedRun): Promise<void> {
       await client.call("forgetRun", { run: run.id });
       run.close();
+    },
+    /** Runs go on meanwhile. */
+    async restart(more?: BoxOptions["sandboxd"]): Promise<void> {
+      await sandboxd.stop("keep");
+      sandboxd = await start(more);
     },
     left: () => hostState(instance.inst),
     async end(): Promise<string[]> {
