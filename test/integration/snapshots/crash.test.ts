@@ -45,6 +45,8 @@ test("killed at any moment of a restore, the files are the old ones or the new o
 
   // At least so many, and until one has come too early, one too late, and one in the middle.
   const isShown = () => outcomes.old > 0 && outcomes.new > 0 && outcomes.leftBeside > 0;
+  /** Half of the kills come before a restore is done, however long this machine takes for one. */
+  let withinMs = 120;
   for (; kills < KILLS || (!isShown() && kills < 10 * KILLS); kills++) {
     const server = await startFileProcess(scratch.path);
     const other = now === one ? two : one;
@@ -57,7 +59,7 @@ test("killed at any moment of a restore, the files are the old ones or the new o
         },
         () => false,
       );
-    await Bun.sleep(Math.random() * 120);
+    await Bun.sleep(Math.random() * withinMs);
     await server.kill();
     const answered = await restoring;
     outcomes.leftBeside += existsSync(tmp) ? readdirSync(tmp).length : 0;
@@ -70,6 +72,7 @@ test("killed at any moment of a restore, the files are the old ones or the new o
     outcomes[isNew ? "new" : "old"] += 1;
     restores += Number(isNew);
     now = isNew ? other : now;
+    withinMs *= isNew ? 0.8 : 1.25;
   }
 
   // What the last one left is settled too.
@@ -88,4 +91,4 @@ test("killed at any moment of a restore, the files are the old ones or the new o
   expect(restored.length).toBe(restores);
   for (const { data } of restored) expect(data).toMatchObject({ files_restored: 60 });
   for (const { data, settled } of restored) if (settled === true) expect(data["outcome"]).toBe("done");
-}, 120_000);
+}, 300_000);

@@ -7,6 +7,7 @@ import { fileClient } from "../../fixtures/file-api.ts";
 import { startFileProcess } from "../../fixtures/file-process.ts";
 import { startLedger } from "../../fixtures/ledger.ts";
 import { scratchDirectory } from "../../fixtures/scratch.ts";
+import { until } from "../../fixtures/until.ts";
 
 const ROUNDS = 12;
 const WRITERS = 4;
@@ -76,8 +77,10 @@ test("killed at any moment, it has every write that it acknowledged, each whole,
       expect(found).toBeLessThanOrEqual(tried.get(path)!);
       acknowledged.set(path, found);
     }
+    const before = count;
     const writers = Array.from({ length: WRITERS }, (_, own) => writer(client, own));
-    await Bun.sleep(20 + Math.random() * 150);
+    await until(() => count > before);
+    await Bun.sleep(Math.random() * 150);
     await server.kill();
     await Promise.all(writers);
     leftovers += unfinished().length;
@@ -107,7 +110,7 @@ test("killed at any moment, it has every write that it acknowledged, each whole,
   // As many as a kill can cut short: happened and told of, whether by the process or by the start after it.
   expect(unasked.length).toBeLessThanOrEqual(ROUNDS * WRITERS);
   expect(written.filter(({ what }) => counts.get(what)!.length > 1)).toEqual([]);
-}, 60_000);
+}, 120_000);
 
 test("of many writers to one path the last rename wins, and nothing is mixed", async () => {
   using scratch = scratchDirectory();
