@@ -100,24 +100,37 @@ test("whatever kills api and gateway, what runs write is complete, for who follo
 }, 120_000);
 
 test("run start --follow has every byte, each stream's apart, over killed and stopped apis, and the exit code", async () => {
-  const rounds = 100;
-  // Bytes that are no text, and then a round's number on the other stream.
-  const command = String.raw`for n in $(seq ${rounds}); do printf '\377\000\342%d\r' $n; echo $n >&2; sleep 0.02; done; exit 9`;
-  const args = ["--data", appliance.data, "--from", "empty", "--follow", "--", command];
-  const child = Bun.spawn([binary(), "run", "start", "test", ...args], { stdout: "pipe", stderr: "pipe" });
+  // Bytes that are no text, with a number that the other stream has too; each part waits for a line.
+  const command = String.raw`part() { for n in $(seq $1 $2); do printf '\377\000\342%d\r' $n; echo $n >&2; done; }
+    part 1 400; read -r; part 401 800; read -r; part 801 1200; exit 9`;
+  const args = ["--data", appliance.data, "--from", "empty", "--follow", "--request", "-", "--", command];
+  const child = Bun.spawn([binary(), "run", "start", "test", ...args], {
+    stdin: new Blob(['{"stdin_open": true}']),
+    stdout: "pipe",
+    stderr: "pipe",
+  });
   const heard = { stdout: "", stderr: "" };
   const reading = (["stdout", "stderr"] as const).map(async (stream) => {
     for await (const piece of child[stream]) heard[stream] += Buffer.from(piece).toString("latin1");
   });
-  for (const signal of ["SIGKILL", "SIGTERM"] as const) {
-    const before = heard.stdout.length;
-    const pid = await until(() => heard.stdout.length > before + 50 && appliance.pid("api"), 30_000);
+  const [id] = await until(() => /run-[a-z2-7]{10}/.exec(heard.stderr));
+  const stops = [
+    { after: 1, signal: "SIGKILL" },
+    { after: 401, signal: "SIGTERM" },
+  ] as const;
+  for (const { after, signal } of stops) {
+    await until(() => heard.stdout.includes(`\xe2${after}\r`), 30_000);
+    const pid = appliance.pid("api");
     process.kill(pid, signal);
     await until(() => !existsSync(`/proc/${pid}`), 30_000);
+    await until(async () => {
+      const call = { method: "POST", body: "go on\n" };
+      return (await appliance.call(`/v1/runs/${id}/stdin`, call).catch(() => null))?.ok === true;
+    }, 30_000);
   }
   await Promise.all(reading);
   expect(await child.exited).toBe(9);
-  const numbers = Array.from({ length: rounds }, (_, index) => index + 1);
+  const numbers = Array.from({ length: 1200 }, (_, index) => index + 1);
   expect(heard.stdout).toBe(numbers.map((n) => `\xff\0\xe2${n}\r`).join(""));
   const said = heard.stderr.split("\n").filter((line) => !line.startsWith("cofferdam: "));
   expect(said).toEqual([...numbers.map(String), ""]);
