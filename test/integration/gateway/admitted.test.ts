@@ -10,7 +10,7 @@ import { credentialId, type CredentialId, type RunId } from "../../../src/ids.ts
 import type { LlmGrant, RunGrant } from "../../../src/protocol/gateway.ts";
 import { newSealKey, publicKeyOf, sealTo } from "../../../src/protocol/seal.ts";
 import { freePort } from "../../fixtures/free-port.ts";
-import { makeRun } from "../../fixtures/run-grant.ts";
+import { makeRun, seal, sealLlmGrant } from "../../fixtures/run-grant.ts";
 import { until } from "../../fixtures/until.ts";
 
 const quiet = { info() {}, warn() {}, error() {} };
@@ -109,25 +109,8 @@ function start(port = freePort()) {
   return { port, journals, admitted, seen, ask };
 }
 
-async function llmGrant(more: Partial<LlmGrant> = {}): Promise<LlmGrant> {
-  const credential = credentialId.make();
-  const plain = JSON.stringify({ secret: SECRET, base_url: BASE_URL });
-  const sealed = await sealTo(publicKeyOf(key), Buffer.from(plain), credential);
-  return {
-    credential,
-    sealed: Buffer.from(sealed).toString("base64"),
-    dialect: "anthropic",
-    base_url: BASE_URL,
-    models: null,
-    max_usd_nano: null,
-    max_output_tokens: null,
-    max_requests: null,
-    provider_tools: false,
-    requests_per_minute: null,
-    record_content: false,
-    ...more,
-  };
-}
+const llmGrant = async (more: Partial<LlmGrant> = {}): Promise<LlmGrant> =>
+  sealLlmGrant(publicKeyOf(key), SECRET, { base_url: BASE_URL, ...more });
 
 const all = (run: RunId, timeout_ms = 0, seq = 0) => ({ after: [{ run, seq }], timeout_ms });
 
@@ -327,24 +310,10 @@ test("a record of a run that was let in meanwhile ends the wait, so that it is a
 
 test("a run's journal goes once api has it all and lanes have undone what they kept", async () => {
   const { admitted, ask, seen, journals } = start();
-  const git = {
-    ...(await llmGrant()),
-    kind: "git-token" as const,
-    git_url: "https://git.test",
-    api_url: null,
-    repositories: [],
-  };
-  const plain = JSON.stringify({ secret: SECRET, git_url: git.git_url });
-  const sealed = Buffer.from(await sealTo(publicKeyOf(key), Buffer.from(plain), git.credential));
+  const [credential, git_url] = [credentialId.make(), "https://git.test"];
+  const sealed = await seal(publicKeyOf(key), credential, { secret: SECRET, git_url });
   const { token, spec } = makeRun({
-    git: {
-      credential: git.credential,
-      sealed: sealed.toString("base64"),
-      kind: git.kind,
-      git_url: git.git_url,
-      api_url: null,
-      repositories: [],
-    },
+    git: { credential, sealed, kind: "git-token", git_url, api_url: null, repositories: [] },
   });
   await admitted.grant(spec);
   expect(await (await ask(token, "/git/git.test/a/b", { method: "GET" })).text()).toBe("kept");

@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import { credentialId, runId } from "../../../src/ids.ts";
 import { checkEnvironment, environmentOf, type EnvironmentParts } from "../../../src/runs/environment.ts";
 import type { RunGrants } from "../../../src/runs/grants.ts";
+import { makeLlmGrant } from "../../fixtures/run-grant.ts";
 
 const run = runId.make();
 const credential = credentialId.make();
@@ -15,18 +16,10 @@ const of = (grants: Partial<RunGrants>, env: EnvironmentParts["env"] = {}) =>
     grants: { ...none, ...grants },
     env,
   });
-const llm = (dialect: "anthropic" | "openai"): RunGrants["llm"][number] => ({
-  credential,
-  dialect,
-  base_url: "https://provider.example",
-  models: null,
-  max_usd_nano: null,
-  max_output_tokens: null,
-  max_requests: null,
-  provider_tools: false,
-  requests_per_minute: null,
-  record_content: false,
-});
+const llm = (dialect: "anthropic" | "openai"): RunGrants["llm"][number] => {
+  const { sealed: _, ...grant } = makeLlmGrant({ credential, dialect });
+  return grant;
+};
 
 test("without grants there is nothing that looks like a secret, and nothing of this process's", () => {
   expect(of({})).toEqual({

@@ -1,9 +1,9 @@
 import Anthropic, { APIError } from "@anthropic-ai/sdk";
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import OpenAI from "openai";
-import { CREDENTIALS, startLlmLane } from "../../fixtures/llm-lane.ts";
-import { startProvider, type Script } from "../../fixtures/provider.ts";
-import { until } from "../../fixtures/until.ts";
+import { CREDENTIALS, startLlmLane } from "../../../fixtures/llm-lane.ts";
+import { startProvider, type Script } from "../../../fixtures/provider.ts";
+import { until } from "../../../fixtures/until.ts";
 
 /** The published SDKs, as a program in a run uses them. */
 const provider = startProvider();

@@ -1,6 +1,6 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
-import { startLlmLane } from "../../fixtures/llm-lane.ts";
-import { startProvider } from "../../fixtures/provider.ts";
+import { startLlmLane } from "../../../fixtures/llm-lane.ts";
+import { startProvider } from "../../../fixtures/provider.ts";
 
 /** What a provider would reach, run or remember by itself, for whoever is in the sandbox. */
 const provider = startProvider();

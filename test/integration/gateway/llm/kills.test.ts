@@ -1,14 +1,14 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
-import { openJournal } from "../../../src/gateway/journal.ts";
-import { runId } from "../../../src/ids.ts";
-import { createLog } from "../../../src/log.ts";
-import { costOf, createPrices } from "../../../src/prices/prices.ts";
-import { CREDENTIALS } from "../../fixtures/llm-lane.ts";
-import type { LlmProcess } from "../../fixtures/llm-process.ts";
-import { startProvider } from "../../fixtures/provider.ts";
-import { seededRandom } from "../../fixtures/random.ts";
-import { scratchDirectory } from "../../fixtures/scratch.ts";
+import { openJournal } from "../../../../src/gateway/journal.ts";
+import { runId } from "../../../../src/ids.ts";
+import { createLog } from "../../../../src/log.ts";
+import { costOf, createPrices } from "../../../../src/prices/prices.ts";
+import { CREDENTIALS } from "../../../fixtures/llm-lane.ts";
+import type { LlmProcess } from "../../../fixtures/llm-process.ts";
+import { startProvider } from "../../../fixtures/provider.ts";
+import { seededRandom } from "../../../fixtures/random.ts";
+import { scratchDirectory } from "../../../fixtures/scratch.ts";
 
 const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
 const KILLS = 4;
@@ -32,7 +32,7 @@ test(`a budget outlives kill -9 of the gateway under fifty streams, SEED=${seed}
 
   const { url, openaiUrl, key } = provider;
   const given: LlmProcess = { url, openaiUrl, key, path, run, grant: { max_usd_nano: max } };
-  const main = join(import.meta.dir, "../../fixtures/llm-process.ts");
+  const main = join(import.meta.dir, "../../../fixtures/llm-process.ts");
   for (let kill = 0; kill <= KILLS; kill += 1) {
     const child = Bun.spawn([process.execPath, main, JSON.stringify(given)], {
       stdout: "pipe",

@@ -1,10 +1,10 @@
 import { describe, expect, test } from "bun:test";
-import type { Spent } from "../../../src/gateway/journal.ts";
-import { gatewayRecord, type LlmGrant } from "../../../src/protocol/gateway.ts";
-import { CREDENTIALS, startLlmLane } from "../../fixtures/llm-lane.ts";
-import { startProvider } from "../../fixtures/provider.ts";
-import { seededRandom } from "../../fixtures/random.ts";
-import { until } from "../../fixtures/until.ts";
+import type { Spent } from "../../../../src/gateway/journal.ts";
+import { gatewayRecord, type LlmGrant } from "../../../../src/protocol/gateway.ts";
+import { CREDENTIALS, startLlmLane } from "../../../fixtures/llm-lane.ts";
+import { startProvider } from "../../../fixtures/provider.ts";
+import { seededRandom } from "../../../fixtures/random.ts";
+import { until } from "../../../fixtures/until.ts";
 
 const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
 const dice = seededRandom(seed);
