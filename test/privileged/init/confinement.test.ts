@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { chmodSync, copyFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { InitSandbox, mountInitRoot, runWithoutInit } from "../../fixtures/init-sandbox.ts";
 
 /**
@@ -117,6 +117,10 @@ let root: string;
 let sandbox: InitSandbox;
 
 beforeAll(async () => {
+  const planted = "/scratch/confinement/built/usr/bin/setuid-id";
+  mkdirSync(dirname(planted), { recursive: true });
+  copyFileSync("/usr/bin/id", planted);
+  chmodSync(planted, 0o4755);
   root = mountInitRoot("/scratch/confinement");
   sandbox = await InitSandbox.ready(root, [
     "--nproc",
@@ -206,9 +210,17 @@ describe("a command", () => {
       ).stdout,
     ).toMatch(/^700 10000 \w+\n1777 0 root\n\/home\/agent\nworkspace\n$/);
     expect((await sandbox.run("echo x >/home/agent/beside")).status).toBe(1);
-    expect((await sandbox.run("find / -xdev -perm /6000 -exec {} \\; 2>&1 | grep -c 'uid=0'")).stdout).toBe(
-      "0\n",
+  });
+
+  test("is not root by a program that makes others so", async () => {
+    expect((await sandbox.run("stat -c '%a %u' /usr/bin/setuid-id; setuid-id")).stdout).toMatch(
+      /^4755 0\nuid=10000\S* gid=10000\S* groups=\S+\n$/,
     );
+    const outside = Bun.spawnSync([
+      ..."setpriv --reuid=10000 --regid=10000 --clear-groups".split(" "),
+      `${root}/usr/bin/setuid-id`,
+    ]);
+    expect(outside.stdout.toString()).toContain("euid=0(root)");
   });
 
   test("opens its stdio again by name", async () => {
