@@ -5,6 +5,7 @@ import { dataArgument } from "./arguments.ts";
 import { counted, jsonArgument, print, shortTime, table, writeBytes } from "./output.ts";
 import { printable } from "./printable.ts";
 import { commonArguments, dollars, idArgument, runRow, runPath, type RunRow } from "./run-row.ts";
+import { input } from "./run-input.ts";
 import { outputOf } from "./run-output.ts";
 import { start } from "./run-start.ts";
 import { diff, discard, merge } from "./run-work.ts";
@@ -93,7 +94,7 @@ const cancel = defineCommand({
 
 export const run = defineCommand({
   meta: { name: "run", description: "Runs: supervised commands and agents with a worktree of their own" },
-  subCommands: { start, list, show, logs, cancel, diff, merge, discard },
+  subCommands: { start, list, show, logs, input, cancel, diff, merge, discard },
 });
 
 const MAX_WHAT = 60;

@@ -52,6 +52,18 @@ test("a run is fed by calls, to the end", async () => {
   expect((await post("", "late")).status).toBe(409);
 });
 
+test("a run is fed from the command line, more than a call takes", async () => {
+  const id = await startRun({ command: "sha256sum", stdin_open: true });
+  const text = "0123456789abcdef".repeat(160_000);
+  await appliance.cofferdam(["run", "input", id], { stdin: text });
+  await appliance.cofferdam(["run", "input", id, "--eof"], { stdin: "the end" });
+  expect(await over(id)).toMatchObject({ status: "succeeded" });
+  const hash = new Bun.CryptoHasher("sha256").update(text).update("the end").digest("hex");
+  expect((await bytesOf(id)).toString()).toBe(`${hash}  -\n`);
+  const late = await appliance.cofferdam(["run", "input", id], { stdin: "late", expect: 1 });
+  expect(late.stderr).toContain("over");
+});
+
 test("whatever kills api and gateway, what runs write is complete, for who follows it too", async () => {
   const lines = 60_000;
   const id = await startRun({

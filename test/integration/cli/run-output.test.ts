@@ -59,6 +59,8 @@ function startApi(script: readonly Connection[], run: object = RUN) {
   const begun: number[] = [];
   const restarts: Promise<void>[] = [];
   let looks = 0;
+  /** What the run was given, and how much of each call it takes, until it takes all. */
+  const fed = { bytes: Buffer.alloc(0), eof: false, takes: [3, 0] };
 
   const block = (seq: number): string => {
     const { event, bytes } = ENTRIES[seq - 1] ?? { event: "status", bytes: Buffer.from("over") };
@@ -95,11 +97,22 @@ function startApi(script: readonly Connection[], run: object = RUN) {
     return new Response(body, { headers: { "content-type": "text/event-stream" } });
   }
 
+  async function feed(request: Request): Promise<Response> {
+    const bytes = await request.bytes();
+    const written = fed.takes.shift() ?? bytes.length;
+    fed.bytes = Buffer.concat([fed.bytes, bytes.subarray(0, written)]);
+    if (written < bytes.length)
+      return Response.json({ detail: "It reads nothing.", written }, { status: 503 });
+    fed.eof = request.url.endsWith("?eof=true");
+    return Response.json({ written, eof: fed.eof });
+  }
+
   const serve = () =>
     Bun.serve({
       unix,
       fetch(request) {
         const { pathname } = new URL(request.url);
+        if (pathname.endsWith("/stdin")) return feed(request);
         if (pathname.endsWith("/logs")) return logs(request);
         if (pathname === "/v1/runs") return Response.json(run, { status: 201 });
         if (pathname !== `/v1/runs/${RUN.run_id}`) {
@@ -117,15 +130,16 @@ function startApi(script: readonly Connection[], run: object = RUN) {
 
   return {
     begun,
-    spawn: (...args: string[]) =>
+    fed,
+    spawn: (args: readonly string[], stdin = new Blob()) =>
       Bun.spawn([process.execPath, MAIN, "run", ...args], {
         env: { PATH: process.env["PATH"], COFFERDAM_DATA: data },
-        stdin: "ignore",
+        stdin,
         stdout: "pipe",
         stderr: "pipe",
       }),
     async run(...args: string[]) {
-      const child = this.spawn(...args);
+      const child = this.spawn(args);
       const [stdout, stderr, code] = await Promise.all([
         child.stdout.bytes(),
         child.stderr.bytes(),
@@ -184,7 +198,7 @@ test("run start --follow --json has the run alone on stdout", async () => {
 
 test("Ctrl-C ends the watching, and says how the run is found again", async () => {
   await using api = startApi([{ entries: 2, end: "none" }]);
-  const child = api.spawn("start", "test", "--follow", "--", "true");
+  const child = api.spawn(["start", "test", "--follow", "--", "true"]);
   const reader = child.stdout.getReader();
   expect((await reader.read()).done).toBe(false);
   child.kill("SIGINT");
@@ -192,6 +206,19 @@ test("Ctrl-C ends the watching, and says how the run is found again", async () =
   const said = await child.stderr.text();
   expect(said).toContain(`cofferdam run logs --follow ${RUN.run_id}`);
   expect(said).toContain(`cofferdam run cancel ${RUN.run_id}`);
+});
+
+test.each([
+  [["--eof"], true],
+  [[], false],
+])("run input %j gives all of it once, however slowly the run reads", async (args, eof) => {
+  await using api = startApi([]);
+  const bytes = Buffer.from(crypto.getRandomValues(new Uint8Array(60_000)));
+  const child = api.spawn(["input", RUN.run_id, ...args], new Blob([bytes]));
+  expect(await child.exited).toBe(0);
+  expect(api.fed.bytes.equals(bytes)).toBe(true);
+  expect(api.fed.eof).toBe(eof);
+  expect(await child.stderr.text()).toContain("takes nothing just now");
 });
 
 test("run logs of an appliance that is not there says so at once", async () => {
