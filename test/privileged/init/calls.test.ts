@@ -252,6 +252,8 @@ describe("what a call leaves", () => {
   const ipc = (call: string) =>
     `python3 -c 'import ctypes; assert ctypes.CDLL(None).${call} >= 0; print("there")'`;
 
+  const connect = `python3 -c 'import socket; s = socket.socket(socket.AF_UNIX); s.connect(chr(0) + "left"); print("there")'`;
+
   /** Writes to a place, and reads it. In one call the second sees what the first did: that is the control. */
   const places: [string, string, string][] = [
     ["/tmp", "echo secret >/tmp/left", "cat /tmp/left"],
@@ -265,11 +267,15 @@ describe("what a call leaves", () => {
       "abstract sockets",
       `python3 -c '
 import socket, time
-s = socket.socket(socket.AF_UNIX); s.bind(chr(0) + "left"); s.listen(); time.sleep(3)' & sleep 0.3`,
-      `python3 -c 'import socket; s = socket.socket(socket.AF_UNIX); s.connect(chr(0) + "left"); print("there")'`,
+s = socket.socket(socket.AF_UNIX); s.bind(chr(0) + "left"); s.listen(); time.sleep(60)' & until ${connect} >/dev/null 2>&1; do sleep 0.05; done`,
+      connect,
     ],
-    ["a process", "sleep 1234 &", "pgrep -x sleep"],
-    ["a terminal", "script -qc 'sleep 100' /dev/null >/dev/null </dev/null & sleep 0.3", "ls /dev/pts/0"],
+    ["a process", "sleep 1234 & until pgrep -x sleep >/dev/null; do :; done", "pgrep -x sleep"],
+    [
+      "a terminal",
+      "script -qc 'sleep 100' /dev/null >/dev/null </dev/null & until [ -e /dev/pts/0 ]; do sleep 0.05; done",
+      "ls /dev/pts/0",
+    ],
   ];
 
   for (const [name, write, read] of places) {
