@@ -1,6 +1,7 @@
 import type { RunId } from "../ids.ts";
 import type { Log } from "../log.ts";
-import type { GatewayRecord, OperationArgs, RunGrant } from "../protocol/gateway.ts";
+import type { GatewayRecord, OperationArgs, OperationResult, RunGrant } from "../protocol/gateway.ts";
+import { OperationError } from "../protocol/lines/failure.ts";
 import { createDenials } from "./denials.ts";
 import type { Egress } from "./egress/egress.ts";
 import type { Grant } from "./grant.ts";
@@ -49,6 +50,7 @@ export function createAdmitted(parts: AdmittedParts) {
   const runs = new Map<RunId, Run>();
   const turns = createTurns();
   const started = performance.now();
+  const start = crypto.randomUUID();
   /** Revoked or not: api knows all of them, and their journals go once nothing is kept in them. */
   const forgotten = new Set<RunId>();
   const revoked = new Set<RunId>();
@@ -148,9 +150,10 @@ export function createAdmitted(parts: AdmittedParts) {
       });
     },
 
-    granted: (): RunId[] => [...runs.keys()],
+    granted: (): OperationResult<"granted"> => ({ start, runs: [...runs.keys()] }),
 
-    async records({ after, timeout_ms }: OperationArgs<"records">): Promise<GatewayRecord[]> {
+    async records({ start: of, after, timeout_ms }: OperationArgs<"records">): Promise<GatewayRecord[]> {
+      if (of !== null && of !== start) throw new OperationError("unavailable", "the gateway has restarted");
       const until = performance.now() + timeout_ms;
       for (let woken = false; ; woken = true) {
         const before = journals.count();

@@ -117,7 +117,7 @@ export function startGateway(options: GatewayOptions): Gateway {
         await open().revoke(run);
         return {};
       },
-      granted: async () => ({ runs: open().granted() }),
+      granted: async () => open().granted(),
       records: async (asked) => ({ records: await open().records(asked) }),
       forget: async ({ run }) => {
         await open().forget(run);

@@ -156,11 +156,15 @@ export const operations = {
   grant: { args: runGrant, result: empty },
   /** Ends all that a run has under way, and its git tokens; one that is not let in is a success. */
   revoke: { args: z.strictObject({ run: runId.schema }), result: empty },
-  /** Who is let in now: after a restart of the gateway, nobody. */
-  granted: { args: empty, result: z.strictObject({ runs: z.array(runId.schema) }) },
-  /** The records after those that api has, of all its runs; waits for the first one so long. */
+  /** Who is let in now, and by which start of the gateway: after another, nobody is. */
+  granted: { args: empty, result: z.strictObject({ start: z.string(), runs: z.array(runId.schema) }) },
+  /**
+   * The records after those that api has, of all its runs; waits for the first one so long. `unavailable` when this is
+   * another start than the one given: a restart between two calls is seen by nothing else.
+   */
   records: {
     args: z.strictObject({
+      start: z.string().nullable(),
       after: z.array(z.strictObject({ run: runId.schema, seq: z.int().min(0) })).max(4096),
       timeout_ms: z.int().min(0).max(60_000),
     }),
@@ -173,3 +177,4 @@ export const operations = {
 export type Operations = typeof operations;
 export type OperationName = keyof Operations;
 export type OperationArgs<N extends OperationName> = z.infer<Operations[N]["args"]>;
+export type OperationResult<N extends OperationName> = z.infer<Operations[N]["result"]>;

@@ -30,9 +30,10 @@ export function createRecords(parts: RecordsParts) {
   /** Those that may have a journal. */
   const known = (): Life[] => [...parts.lives().all()].filter(({ phase }) => phase !== "queued");
 
-  async function pull(timeoutMs: number): Promise<readonly GatewayRecord[]> {
+  /** `start`: of the gateway that knows all runs; null where that makes no difference. */
+  async function pull(start: string | null, timeoutMs: number): Promise<readonly GatewayRecord[]> {
     const after = known().map(({ id, gatewaySeq }) => ({ run: id, seq: gatewaySeq }));
-    const { records } = await gateway.call("records", { after, timeout_ms: timeoutMs });
+    const { records } = await gateway.call("records", { start, after, timeout_ms: timeoutMs });
     for (const [run, own] of Map.groupBy(records, (record) => record.run)) await take(run, own);
     return records;
   }
@@ -58,13 +59,15 @@ export function createRecords(parts: RecordsParts) {
     await gateway.call("grant", await grantOf(parts, run, deadline + RUN_GRACE_S * 1000));
   }
 
-  async function restore(): Promise<void> {
-    const { runs } = await gateway.call("granted", {});
+  /** By which start of the gateway all runs are let in now. */
+  async function restore(): Promise<string> {
+    const { start, runs } = await gateway.call("granted", {});
     const granted = new Set(runs);
     for (const { id, phase } of known()) {
       if (!granted.has(id) && (phase === "preparing" || phase === "running")) await grant(id);
     }
     for (const id of runs) if (parts.lives().get(id) === undefined) await leave(id);
+    return start;
   }
 
   return {
@@ -73,7 +76,7 @@ export function createRecords(parts: RecordsParts) {
     /** All there is of a run's that api does not have yet. */
     async drain(id: RunId): Promise<void> {
       for (;;) {
-        const records = await pull(0);
+        const records = await pull(null, 0);
         if (!records.some(({ run }) => run === id)) return;
       }
     },
@@ -81,19 +84,18 @@ export function createRecords(parts: RecordsParts) {
     /** Until api stops. */
     async watch(): Promise<void> {
       const { closing: signal } = parts.lives();
-      let restored = false;
+      let start: string | null = null;
       while (!signal.aborted) {
         try {
-          if (!restored) await restore();
-          restored = true;
-          const records = await pull(POLL_MS);
+          start ??= await restore();
+          const records = await pull(start, POLL_MS);
           if (records.length > 0) await pauseFor(PAUSE_MS, signal);
         } catch (error) {
           if (signal.aborted) return;
           if (foreseen(error)?.code !== "unavailable")
             log.error("the gateway's records are not taken over", { cause: error });
           // It may have been restarted, and know of no run.
-          restored = false;
+          start = null;
           await pauseFor(RETRY_MS, signal);
         }
       }

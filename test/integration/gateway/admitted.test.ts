@@ -11,6 +11,7 @@ import type { LlmGrant, RunGrant } from "../../../src/protocol/gateway.ts";
 import { newSealKey, publicKeyOf, sealTo } from "../../../src/protocol/seal.ts";
 import { freePort } from "../../fixtures/free-port.ts";
 import { makeRun, seal, sealLlmGrant } from "../../fixtures/run-grant.ts";
+import { failureOf } from "../../fixtures/failure.ts";
 import { until } from "../../fixtures/until.ts";
 
 const quiet = { info() {}, warn() {}, error() {} };
@@ -112,13 +113,13 @@ function start(port = freePort()) {
 const llmGrant = async (more: Partial<LlmGrant> = {}): Promise<LlmGrant> =>
   sealLlmGrant(publicKeyOf(key), SECRET, { base_url: BASE_URL, ...more });
 
-const all = (run: RunId, timeout_ms = 0, seq = 0) => ({ after: [{ run, seq }], timeout_ms });
+const all = (run: RunId, timeout_ms = 0, seq = 0) => ({ start: null, after: [{ run, seq }], timeout_ms });
 
 test("a run that is let in reaches its lane with its secret, and nobody without its token does", async () => {
   const { admitted, ask, seen } = start();
   const { token, spec } = makeRun({ llm: [await llmGrant()] });
   await admitted.grant(spec);
-  expect(admitted.granted()).toEqual([spec.run]);
+  expect(admitted.granted().runs).toEqual([spec.run]);
   expect(await (await ask(token)).text()).toBe("spent 7");
   expect(seen.secrets).toEqual([{ secret: SECRET, base_url: BASE_URL }]);
   const shown: Record<string, string>[] = [
@@ -222,7 +223,7 @@ test("a secret that was sealed to another key, for another credential or for ano
     expect(failure).toMatchObject({ code: "bad_request" });
     expect(JSON.stringify(failure) + String((failure as Error).stack)).not.toContain(SECRET);
   }
-  expect(admitted.granted()).toEqual([]);
+  expect(admitted.granted().runs).toEqual([]);
   await admitted.grant(makeRun({ llm: [good] }).spec);
   await admitted.stop();
 });
@@ -274,7 +275,11 @@ test("after a kill of the gateway nobody is let in, and what was spent still cou
 
   // As kill -9 leaves its files, while the first one still has its port.
   const second = start();
-  expect(second.admitted.granted()).toEqual([]);
+  const { start: before } = first.admitted.granted();
+  expect(await failureOf(second.admitted.records({ ...all(spec.run), start: before }))).toBe(
+    "the gateway has restarted",
+  );
+  expect(second.admitted.granted().runs).toEqual([]);
   await second.admitted.grant(spec);
   expect(await (await second.ask(token)).text()).toBe("spent 514");
   expect((await second.admitted.records(all(spec.run))).map((one) => one.seq)).toEqual([1, 2, 3]);
@@ -299,7 +304,7 @@ test("records are waited for, and come once", async () => {
 
 test("a record of a run that was let in meanwhile ends the wait, so that it is asked for", async () => {
   const { admitted, ask } = start();
-  const waiting = admitted.records({ after: [], timeout_ms: 60_000 });
+  const waiting = admitted.records({ start: null, after: [], timeout_ms: 60_000 });
   const { token, spec } = makeRun({ llm: [await llmGrant()] });
   await admitted.grant(spec);
   await ask(token);

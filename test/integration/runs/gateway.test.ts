@@ -65,6 +65,11 @@ test("a gateway that has restarted is told again who may use it; with a credenti
   fixture.gateway.restart();
   await until(() => fixture.gateway.granted.get(id));
   expect(fixture.gateway.granted.get(id)!).toEqual(first);
+  // Also when api asks it for nothing at that moment, as in the pause after it has taken a record over.
+  fixture.gateway.record(id, llmRecord(credential.id, 1));
+  await until(async () => (await fixture.row(id)).usdNano === 1);
+  fixture.gateway.restart();
+  await until(() => fixture.gateway.granted.get(id));
   fixture.credentials.clear();
   await fixture.runs.credentialRemoved(credential.id);
   expect(fixture.gateway.granted.get(id)!.llm).toEqual([]);

@@ -40,17 +40,22 @@ time.sleep(1)`;
 
 test("a restart lets nobody in until api says so, and then goes on with what was carried", async () => {
   const { client, gateway, spec } = stage;
-  const before = await client.call("records", { after: [{ run: spec.run, seq: 0 }], timeout_ms: 0 });
+  const { start } = await client.call("granted", {});
+  const records = async (of: string | null) =>
+    client.call("records", { start: of, after: [{ run: spec.run, seq: 0 }], timeout_ms: 0 });
+  const before = await records(start);
   gateway.kill("SIGKILL");
   await gateway.exited;
   await stage.restart();
-  expect(await client.call("granted", {})).toEqual({ runs: [] });
+  expect(await client.call("granted", {})).toMatchObject({ runs: [] });
+  // Whoever has asked for nothing meanwhile learns of it all the same.
+  expect(await failureOf(records(start))).toContain("the gateway has restarted");
   expect(
     (await stage.curl("https://files.test/hello.txt", stage.proxied(), ["--connect-timeout", "2"])).code,
   ).not.toBe(0);
   await client.call("grant", spec);
   expect((await stage.curl("https://files.test/hello.txt")).code).toBe(0);
-  const after = await client.call("records", { after: [{ run: spec.run, seq: 0 }], timeout_ms: 0 });
+  const after = await records(null);
   expect(after.records.slice(0, before.records.length)).toEqual(before.records);
 });
 
