@@ -43,6 +43,8 @@ export function createSpares(parts: SparesParts) {
   const booting = new Map<RunId, Promise<void>>();
   /** Taken for a run that has not begun with it. */
   const taken = new Map<RunId, Taken>();
+  /** Those of runs that were refused, while they boot. */
+  const given = new Map<RunId, Taken>();
 
   function fill(): void {
     while (!closing.aborted && ready.size + booting.size < target()) {
@@ -73,6 +75,11 @@ export function createSpares(parts: SparesParts) {
     worktrees.prepare(id);
     output.prepare(id);
     return sandboxd.call("startRun", { run: id, spare });
+  }
+
+  function newOne(): [RunId, Taken] {
+    const id = runId.make();
+    return [id, beginNow(id)];
   }
 
   function beginNow(id: RunId): Taken {
@@ -115,7 +122,7 @@ export function createSpares(parts: SparesParts) {
     },
 
     /** Until its run claims it: one that is taken may have no run yet. */
-    isSpare: (id: RunId) => ready.has(id) || booting.has(id) || taken.has(id),
+    isSpare: (id: RunId) => ready.has(id) || booting.has(id) || taken.has(id) || given.has(id),
     /** Those that wait by now. */
     waiting: () => [...ready.keys()],
 
@@ -123,8 +130,9 @@ export function createSpares(parts: SparesParts) {
     take(): RunId {
       const [first] = ready;
       if (first === undefined) {
-        const id = runId.make();
-        taken.set(id, beginNow(id));
+        const [id, its] = given.entries().next().value ?? newOne();
+        given.delete(id);
+        taken.set(id, its);
         return id;
       }
       const [id, sandbox] = first;
@@ -134,11 +142,19 @@ export function createSpares(parts: SparesParts) {
       return id;
     },
 
-    /** There was no run after all: the next one gets it, so that refused calls boot one sandbox and not one each. */
+    /**
+     * There was no run after all: the next one gets it, also while it boots, so that refused calls boot one sandbox and not
+     * one each, and none that the next one's would be one too many with.
+     */
     async giveBack(id: RunId): Promise<void> {
-      const sandbox = await taken.get(id)?.sandbox.catch(() => null);
+      const its = taken.get(id);
+      if (its === undefined) return;
       taken.delete(id);
-      if (sandbox != null) ready.set(id, sandbox);
+      given.set(id, its);
+      const sandbox = await its.sandbox.catch(() => null);
+      // Unless another has it by now, or had it and has given it back as well.
+      if (!given.delete(id)) return;
+      if (sandbox !== null) ready.set(id, sandbox);
       else await discard(id);
     },
 

@@ -76,6 +76,25 @@ test("the sandbox of a run that was refused while it booted is the next run's", 
   expect([host.booted, fixture.runs.stats().spare]).toEqual([1, 0]);
 });
 
+test("calls that are refused while it boots boot no more, and the run that comes then begins in it", async () => {
+  await using fixture = await runsFixture({ runs: { live: 1 } });
+  const { host } = fixture;
+  host.most = 1;
+  const held = Promise.withResolvers<void>();
+  host.booting = held.promise;
+  const none = namespaceId.make();
+  for (let call = 0; call < 3; call++) {
+    const refused = await fixture.start({}, { namespace: none }).catch((error: unknown) => String(error));
+    expect(refused).toContain("is being deleted");
+  }
+  const id = await fixture.start();
+  held.resolve();
+  await fixture.launched(id);
+  expect([host.booted, fixture.runs.stats().spare]).toEqual([1, 0]);
+  host.exit(id, 0);
+  expect((await fixture.settled(id)).status).toBe("succeeded");
+});
+
 test("an api that stops takes its spares along, those that boot too", async () => {
   await using fixture = await runsFixture({ runs: { pool: 2 } });
   await until(() => fixture.runs.stats().spare === 2);
