@@ -8,7 +8,7 @@ export interface SpaceLimits {
   readonly sure: number;
 }
 
-/** What one holder has of a run's part. */
+/** What one holder has of a run's part, until it is disposed of: whatever comes after that takes nothing any more. */
 export interface Share extends Disposable {
   /** From now on it is so much; false when there is no room for that, and then it is what it was. Less always goes. */
   resize(bytes: number): boolean;
@@ -41,14 +41,19 @@ export function createSpace({ all, ofRun, sure }: SpaceLimits) {
   return {
     share(run: RunId): Share {
       let own = 0;
+      let isOver = false;
       const resize = (bytes: number) => {
         const more = bytes - own;
-        if (more > 0 && !fits(run, more)) return false;
+        if (more > 0 && (isOver || !fits(run, more))) return false;
         add(run, more);
         own = bytes;
         return true;
       };
-      return { resize, [Symbol.dispose]: () => void resize(0) };
+      const dispose = () => {
+        isOver = true;
+        resize(0);
+      };
+      return { resize, [Symbol.dispose]: dispose };
     },
     /** Whether the run has more than half of what it may, so that it had better not begin to hold more. */
     isCrowded(run: RunId): boolean {

@@ -61,6 +61,8 @@ export function relay(parts: Relayed): ReadableStream<Uint8Array> {
 
   const onAbort = () => end();
   abort.signal.addEventListener("abort", onAbort);
+  // Between the answer's head and here, of which nobody is told any more.
+  if (abort.signal.aborted) end();
 
   return new ReadableStream<Uint8Array>(
     {

@@ -28,6 +28,13 @@ test("what is held is bounded, of a run and of all, and of each some is sure", (
   expect(space.bytes).toBe(0);
 });
 
+test("who has given its part back takes nothing any more: nobody would give that back", () => {
+  const space = createSpace({ all: 100, ofRun: 100, sure: 20 });
+  const share = space.share(one);
+  share[Symbol.dispose]();
+  expect([share.resize(10), share.resize(0), space.bytes]).toEqual([false, true, 0]);
+});
+
 test("whatever order holders come and go in, the bounds are kept and nothing is left", () => {
   const limits = { all: 500, ofRun: 200, sure: 50 };
   const space = createSpace(limits);
