@@ -57,16 +57,21 @@ export function createRecords(parts: RecordsParts) {
     if (run === null || run.network === null || run.given === null) return;
     const deadline = run.deadline ?? Date.now() + limitsOf(run).timeout_s * 1000;
     await gateway.call("grant", await grantOf(parts, run, deadline + RUN_GRACE_S * 1000));
+    // Its end may have taken this back before it was given.
+    if (!isLet(parts.lives().get(id))) await gateway.call("revoke", { run: id });
   }
 
   /** By which start of the gateway all runs are let in now. */
   async function restore(): Promise<string> {
     const { start, runs } = await gateway.call("granted", {});
     const granted = new Set(runs);
-    for (const { id, phase } of known()) {
-      if (!granted.has(id) && (phase === "preparing" || phase === "running")) await grant(id);
+    const failures: unknown[] = [];
+    for (const life of known()) {
+      // One that can't be let in, when its network has just gone say, keeps no other out.
+      if (!granted.has(life.id) && isLet(life)) await grant(life.id).catch((error) => failures.push(error));
     }
     for (const id of runs) if (parts.lives().get(id) === undefined) await leave(id);
+    if (failures.length > 0) throw failures[0];
     return start;
   }
 
@@ -101,4 +106,9 @@ export function createRecords(parts: RecordsParts) {
       }
     },
   };
+}
+
+/** Whether the gateway is to know it. */
+function isLet(life: Life | undefined): boolean {
+  return life?.phase === "preparing" || life?.phase === "running";
 }

@@ -77,6 +77,35 @@ test("a gateway that has restarted is told again who may use it; with a credenti
   expect((await fixture.settled(id)).status).toBe("succeeded");
 });
 
+test("a run that the gateway can't let in again keeps no other out", async () => {
+  await using fixture = await runsFixture();
+  const { gateway } = fixture;
+  const ids = [await fixture.start(), await fixture.start(), await fixture.start()];
+  for (const id of ids) await fixture.launched(id);
+  gateway.refused.add(ids[0]!);
+  gateway.restart();
+  await until(() => gateway.granted.has(ids[1]!) && gateway.granted.has(ids[2]!));
+  gateway.refused.clear();
+  await until(() => gateway.granted.has(ids[0]!));
+});
+
+test("a run whose end comes while the gateway is told of it anew is not left let in", async () => {
+  await using fixture = await runsFixture();
+  const credential = { id: credentialId.make(), kind: "openai" as const };
+  fixture.credentials.set("models", credential);
+  const id = await fixture.start({ llm: { credential: "models" } });
+  await fixture.launched(id);
+  const held = Promise.withResolvers<void>();
+  fixture.gateway.granting = held.promise;
+  const told = fixture.runs.credentialRemoved(credential.id);
+  await until(() => fixture.gateway.grants === 2);
+  fixture.host.exit(id, 0);
+  await fixture.settled(id);
+  held.resolve();
+  await told;
+  expect(fixture.gateway.granted.has(id)).toBe(false);
+});
+
 test("what a run used is not all while the gateway that knows it is away: its receipt says so", async () => {
   await using fixture = await runsFixture({ gatewayPatienceMs: 0 });
   const [whole, lacking] = [await fixture.start(), await fixture.start()];
