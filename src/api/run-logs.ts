@@ -109,8 +109,9 @@ export function runLogRoutes({ calls, rows, output, input, streams, contexts }: 
     const bytes = await readBounded(request, MAX_STDIN_BYTES);
     return hold(async ({ signal }) => {
       await untilBegun(run, signal);
-      await input.write(run.id, bytes);
-      if (eof) await input.eof(run.id);
+      // Of an end that is said again after its answer was lost nothing is to be written.
+      if (bytes.length > 0 || !eof) await input.write(run.id, bytes);
+      if (eof) await input.eof(run.id, bytes.length);
       return { written: bytes.length, eof };
     });
   }

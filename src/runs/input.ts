@@ -1,5 +1,6 @@
+import { existsSync, writeFileSync } from "node:fs";
 import type { RunId } from "../ids.ts";
-import { AppError } from "../errors.ts";
+import { AppError, codeOf } from "../errors.ts";
 import type { Instance } from "../instance/instance.ts";
 import { openFifo, writeWhole } from "../kernel/fifo.ts";
 import { closeFd } from "../kernel/openat2.ts";
@@ -136,6 +137,9 @@ export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputP
      */
     async write(run: RunId, bytes: Uint8Array, at: number | null = null): Promise<void> {
       await inTurn(run, async (its) => {
+        // The init would pass over it, and nobody be told.
+        if (at === null && existsSync(places.ended(run)))
+          throw new AppError("conflict", "The run's stdin has had its end: nothing can follow it.");
         let written = 0;
         for (const part of parts(bytes, MAX_DATA_BYTES)) {
           const frame = encodeData(at === null ? null : at + written, part);
@@ -145,11 +149,17 @@ export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputP
       });
     },
 
-    /** Its end, behind what was written. */
-    async eof(run: RunId): Promise<void> {
+    /** Its end, behind what was written: so many bytes of the same call, as StdinFull tells them. May be said again. */
+    async eof(run: RunId, written = 0): Promise<void> {
       await inTurn(run, async (its) => {
         if (!(await put(run, its, encodeFrame(FrameType.eof), { waitMs: patienceMs })))
-          throw new StdinFull(0);
+          throw new StdinFull(written);
+        try {
+          writeFileSync(places.ended(run), "");
+        } catch (error) {
+          // The run is over already.
+          if (codeOf(error) !== "ENOENT") throw error;
+        }
       });
     },
 

@@ -13,6 +13,8 @@ export function createPlaces({ api, sockets }: Pick<Instance, "api" | "sockets">
 
   return {
     fifo: (run: RunId, name: Fifo): string => join(pipes(run), name),
+    /** There when its stdin has had its end. */
+    ended: (run: RunId): string => join(pipes(run), "ended"),
     output: (run: RunId): string => join(api.runs, run, "output"),
 
     /** What there is already stays as it is. */

@@ -192,11 +192,13 @@ test("a run is fed by calls, which say what was taken when it does not read", as
   const fd = openSync(join(api.instance.sockets.runs, run, "in"), constants.O_RDWR | constants.O_NONBLOCK);
   const post = (query: string, body: string | Uint8Array) =>
     api.call(`${run}/stdin${query}`, { method: "POST", body });
-  const first = await post("?eof=true", "hello");
-  expect([first.status, await first.json()]).toEqual([200, { written: 5, eof: true }] as never);
-  const bytes = Buffer.alloc(1000);
-  const frame = `D\r\0${"\xff".repeat(8)}hello`;
-  expect(bytes.subarray(0, readSync(fd, bytes)).toString("latin1")).toBe(`${frame}E\0\0`);
+  const read = () => {
+    const bytes = Buffer.alloc(300_000);
+    return bytes.subarray(0, readSync(fd, bytes)).toString("latin1");
+  };
+  const first = await post("", "hello");
+  expect([first.status, await first.json()]).toEqual([200, { written: 5, eof: false }] as never);
+  expect(read()).toBe(`D\r\0${"\xff".repeat(8)}hello`);
 
   const full = await post("", new Uint8Array(200_000));
   const told = (await full.json()) as { detail: string; written: number };
@@ -204,6 +206,18 @@ test("a run is fed by calls, which say what was taken when it does not read", as
   expect(told.written).toBeGreaterThan(10_000);
   expect(told.detail).toContain("does not read its stdin");
   expect((await post("", new Uint8Array(1024 * 1024 + 1))).status).toBe(413);
+
+  read();
+  const whole = new Uint8Array(told.written);
+  const noEnd = await post("?eof=true", whole);
+  expect([noEnd.status, ((await noEnd.json()) as typeof told).written]).toEqual([503, whole.length]);
+  read();
+  for (const eof of ["?eof=true", "?eof=true"]) {
+    const ended = await post(eof, "");
+    expect([ended.status, await ended.json()]).toEqual([200, { written: 0, eof: true }] as never);
+    expect(read()).toBe("E\0\0");
+  }
+  for (const query of ["", "?eof=true"]) expect((await post(query, "more")).status).toBe(409);
 
   closeSync(fd);
   end();

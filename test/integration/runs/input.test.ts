@@ -122,6 +122,37 @@ test("who writes to a command that does not read is told how much was taken", as
   expect(Buffer.concat(data).equals(bytes.subarray(0, error.written))).toBe(true);
 });
 
+test("an end that finds no room says that all before it was taken", async () => {
+  using scratch = scratchDirectory();
+  using started = start(scratch.path, 50);
+  const { input, run } = started;
+  // So many full frames that not one more byte has room.
+  const full = await input.write(run, new Uint8Array(200_000)).catch((error: unknown) => error);
+  if (!(full instanceof StdinFull)) throw full;
+  const error = await input.eof(run, full.written).catch((error: unknown) => error);
+  expect(error).toMatchObject({ code: "unavailable", written: full.written });
+});
+
+test("what comes behind the end is refused, also after a restart, and the end may be said again", async () => {
+  using scratch = scratchDirectory();
+  using started = start(scratch.path);
+  const { input, run } = started;
+  await input.write(run, Buffer.from("a"));
+  await input.eof(run);
+  await input.eof(run);
+  using again = {
+    input: createRunInput({ instance: instanceIn(scratch.path) }),
+    [Symbol.dispose]: () => again.input.closeAll(),
+  };
+  for (const from of [input, again.input]) {
+    expect(await from.write(run, Buffer.from("b")).catch((error: Error) => error.message)).toBe(
+      "The run's stdin has had its end: nothing can follow it.",
+    );
+    // What the request itself had is sent again after a crash, and known by its place.
+    await from.write(run, Buffer.from("a"), 0);
+  }
+});
+
 test("calls beyond those that may wait are refused, and the end of the run ends those that wait", async () => {
   using scratch = scratchDirectory();
   using started = start(scratch.path);
