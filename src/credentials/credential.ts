@@ -12,11 +12,16 @@ const secret = z
 /** A header's value: what is no part of one would let a secret end a header and begin another. */
 const headerSecret = secret.regex(/^[!-~]+$/, "must be printable ASCII without spaces");
 
+const APP_ID = "expected the id of a GitHub App";
+
 export const credentialKinds = {
   anthropic: z.strictObject({ secret: headerSecret, base_url: url.optional() }),
   openai: z.strictObject({ secret: headerSecret, base_url: url.optional() }),
   "github-app": z.strictObject({
-    app_id: z.union([z.string().regex(/^[A-Za-z0-9._-]{1,100}$/), z.int().min(1).transform(String)]),
+    app_id: z.union(
+      [z.string().regex(/^[A-Za-z0-9._-]{1,100}$/, APP_ID), z.int().min(1).transform(String)],
+      APP_ID,
+    ),
     private_key: secret.regex(/^-----BEGIN (RSA )?PRIVATE KEY-----/, "expected a PEM private key"),
     api_url: url.optional(),
     git_url: url.optional(),

@@ -17,6 +17,15 @@ const utf8 = (most: number) =>
 
 const text = utf8(MAX_TEXT).refine((value) => !value.includes("\0"), "must not hold a NUL");
 
+const environment = z
+  .unknown()
+  // z.record passes over it.
+  .refine((given) => !Object.hasOwn(Object(given), "__proto__"), {
+    message: "this name can't be set",
+    path: ["__proto__"],
+  })
+  .pipe(z.record(z.string().regex(VARIABLE, "expected a variable's name"), text));
+
 const llm = z.strictObject({
   /** A credential's name. */
   credential: z.string().min(1).max(100),
@@ -60,7 +69,7 @@ export const runRequest = z
       .optional(),
     stdin: utf8(1024 * 1024).optional(),
     stdin_open: z.boolean().optional(),
-    env: z.record(z.string().regex(VARIABLE, "expected a variable's name"), text).optional(),
+    env: environment.optional(),
     label: utf8(200)
       .regex(/^\P{Cc}*$/u, "has a control character")
       .optional(),

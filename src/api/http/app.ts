@@ -34,8 +34,11 @@ export function createApp({ routes, log, contexts, encrypted = false }: AppParts
     return errorResponse(exhaustion(error) ?? unforeseen(requestId));
   });
   // Before any hook of a plugin: what those refuse has a route as well.
-  app.onTransform(({ request, route }) => {
+  app.onTransform(({ request, route, params }) => {
     contexts.of(request).route = route;
+    // What can't be decoded, Elysia gives as null.
+    const parts: readonly unknown[] = Object.values(params ?? {});
+    if (parts.includes(null)) throw nothingAt(request);
   });
   for (const plugin of routes) app.use(plugin);
   const known = app.routes.map(({ method, path }) => ({ method, pattern: patternOf(path) }));
@@ -51,12 +54,16 @@ function nothingThere(request: Request, known: readonly KnownRoute[]): Response 
   const path = new URL(request.url).pathname;
   const methods = new Set(known.filter(({ pattern }) => pattern.test(path)).map(({ method }) => method));
   if (methods.size === 0) {
-    return errorResponse(new AppError("not_found", `There is nothing at ${request.method} ${path}.`));
+    return errorResponse(nothingAt(request));
   }
   if (methods.has("GET")) methods.add("HEAD");
   const allow = [...methods].toSorted().join(", ");
   const detail = `${request.method} does not work here; use ${allow}.`;
   return errorResponse(new AppError("method_not_allowed", detail), { allow });
+}
+
+function nothingAt({ method, url }: Request): AppError {
+  return new AppError("not_found", `There is nothing at ${method} ${new URL(url).pathname}.`);
 }
 
 /** A route's path (`/v1/workspaces/:ws/keys`, `/files/*`) as a pattern for a request's. */

@@ -88,6 +88,7 @@ function inWords(issue: z.core.$ZodRawIssue): string | undefined {
   if (issue.code === "invalid_value") return oneOf(issue.values);
   // Of a union that is told apart by one field.
   if (issue.code === "invalid_union" && Array.isArray(issue.options)) return oneOf(issue.options);
+  if (issue.code === "invalid_key") return issue.issues[0]?.message;
   if (issue.code === "too_small") {
     return outside(issue.origin, "less", "fewer", issue.minimum, issue.inclusive ?? true);
   }

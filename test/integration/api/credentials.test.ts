@@ -80,6 +80,9 @@ test("what a kind does not know, lacks or can't send is refused, naming the fiel
   expect(await refused({ kind: "github-app", secret: undefined, app_id: 7, private_key: SECRET })).toContain(
     "PEM",
   );
+  expect(await refused({ kind: "github-app", secret: undefined, private_key: SECRET })).toContain(
+    '422 The field "app_id": expected the id of a GitHub App.',
+  );
   expect(
     (
       await call("POST", "/credentials", {

@@ -197,6 +197,15 @@ test("to those who may not see it, a run is the same as one that never was", asy
   }
   expect((await call("workspace", "GET", `/v1/runs/${id}`, { namespace: "other" })).status).toBe(404);
   expect((await call("workspace", "GET", "/v1/runs/not-an-id")).status).toBe(404);
+  // What no text can be spelled as names no run either.
+  for (const [method, path] of [
+    ["GET", "/v1/runs/%ff"],
+    ["GET", "/v1/runs/%"],
+    ["POST", "/v1/runs/%c3/cancel"],
+  ] as const) {
+    const { status, json } = await call("workspace", method, path);
+    expect([status, json.detail]).toEqual([404, `There is nothing at ${method} ${path}.`]);
+  }
   expect((await call("mine", "GET", `/v1/runs/${id}`, { namespace: "other" })).status).toBe(403);
   // The control.
   for (const key of ["mine", "workspace"])
@@ -251,7 +260,8 @@ test("what is wrong with a request is named, and then nothing was made", async (
     [{ command: "a", llm: { credential: "c", models: [] } }, 422, "models"],
     [{ command: "a", env: { PATH: "/x" } }, 422, "env.PATH"],
     [{ command: "a", env: { ANTHROPIC_API_KEY: "/x" } }, 422, "env.ANTHROPIC_API_KEY"],
-    [{ command: "a", env: { "a-b": "/x" } }, 422, "env"],
+    [{ command: "a", env: { "a-b": "/x" } }, 422, "env.a-b\": expected a variable's name"],
+    [{ command: "a", env: JSON.parse('{ "__proto__": "x" }') as object }, 422, "env.__proto__"],
     [{ command: "a", env: { BIG: "x".repeat(128 * 1024) } }, 422, "env.BIG"],
     [{ command: "ü".repeat(70_000) }, 422, "command"],
     [{ command: "a", stdin: "x", stdin_open: true }, 422, "stdin"],

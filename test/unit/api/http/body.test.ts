@@ -66,6 +66,7 @@ test("what is wrong with a field is said in words, and a schema's own go before 
     number: z.number().min(64).max(128).optional(),
     positive: z.number().positive().optional(),
     own: z.string().min(1, "wants a letter").optional(),
+    named: z.record(z.string().regex(/^[a-z]*$/, "wants a name"), z.string()).optional(),
   });
   const said = (body: object) =>
     readJson(new Request("http://x", { method: "POST", body: JSON.stringify(body) }), fields).catch(
@@ -79,6 +80,7 @@ test("what is wrong with a field is said in words, and a schema's own go before 
   expect(await said({ number: 129 })).toBe('The field "number": is more than 128.');
   expect(await said({ positive: 0 })).toBe('The field "positive": must be more than 0.');
   expect(await said({ own: "" })).toBe('The field "own": wants a letter.');
+  expect(await said({ named: { "1": "x" } })).toBe('The field "named.1": wants a name.');
   expect(await said({ number: "x" })).toBe('The field "number": expected a number.');
   expect(await said({ other: 1 })).toBe('The body: has no field "other".');
 });
