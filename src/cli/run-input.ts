@@ -23,12 +23,17 @@ export const input = defineCommand({
   },
   async run({ args }) {
     const appliance = connect(args.data);
+    let isAsked = false;
     for await (const piece of Bun.stdin.stream()) {
       for (let at = 0; at < piece.length; at += MAX_BYTES) {
         await feed(appliance, `${runPath(args.run)}/stdin`, piece.subarray(at, at + MAX_BYTES));
+        isAsked = true;
       }
     }
-    if (args.eof === true) await feed(appliance, `${runPath(args.run)}/stdin?eof=true`, new Uint8Array());
+    const nothing = new Uint8Array();
+    if (args.eof === true) await feed(appliance, `${runPath(args.run)}/stdin?eof=true`, nothing);
+    // Whether there is such a run is told also when there was nothing to give it.
+    else if (!isAsked) await feed(appliance, `${runPath(args.run)}/stdin`, nothing);
   },
 });
 

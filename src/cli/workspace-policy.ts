@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { defineCommand } from "citty";
 import { z } from "zod";
-import { AppError } from "../errors.ts";
+import { AppError, codeOf } from "../errors.ts";
 import { connect } from "./appliance.ts";
 import { dataArgument } from "./arguments.ts";
 import { jsonArgument, print } from "./output.ts";
@@ -52,6 +52,8 @@ function textOf(file: string): string {
   try {
     return readFileSync(file, "utf8");
   } catch (error) {
-    throw new AppError("not_found", `${file} can't be read.`, { cause: error });
+    throw new AppError("bad_input", `${file} can't be read (${codeOf(error) ?? String(error)}).`, {
+      cause: error,
+    });
   }
 }

@@ -60,7 +60,7 @@ function startApi(script: readonly Connection[], run: object = RUN) {
   const restarts: Promise<void>[] = [];
   let looks = 0;
   /** What the run was given, and how much of each call it takes, until it takes all. */
-  const fed = { bytes: Buffer.alloc(0), eof: false, takes: [3, 0] };
+  const fed = { calls: 0, bytes: Buffer.alloc(0), eof: false, takes: [3, 0] };
 
   const block = (seq: number): string => {
     const { event, bytes } = ENTRIES[seq - 1] ?? { event: "status", bytes: Buffer.from("over") };
@@ -99,6 +99,7 @@ function startApi(script: readonly Connection[], run: object = RUN) {
 
   async function feed(request: Request): Promise<Response> {
     const bytes = await request.bytes();
+    fed.calls += 1;
     const written = fed.takes.shift() ?? bytes.length;
     fed.bytes = Buffer.concat([fed.bytes, bytes.subarray(0, written)]);
     if (written < bytes.length)
@@ -219,6 +220,13 @@ test.each([
   expect(api.fed.bytes.equals(bytes)).toBe(true);
   expect(api.fed.eof).toBe(eof);
   expect(await child.stderr.text()).toContain("takes nothing just now");
+});
+
+test("run input of nothing asks the run all the same, which may be none", async () => {
+  await using api = startApi([]);
+  const child = api.spawn(["input", RUN.run_id], new Blob([]));
+  expect(await child.exited).toBe(0);
+  expect(api.fed.calls).toBe(1);
 });
 
 test("run logs of an appliance that is not there says so at once", async () => {
