@@ -32,6 +32,8 @@ import { subnetOf } from "./subnet.ts";
 import { createWatch } from "./watch.ts";
 
 const REST_MS = 10_000;
+/** Until what a sandboxd before this one left is looked at again, when that failed. */
+const SETTLE_AGAIN_MS = 1_000;
 
 export interface MadeNetwork extends RunNetwork {
   /** For the sandbox's spec. */
@@ -93,17 +95,28 @@ export function createNetworks({ instance, config, run: command, log }: Networks
   const tried = new Set<RunId>();
   const watch = createWatch({
     firewall,
-    veths: () => [...known.values()].map(({ names }) => names.veth),
+    veths: () => interfacesOf(inst),
     log,
   });
-  const start: { settled: Promise<Indexes> | null } = { settled: null };
+  /** `failed`: when it did last with runs from before, which are cut off since. */
+  const start: { settled: Promise<Indexes> | null; failed: number | null } = { settled: null, failed: null };
 
   /** Once, and again only when it failed: an appliance without runs needs none of this. */
   async function settled(): Promise<Indexes> {
-    start.settled ??= settle().catch((error: unknown) => {
-      start.settled = null;
-      throw error;
-    });
+    start.settled ??= settle().then(
+      (indexes) => {
+        start.failed = null;
+        return indexes;
+      },
+      (error: unknown) => {
+        start.settled = null;
+        if (interfacesOf(inst).length > 0) {
+          start.failed = performance.now();
+          watch.fail(error);
+        }
+        throw error;
+      },
+    );
     return await start.settled;
   }
 
@@ -261,7 +274,10 @@ export function createNetworks({ instance, config, run: command, log }: Networks
 
     isLeft: () => known.size > 0,
 
-    watch: () => watch.look(),
+    async watch() {
+      if (start.failed === null) return await watch.look();
+      if (performance.now() - start.failed >= SETTLE_AGAIN_MS) await settled().catch(() => {});
+    },
 
     /** Every step is tried, so that one run's trouble is not all the others'; the walls come first. */
     async reconcile(isClaimed) {

@@ -14,6 +14,8 @@ export interface Watch {
   look(): Promise<void>;
   /** At a start: a sandboxd before this one may have taken them down. */
   open(): void;
+  /** Nobody can tell whether the walls stand: shuts, and says why. Never throws. */
+  fail(error: unknown): void;
 }
 
 /**
@@ -28,7 +30,7 @@ export function createWatch({
   log,
 }: {
   readonly firewall: Pick<Firewall, "look" | "mend" | "reorder">;
-  /** The host's ends of runs' pairs. */
+  /** The host's ends of runs' pairs, whether they are known yet or not. */
   readonly veths: () => readonly string[];
   readonly log: Log;
 }): Watch {
@@ -92,6 +94,7 @@ export function createWatch({
 
   return {
     open,
+    fail,
 
     async look() {
       if (state.looking) return;

@@ -147,6 +147,24 @@ describe.each([
     expect(await reachesHost()).toBe(false);
   });
 
+  test("a start that can't look at the walls of runs from before it shuts them off, and opens them once it can", async () => {
+    flush();
+    expect(await reachesHost()).toBe(true);
+    host.broken.set("iptables-save", "fail");
+    const next = open();
+    await next.list().catch(() => {});
+    expect(isUp()).toBe(false);
+    await next.watch();
+    expect(isUp()).toBe(false);
+    host.broken.clear();
+    await until(async () => {
+      await next.watch();
+      return isUp();
+    });
+    expect(await reachesHost()).toBe(false);
+    expect(told().match(/runs are cut off/g)).toHaveLength(1);
+  });
+
   test("runs that come and go, with lanes and without, are no reason to shut", async () => {
     told();
     sh("ip link add far0 type veth peer name far1; ip addr add 8.8.4.1/24 dev far0; ip link set far0 up");
