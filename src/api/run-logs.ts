@@ -22,7 +22,7 @@ export interface RunLogsParts {
   readonly calls: Pick<RunCalls, "of">;
   readonly rows: Pick<RunRows, "find">;
   readonly output: Pick<RunOutput, "follow" | "dropped" | "hasMore">;
-  readonly input: Pick<RunInput, "write" | "eof">;
+  readonly input: Pick<RunInput, "write" | "eof" | "isLaunched">;
   readonly streams: RunLogStreams;
   readonly contexts: Pick<Contexts, "of">;
 }
@@ -90,7 +90,12 @@ export function runLogRoutes({ calls, rows, output, input, streams, contexts }: 
   /** It may have been made just now. */
   async function untilBegun({ id }: Run, signal: AbortSignal): Promise<void> {
     const deadline = Date.now() + BEGIN_PATIENCE_MS;
-    for (let state = await stateOf(id); state !== "running"; state = await stateOf(id)) {
+    // Its row says that it runs before its command has been started.
+    for (
+      let state = await stateOf(id);
+      state !== "running" || !input.isLaunched(id);
+      state = await stateOf(id)
+    ) {
       if (state === "over") throw new AppError("conflict", "The run is over.");
       if (Date.now() > deadline) {
         throw new AppError("unavailable", "The run has not begun yet.", { retryAfterS: 5 });

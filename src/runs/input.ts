@@ -64,6 +64,8 @@ export type RunInput = ReturnType<typeof createRunInput>;
 export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputParts) {
   const places = createPlaces(instance);
   const opened = new Map<RunId, Open>();
+  /** By this process: one that was launched before it is launched again, to which nothing comes. */
+  const launched = new Set<RunId>();
 
   function open(run: RunId): Open {
     const known = opened.get(run);
@@ -129,7 +131,11 @@ export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputP
           throw new AppError("unavailable", "The sandbox does not take its command.");
         }
       });
+      launched.add(run);
     },
+
+    /** Whether what is written goes behind its launch: before that there is no command, and the init passes it over. */
+    isLaunched: (run: RunId): boolean => launched.has(run),
 
     /**
      * For the command's stdin; resolves when the FIFO has all of it. `at`: where in its stdin that belongs, for what may
@@ -180,6 +186,7 @@ export function createRunInput({ instance, patienceMs = PATIENCE_MS }: RunInputP
 
     /** The run is over: calls that wait are answered with that. */
     close(run: RunId): void {
+      launched.delete(run);
       const its = opened.get(run);
       if (its === undefined) return;
       opened.delete(run);
