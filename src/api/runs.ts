@@ -2,6 +2,7 @@ import { Elysia } from "elysia";
 import { z } from "zod";
 import { AppError, foreseen } from "../errors.ts";
 import { runId, type NamespaceId, type WorkspaceId } from "../ids.ts";
+import { PROOF_HEADER } from "../protocol/proof.ts";
 import { runRequest, type RunRequest } from "../runs/request.ts";
 import type { RunPlace, RunRows, RunScope } from "../runs/rows.ts";
 import { RUN_STATUSES, type RunStatus } from "../runs/run.ts";
@@ -42,11 +43,12 @@ export function runRoutes({ access, calls, runs, rows, namespaces, snapshots }: 
     const wanted = await runs.check({ workspaceId, namespace: name }, wish);
     await checkSource(wish, namespace);
     const keyId = caller.scope === "operator" ? null : caller.keyId;
+    const ofProof = caller.scope === "operator" && request.headers.has(PROOF_HEADER);
     const event: StartCall["event"] = (type, data) => namespace.event(type, data);
     // Not thrown within: a call whose key ends is otherwise told that it may have done something, and this one has not.
     const [outcome] = await namespace.write(async ({ id }) =>
       Promise.allSettled([
-        runs.start({ workspaceId, namespaceId: id, namespace: name, keyId, event }, wish, wanted),
+        runs.start({ workspaceId, namespaceId: id, namespace: name, keyId, ofProof, event }, wish, wanted),
       ]),
     );
     if (outcome.status === "rejected") throw outcome.reason;

@@ -29,6 +29,9 @@ export const proofReport = z.strictObject({
 });
 export type ProofReport = z.infer<typeof proofReport>;
 
+/** Says on the admin socket that a run is one of a proof's, which begin also while others may not. */
+export const PROOF_HEADER = "x-cofferdam-proof";
+
 /** One without a claim proves nothing. */
 export function hasPassed({ claims, error }: ProofReport): boolean {
   return error === null && claims.length > 0 && claims.every(({ passed }) => passed);

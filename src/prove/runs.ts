@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { PROOF_HEADER } from "../protocol/proof.ts";
 import type { Place } from "./appliance.ts";
 
 const started = z.object({ run_id: z.string() });
@@ -25,13 +26,13 @@ export interface ProofRun {
   cancel(): Promise<void>;
 }
 
-/** Starts runs as the operator does, so also while the admission of others is closed. */
+/** Starts runs that begin also while others may not. */
 export function createProofRuns({ appliance, workspace }: Pick<Place, "appliance" | "workspace">) {
   return async (namespace: string, request: object): Promise<ProofRun> => {
     const headers = { "x-workspace": workspace, "x-namespace": namespace };
     const { run_id: id } = await appliance.ask(started, "/v1/runs", {
       method: "POST",
-      headers,
+      headers: { ...headers, [PROOF_HEADER]: "1" },
       json: request,
     });
     const path = `/v1/runs/${id}`;

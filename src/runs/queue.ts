@@ -28,17 +28,32 @@ export interface Reservation extends Disposable {
 
 export type RunQueue = ReturnType<typeof createRunQueue>;
 
+export interface QueueOptions {
+  /** Whether no run that waits may live now. */
+  readonly isClosed?: () => boolean;
+  /** For tests. */
+  readonly lookEveryMs?: number;
+}
+
+/** Between looks whether it is still closed. */
+const LOOK_EVERY_MS = 1_000;
+
 /**
  * Which runs may live now. Workspaces take turns; within one, first come, first served. A run that waits has been
  * promised to its caller, so nobody takes its place: instead one workspace may have at most half of the places when it
  * comes, and the other half is for the others.
  */
-export function createRunQueue(limits: () => QueueLimits, admit: (run: RunId) => void) {
+export function createRunQueue(
+  limits: () => QueueLimits,
+  admit: (run: RunId) => void,
+  { isClosed = () => false, lookEveryMs = LOOK_EVERY_MS }: QueueOptions = {},
+) {
   /** Its order is whose turn it is: one that was served goes to the end. */
   const lanes = new Map<WorkspaceId, Lane>();
   let live = 0;
   let waiting = 0;
   let promised = 0;
+  let looking: NodeJS.Timeout | null = null;
 
   function laneOf(workspace: WorkspaceId): Lane {
     const known = lanes.get(workspace);
@@ -57,6 +72,7 @@ export function createRunQueue(limits: () => QueueLimits, admit: (run: RunId) =>
   }
 
   function next(): void {
+    if (isClosed()) return lookAgain();
     while (waiting > 0 && live < limits().live) {
       const found = lanes.entries().find(([, lane]) => lane.waiting.length > 0 && hasRoom(lane));
       if (found === undefined) return;
@@ -67,6 +83,16 @@ export function createRunQueue(limits: () => QueueLimits, admit: (run: RunId) =>
       take(workspace, lane, run);
       admit(run);
     }
+  }
+
+  function lookAgain(): void {
+    if (waiting === 0 || looking !== null) return;
+    const look = (): void => {
+      looking = null;
+      next();
+    };
+    looking = setTimeout(look, lookEveryMs);
+    looking.unref();
   }
 
   function enter(workspace: WorkspaceId, lane: Lane, run: RunId): void {
@@ -118,6 +144,12 @@ export function createRunQueue(limits: () => QueueLimits, admit: (run: RunId) =>
           if (end()) tidy(workspace, lane);
         },
       };
+    },
+
+    /** One that waits for nobody, and may be one more than there may be. */
+    enterAtOnce(workspace: WorkspaceId, run: RunId): void {
+      take(workspace, laneOf(workspace), run);
+      admit(run);
     },
 
     /** One that has its place already, from before a restart: it waits. */

@@ -44,6 +44,7 @@ export function createRuns(parts: RunsParts) {
       return { live: Math.min(live, networks), perWorkspace: per_workspace, queue };
     },
     (id) => lives.admit(id),
+    { isClosed: () => refusal() !== null },
   );
   const accounts = createAccounts(parts);
   const records = createRecords({ ...parts, accounts, lives: () => lives });
@@ -70,6 +71,10 @@ export function createRuns(parts: RunsParts) {
     closing,
   });
   const ends = createEnds({ ...parts, lives, relaunch, spares });
+
+  function refusal(): AppError | null {
+    return parts.closed?.() ?? null;
+  }
 
   async function relaunch(id: RunId): Promise<void> {
     const run = await rows.find(id);
@@ -108,9 +113,15 @@ export function createRuns(parts: RunsParts) {
 
     /** A run that lives, or waits for its turn. Throws AppError when no more are taken. */
     async start(call: StartCall, request: RunRequest, wanted: Wanted): Promise<Run> {
-      // The operator's begin all the same: what proves the walls starts some.
-      const refusal = call.keyId === null ? null : (parts.closed?.() ?? null);
-      if (refusal !== null) throw refusal;
+      if (call.ofProof === true) {
+        // It has to find out whether the walls stand again, and whoever fills the appliance must not keep it from that.
+        const run = await starting.insert(call, request, wanted, null);
+        lives.add(run);
+        queue.enterAtOnce(run.workspaceId, run.id);
+        return run;
+      }
+      const closed = refusal();
+      if (closed !== null) throw closed;
       using place = queue.reserve(call.workspaceId, wanted.policy.concurrent_runs);
       const spare = place.atOnce ? spares.take() : null;
       try {

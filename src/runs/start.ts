@@ -35,6 +35,8 @@ export interface StartCall {
   readonly namespaceId: NamespaceId;
   readonly namespace: string;
   readonly keyId: KeyId | null;
+  /** Whether it is one of those that try the walls. */
+  readonly ofProof?: boolean;
   readonly event: (type: string, data: EventData) => EventDraft;
 }
 

@@ -77,6 +77,9 @@ test("one that finds a wall down says which, and no run begins until the operato
   expect(child.exitCode).toBe(1);
   const refused = await appliance.call("/v1/runs", { json: { command: "true", ...EMPTY } });
   expect([refused.status, await refused.text()]).toEqual([503, expect.stringContaining("host.settings")]);
+  // Nor the operator's.
+  const start = ["run", "start", "bob", "--from", "empty", "--", "true"];
+  expect((await appliance.cofferdam(start, { expect: 3 })).stderr).toContain("host.settings");
   expect([await metric("proof_passed"), await metric("proof_closes_admission")]).toEqual(["0", "1"]);
   const doctor = await appliance.cofferdam(["doctor"], { expect: 1 });
   expect(doctor.stdout).toMatch(/fail {2}proof .*host\.settings did not hold/);

@@ -1,12 +1,14 @@
 import { expect, test } from "bun:test";
 import { runId, workspaceId, type RunId, type WorkspaceId } from "../../../src/ids.ts";
-import { createRunQueue, type QueueLimits } from "../../../src/runs/queue.ts";
+import { createRunQueue, type QueueLimits, type QueueOptions } from "../../../src/runs/queue.ts";
+import { until } from "../../fixtures/until.ts";
 
-function open(limits: Partial<QueueLimits> = {}) {
+function open(limits: Partial<QueueLimits> = {}, options: QueueOptions = {}) {
   const admitted: RunId[] = [];
   const queue = createRunQueue(
     () => ({ live: 4, perWorkspace: 4, queue: 100, ...limits }),
     (run) => void admitted.push(run),
+    options,
   );
   const enter = (workspace: WorkspaceId, most: number | null = null): RunId => {
     const run = runId.make();
@@ -113,4 +115,23 @@ test("those from before a restart keep their places, even beyond a limit that sh
   expect(admitted).toEqual([waited]);
   queue.leave(workspace, waited);
   expect(admitted).toEqual([waited, fresh]);
+});
+
+test("while it is closed none that waits may live, however many leave, and one that waits for nobody does", async () => {
+  let isClosed = false;
+  const { queue, admitted, enter } = open({ live: 1 }, { isClosed: () => isClosed, lookEveryMs: 5 });
+  const [workspace, proofs] = [workspaceId.make(), workspaceId.make()];
+  const [one, two] = [enter(workspace), enter(workspace)];
+  isClosed = true;
+  const own = runId.make();
+  queue.enterAtOnce(proofs, own);
+  expect(admitted).toEqual([one, own]);
+  queue.leave(workspace, one);
+  queue.reload();
+  queue.leave(proofs, own);
+  await Bun.sleep(20);
+  expect(admitted).toEqual([one, own]);
+  isClosed = false;
+  await until(() => admitted.length === 3);
+  expect(admitted).toEqual([one, own, two]);
 });
