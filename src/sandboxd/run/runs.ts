@@ -135,7 +135,10 @@ export async function createRuns(options: RunsOptions) {
     if (before?.kind === "running" && before.clock !== null) clearTimeout(before.clock);
     const { deadline, process } = sandbox.record;
     const until = deadline ?? process.startTime * TICK_MS + unadmittedMs;
-    const clock = setTimeout(() => void end(run, "timeout"), Math.max(0, until - uptimeMs()));
+    const left = Math.max(0, until - uptimeMs());
+    // A container's uptime may be its own, and be long behind the kernel's time, of which a start is told.
+    const waits = deadline === null ? Math.min(left, unadmittedMs) : left;
+    const clock = setTimeout(() => void end(run, "timeout"), waits);
     clock.unref();
     lives.set(run, { kind: "running", sandbox, clock });
   }

@@ -181,6 +181,20 @@ test("a sandbox that api never admits ends by itself, as one that is found after
   for (const run of [never, admitted, booted]) await at.forget(run);
 }, 60_000);
 
+test("in a container that has an uptime of its own, no run waits longer to be admitted", async () => {
+  writeFileSync("/scratch/uptime", "1.00 1.00\n");
+  Bun.spawnSync(["mount", "--bind", "/scratch/uptime", "/proc/uptime"]);
+  try {
+    await at.restart({ unadmittedMs: 1 });
+    const booted = await at.boot();
+    expect(await at.fate(booted)).toMatchObject({ cause: "timeout" });
+    await at.forget(booted);
+  } finally {
+    Bun.spawnSync(["umount", "/proc/uptime"]);
+    await at.restart();
+  }
+}, 60_000);
+
 test("api gets no more sandboxes booted than runs may live and spares wait, by the configuration as it is now", async () => {
   const ceiling = { live: 2, pool: 1 };
   const small = await box({
