@@ -4,6 +4,7 @@ import type { Log } from "../../log.ts";
 import { explain } from "../../protocol/lines/failure.ts";
 import { createTurns } from "../../turns.ts";
 import type { Runner } from "../runner.ts";
+import type { NetworkNames } from "./names.ts";
 import {
   createRules,
   TABLES,
@@ -13,7 +14,7 @@ import {
   type RunPart,
   type Table,
 } from "./rules.ts";
-import { readShown, type Shown } from "./shown.ts";
+import { dropsIn, readShown, sumOfDrops, type Drops, type Shown } from "./shown.ts";
 import {
   aheadIn,
   blockText,
@@ -65,6 +66,8 @@ export interface Firewall {
   /** Puts our rules before those of others again, with their counts. */
   reorder(): Promise<void>;
   shown(): Promise<Shown>;
+  /** Of a run's packets, also before its rules were made anew. */
+  drops(run: NetworkNames): Promise<Drops>;
 }
 
 export interface Look {
@@ -92,6 +95,8 @@ export function createFirewall(options: FirewallOptions): Firewall {
   const runs = new Map<RunId, FilteredRun>();
   /** Those whose rules are on the host and not being changed: what a look may judge. */
   const standing = new Map<RunId, FilteredRun>();
+  /** What was counted by rules that were made anew since, which begin at nothing. */
+  const counted = new Map<RunId, Drops>();
   const state: State = { isKnown: false, guarded: [], read: UNREAD };
 
   async function shown(): Promise<Shown> {
@@ -195,6 +200,14 @@ export function createFirewall(options: FirewallOptions): Firewall {
     state.isKnown = false;
     await apply(torn.map((table) => ({ table, lines: rebuilt(wanted(table), now[table]) })));
     state.isKnown = true;
+    if (torn.includes("raw")) keepCounts(now);
+  }
+
+  function keepCounts(now: Shown): void {
+    for (const [id, { names }] of runs) {
+      const drops = sumOfDrops(counted.get(id) ?? [], dropsIn(now, names.chain));
+      if (drops.length > 0) counted.set(id, drops);
+    }
   }
 
   function tornIn(now: Shown): Table[] {
@@ -269,6 +282,7 @@ export function createFirewall(options: FirewallOptions): Firewall {
             lines: (table) => difference(rules.part(table, run), null),
           }),
         );
+        counted.delete(id);
       }),
 
     mend: () =>
@@ -289,6 +303,8 @@ export function createFirewall(options: FirewallOptions): Firewall {
       }),
 
     shown,
+
+    drops: async ({ run, chain }) => sumOfDrops(counted.get(run) ?? [], dropsIn(await shown(), chain)),
   };
 }
 

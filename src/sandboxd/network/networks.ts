@@ -27,7 +27,7 @@ import {
 import { networkNames } from "./names.ts";
 import { problemOfOverlap } from "./overlap.ts";
 import type { FilteredRun, Lane } from "./rules.ts";
-import { dropsIn, lanesIn, runsIn, type Drops } from "./shown.ts";
+import { lanesIn, runsIn, type Drops } from "./shown.ts";
 import { subnetOf } from "./subnet.ts";
 import { createWatch } from "./watch.ts";
 
@@ -267,7 +267,7 @@ export function createNetworks({ instance, config, run: command, log }: Networks
     },
 
     async drops(run) {
-      return dropsIn(await firewall.shown(), networkNames(inst, run).chain);
+      return await firewall.drops(networkNames(inst, run));
     },
 
     problem: () => problemOfOverlap(command, { inst, subnet }),

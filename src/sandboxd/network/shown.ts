@@ -87,6 +87,14 @@ export function dropsIn(shown: Shown, chain: string): Drops {
   return [...drops].map(([reason, packets]) => ({ reason, packets }));
 }
 
+export function sumOfDrops(...all: readonly Drops[]): Drops {
+  const each = Map.groupBy(all.flat(), ({ reason }) => reason);
+  return [...each].map(([reason, some]) => ({
+    reason,
+    packets: some.reduce((sum, { packets }) => sum + packets, 0),
+  }));
+}
+
 /** The subnets of other instances that have runs now, by their walls. */
 export function othersIn(
   text: string,

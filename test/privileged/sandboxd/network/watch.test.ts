@@ -101,6 +101,19 @@ describe.each([
     for (const { reason, packets } of drops) expect(now.get(reason)).toBeGreaterThanOrEqual(packets);
   });
 
+  test("what was dropped before walls were torn is told after they were made anew", async () => {
+    expect(await reachesHost()).toBe(false);
+    for (const _ of [1, 2]) {
+      const before = new Map((await networks.drops(run)).map(({ reason, packets }) => [reason, packets]));
+      expect(before.size).toBeGreaterThan(0);
+      sh("iptables -t raw -D PREROUTING $(iptables -t raw -S PREROUTING | grep -o -m1 -e '-j CD.*')");
+      await watchUntil(() => log.length > 0);
+      expect(told()).toContain("runs' walls were torn");
+      const after = new Map((await networks.drops(run)).map(({ reason, packets }) => [reason, packets]));
+      for (const [reason, packets] of before) expect(after.get(reason) ?? 0).toBeGreaterThanOrEqual(packets);
+    }
+  });
+
   test.each([
     ["can't be made anew", "iptables-restore", "fail"],
     ["are said to be made anew and are not", "iptables-restore", "lie"],
