@@ -251,7 +251,7 @@ export function createNetworks({ instance, config, run: command, log }: Networks
         if (before === undefined) throw new OperationError("bad_request", `${run} has no network`);
         const after = { ...before, lanes };
         await turns.run("forwarding", async () => {
-          if (hasLanes(after)) await openForwarding(after);
+          if (hasLanes(after)) await watch.needingPairs(() => openForwarding(after));
           await firewall.ensure(after);
           known.set(run, after);
           await closeForwarding();

@@ -1,6 +1,6 @@
 import { setInterfaces } from "../../kernel/interface.ts";
 import type { Log } from "../../log.ts";
-import { explain } from "../../protocol/lines/failure.ts";
+import { explain, OperationError } from "../../protocol/lines/failure.ts";
 import type { Firewall } from "./firewall.ts";
 
 /** Of what is amiss so many are named: after a flush it is everything. */
@@ -16,6 +16,8 @@ export interface Watch {
   open(): void;
   /** Nobody can tell whether the walls stand: shuts, and says why. Never throws. */
   fail(error: unknown): void;
+  /** What may fail for want of a run's pair, and then is to be tried again. */
+  needingPairs<T>(work: () => Promise<T>): Promise<T>;
 }
 
 /**
@@ -34,10 +36,11 @@ export function createWatch({
   readonly veths: () => readonly string[];
   readonly log: Log;
 }): Watch {
-  const state = { looking: false, shut: false, ahead: "", trouble: "" };
+  const state = { looking: false, shut: false, shuts: 0, ahead: "", trouble: "" };
 
   function shut(): void {
     state.shut = true;
+    state.shuts++;
     setInterfaces(veths(), "down");
   }
 
@@ -95,6 +98,16 @@ export function createWatch({
   return {
     open,
     fail,
+
+    async needingPairs(work) {
+      const before = state.shut ? null : state.shuts;
+      try {
+        return await work();
+      } catch (cause) {
+        if (state.shuts === before) throw cause;
+        throw new OperationError("unavailable", "runs are cut off until their walls stand", { cause });
+      }
+    },
 
     async look() {
       if (state.looking) return;

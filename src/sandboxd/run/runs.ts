@@ -118,6 +118,8 @@ export async function createRuns(options: RunsOptions) {
       cgroups.setPriority(names.cgroup, "tenant");
       await networks.openLanes(run, direct);
     } catch (error) {
+      // Which passes by itself.
+      if (error instanceof OperationError && error.code === "unavailable") throw error;
       throw new StepError(`admitting ${run}`, error);
     }
     if (lives.get(run) !== life) throw new OperationError("bad_request", `run ${run} is over`);

@@ -178,6 +178,22 @@ describe.each([
     expect(told().match(/runs are cut off/g)).toHaveLength(1);
   });
 
+  test("a lane that is asked for while runs are cut off is to be asked for again", async () => {
+    sh("ip link add far0 type veth peer name far1; ip addr add 8.8.4.1/24 dev far0; ip link set far0 up");
+    const lanes = [{ address: "8.8.4.4", port: 5432 }];
+    flush();
+    host.broken.set("iptables-restore", "fail");
+    await watchUntil(() => !isUp());
+    const refused = await networks.openLanes(run, lanes).catch((error: unknown) => error);
+    expect(refused).toMatchObject({ code: "unavailable", message: expect.stringContaining("cut off") });
+    host.broken.clear();
+    await watchUntil(isUp);
+    await networks.openLanes(run, lanes);
+    await networks.openLanes(run, []);
+    sh("ip link del far0");
+    told();
+  });
+
   test("runs that come and go, with lanes and without, are no reason to shut", async () => {
     told();
     sh("ip link add far0 type veth peer name far1; ip addr add 8.8.4.1/24 dev far0; ip link set far0 up");
