@@ -4,9 +4,14 @@ import { HOST_ENV, runCommand } from "../sandboxd/runner.ts";
 import { wireOf, type Wire } from "./wire.ts";
 
 const TIMEOUT_MS = 10_000;
-/** What addresses for documentation are for; only the two pairs have them, and only while a proof lasts. */
-const BESIDE = { host: "192.0.2.1", own: "192.0.2.2" };
-const AWAY = { host: "192.0.2.5", own: "192.0.2.6" };
+/** Nobody's: for documentation and for measurements. A host may have one all the same, as many a virtual machine's. */
+const NETWORKS = ["192.0.2", "198.51.100", "198.18.0"] as const;
+
+interface Ends {
+  readonly host: string;
+  readonly own: string;
+}
+
 const MACS = { beside: "02:00:00:00:0b:02", away: "02:00:00:00:0a:02" };
 
 /**
@@ -16,7 +21,7 @@ const MACS = { beside: "02:00:00:00:0b:02", away: "02:00:00:00:0a:02" };
 export interface Outside extends AsyncDisposable {
   /** A machine on a network of the host's, from which the host forwards whatever comes. */
   readonly beside: Wire;
-  readonly besideAddresses: typeof BESIDE;
+  readonly besideAddresses: Ends;
   /** The host's end of the pair to that machine. */
   readonly besideLink: string;
   /** Where everything comes out that leaves the host. */
@@ -46,6 +51,15 @@ for netns in $besides $aways; do ip netns del $netns; done
 for link in $besidel $awayl; do ip link del $link; done
 exit 0`;
 
+/** One in which the host has neither an address nor a route: else its own would be cut off while a proof lasts. */
+async function freeNetwork(): Promise<string> {
+  for (const network of NETWORKS) {
+    const routes = ["ip", "-4", "route", "show", "table", "all", "to", "root", `${network}.0/24`];
+    if ((await runCommand(routes, { timeoutMs: TIMEOUT_MS })).trim() === "") return network;
+  }
+  throw new Error(`the host has addresses or routes in each of ${NETWORKS.join(", ")}`);
+}
+
 export async function openOutside(inst: InstanceTag): Promise<Outside> {
   const { beside, away, table } = namesOf(inst);
   const words = [beside.netns, beside.link, away.netns, away.link, table];
@@ -54,6 +68,10 @@ export async function openOutside(inst: InstanceTag): Promise<Outside> {
   const ip = (argv: readonly string[], lines: readonly string[]) =>
     runCommand(["ip", ...argv, "-batch", "-"], { timeoutMs: TIMEOUT_MS, stdin: `${lines.join("\n")}\n` });
   await sweep();
+  const network = await freeNetwork();
+  // Only the two pairs have them, and only while a proof lasts.
+  const besideAddresses = { host: `${network}.1`, own: `${network}.2` };
+  const awayAddresses = { host: `${network}.5`, own: `${network}.6` };
   // Sweeps when this process is gone, however it went: then the pipe from it ends.
   const undertaker = Bun.spawn(["sh", "-c", `cat >/dev/null; exec 2>/dev/null${SWEEP}`, "sweep", ...words], {
     stdin: "pipe",
@@ -67,7 +85,7 @@ export async function openOutside(inst: InstanceTag): Promise<Outside> {
     await undertaker.exited;
   }
 
-  const pair = ({ netns, link }: typeof beside, mac: string, { host, own }: typeof BESIDE) => [
+  const pair = ({ netns, link }: typeof beside, mac: string, { host, own }: Ends) => [
     `netns add ${netns}`,
     `link add ${link} type veth peer name eth0 address ${mac} netns ${netns}`,
     `link set dev ${link} addrgenmode none`,
@@ -76,12 +94,12 @@ export async function openOutside(inst: InstanceTag): Promise<Outside> {
     `neigh replace ${own} lladdr ${mac} nud permanent dev ${link}`,
   ];
   try {
-    await ip([], [...pair(beside, MACS.beside, BESIDE), ...pair(away, MACS.away, AWAY)]);
+    await ip([], [...pair(beside, MACS.beside, besideAddresses), ...pair(away, MACS.away, awayAddresses)]);
     for (const { netns } of [beside, away]) await ip(["-n", netns], ["link set dev eth0 up"]);
     await ip(
       [],
       [
-        `route add default via ${AWAY.own} dev ${away.link} table ${table}`,
+        `route add default via ${awayAddresses.own} dev ${away.link} table ${table}`,
         `rule add pref 1000 iif ${beside.link} lookup ${table}`,
         ...(existsSync("/proc/sys/net/ipv6") ? [`addr add fe80::1/64 dev ${beside.link} nodad`] : []),
       ],
@@ -98,7 +116,7 @@ export async function openOutside(inst: InstanceTag): Promise<Outside> {
     const wires = { beside: wireOf(beside.netns, beside.link), away: wireOf(away.netns, away.link) };
     return {
       ...wires,
-      besideAddresses: BESIDE,
+      besideAddresses,
       besideLink: beside.link,
       async lead(veth) {
         await ip([], [`rule add pref 1000 iif ${veth} lookup ${table}`]);
