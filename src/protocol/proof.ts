@@ -29,6 +29,9 @@ export const proofReport = z.strictObject({
 });
 export type ProofReport = z.infer<typeof proofReport>;
 
+/** As many of a proof's own runs live at once: each proves something, and they come on top of what there may be else. */
+export const PROOF_RUNS = 4;
+
 /** Says on the admin socket that a run is one of a proof's, which begin also while others may not. */
 export const PROOF_HEADER = "x-cofferdam-proof";
 

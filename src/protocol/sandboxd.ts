@@ -101,7 +101,7 @@ export const operations = {
    * Boots a run's sandbox with its own network: its first process waits for the launch frame on the FIFO `in`
    * (src/protocol/launch.ts), so nothing of the tenant's runs yet. api has made the worktree and the FIFOs before.
    * Undone wholly when a step fails. `spare`: nobody waits for it, so it boots behind those that somebody waits for. It ends
-   * after UNADMITTED_S, unless it is admitted before; "unavailable" when as many are booted as `[runs]` live and pool allow.
+   * after UNADMITTED_S, unless it is admitted before; "unavailable" when as many are booted as `[runs]` live and pool allow, and some for proofs.
    */
   startRun: {
     args: z.strictObject({ run: runId.schema, spare: z.boolean().optional() }),

@@ -6,9 +6,9 @@ import { EMPTY, runCalls } from "../fixtures/run-calls.ts";
 import { until } from "../fixtures/until.ts";
 
 let appliance: Appliance;
-const { startRun, over } = runCalls(() => appliance, EMPTY);
+const { startRun, runOf, over } = runCalls(() => appliance, EMPTY);
 beforeAll(async () => {
-  appliance = await startAppliance({ config: "[exec]\npool = 0\n" });
+  appliance = await startAppliance({ config: "[exec]\npool = 0\n[runs]\nlive = 1\n" });
 });
 afterAll(async () => {
   await appliance.stop();
@@ -43,7 +43,9 @@ const metric = async (name: string) => {
   return new RegExp(`^cofferdam_${name} (\\d+)$`, "m").exec(text)?.[1];
 };
 
-test("a proof that is killed leaves nothing on the host, and the next one passes", async () => {
+test("a proof that is killed leaves nothing on the host, and the next one passes beside all runs that may live", async () => {
+  const other = await startRun({ command: "cat", stdin_open: true });
+  await until(async () => (await runOf(other)).status === "running");
   const killed = prove();
   await until(() => ofTheProof().some((line) => line.includes("iif cd")));
   killed.kill("SIGKILL");
@@ -59,6 +61,9 @@ test("a proof that is killed leaves nothing on the host, and the next one passes
   expect(ofTheProof()).toEqual([]);
   expect(readdirSync(appliance.data).filter((name) => name.startsWith("probe-"))).toEqual([]);
   expect([await metric("proof_passed"), await metric("proof_closes_admission")]).toEqual(["1", "0"]);
+  expect((await runOf(other)).status).toBe("running");
+  await appliance.call(`/v1/runs/${other}/stdin?eof=true`, { method: "POST" });
+  expect(await over(other)).toMatchObject({ status: "succeeded" });
 }, 120_000);
 
 test("one that finds a wall down says which, and no run begins until the operator says why", async () => {

@@ -10,6 +10,7 @@ import {
   type RunFate,
   type RunState,
 } from "../../protocol/sandboxd.ts";
+import { PROOF_RUNS } from "../../protocol/proof.ts";
 import { explain, OperationError, StepError } from "../../protocol/lines/failure.ts";
 import { createTurns } from "../../turns.ts";
 import { readState } from "../runsc.ts";
@@ -94,7 +95,7 @@ export async function createRuns(options: RunsOptions) {
   /** api keeps to it by itself, unless it was taken over. What is ending does not count, since api may know of that already. */
   function refuseOneMore(): void {
     const booted = [...lives.values()].filter(({ kind }) => kind === "starting" || kind === "running").length;
-    const isFull = () => booted >= state.ceiling.live + state.ceiling.pool;
+    const isFull = () => booted >= state.ceiling.live + state.ceiling.pool + PROOF_RUNS;
     if (!isFull()) return;
     try {
       state.ceiling = options.ceiling();

@@ -15,6 +15,7 @@ import { roleUser } from "../../../../src/kernel/users.ts";
 import { bindMount, MountAttr, moveMount, newFilesystem, umount } from "../../../../src/kernel/mounts.ts";
 import { closeFd } from "../../../../src/kernel/openat2.ts";
 import { FrameType } from "../../../../src/protocol/launch.ts";
+import { PROOF_RUNS } from "../../../../src/protocol/proof.ts";
 import type { StagedRun } from "../../../fixtures/run-stage.ts";
 import { refusal } from "../stage.ts";
 import { box } from "./stage.ts";
@@ -201,7 +202,8 @@ test("api gets no more sandboxes booted than runs may live and spares wait, by t
     runs: { ...ceiling, subnet: "10.43.0.0/16" },
     sandboxd: { ceiling: () => ceiling },
   });
-  const runs = Array.from({ length: 5 }, () => small.make());
+  const most = ceiling.live + ceiling.pool + PROOF_RUNS;
+  const runs = Array.from({ length: most + 2 }, () => small.make());
   const start = (run: StagedRun) => small.client.call("startRun", { run: run.id });
   const started = await Promise.all(
     runs.map((run) =>
@@ -217,7 +219,7 @@ test("api gets no more sandboxes booted than runs may live and spares wait, by t
     expect(answer).toMatch(/all that \[runs\] live and pool allow.* unavailable$/);
   const [ends, ...others] = runs.filter((_, at) => started[at] === "booted");
   const [next, later] = runs.filter((_, at) => started[at] !== "booted");
-  if (ends === undefined || next === undefined || later === undefined) throw new Error("there are five");
+  if (ends === undefined || next === undefined || later === undefined) throw new Error("there are more");
   // One that has booted is asked for again, after a restart of api say.
   await start(ends);
   // Its fate is kept, but it lives no more.
