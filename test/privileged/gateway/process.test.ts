@@ -73,7 +73,7 @@ print(s.recv(100).decode())`;
       `--reuid=${user}`,
       "--regid=cofferdam",
       "--clear-groups",
-      "python3",
+      "/usr/bin/python3",
       "-c",
       ask,
       path,
@@ -115,7 +115,7 @@ test("a credential is in the gateway's memory, and nowhere that another could lo
         `--reuid=${user}`,
         `--regid=${user}`,
         "--clear-groups",
-        "python3",
+        "/usr/bin/python3",
         "-c",
         reading,
       ];
