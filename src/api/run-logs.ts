@@ -90,12 +90,10 @@ export function runLogRoutes({ calls, rows, output, input, streams, contexts }: 
   /** It may have been made just now. */
   async function untilBegun({ id }: Run, signal: AbortSignal): Promise<void> {
     const deadline = Date.now() + BEGIN_PATIENCE_MS;
-    // Its row says that it runs before its command has been started.
-    for (
-      let state = await stateOf(id);
-      state !== "running" || !input.isLaunched(id);
-      state = await stateOf(id)
-    ) {
+    for (;;) {
+      const state = await stateOf(id);
+      // Its row says that it runs before its command has been started.
+      if (state === "running" && input.isLaunched(id)) return;
       if (state === "over") throw new AppError("conflict", "The run is over.");
       if (Date.now() > deadline) {
         throw new AppError("unavailable", "The run has not begun yet.", { retryAfterS: 5 });

@@ -167,19 +167,19 @@ export function createFirewall(options: FirewallOptions): Firewall {
     });
     const shown = readShown(text, inst);
     const steady = [...before].filter(([id, run]) => standing.get(id) === run).map(([, run]) => run);
-    const found = WALLS.map((table) => {
+    // What all have in common is there as long as any has its own.
+    const judged = steady.length === 0 ? [] : WALLS;
+    const found = judged.map((table) => {
       const base = rules.base(table, []);
       const parts = steady.map((run) => rules.part(table, run)).filter((part) => part !== null);
       return { faults: faultsIn({ base, parts }, shown[table]), ahead: aheadIn(base, shown[table]) };
     });
-    const all = {
-      faults: steady.length === 0 ? [] : found.flatMap(({ faults }) => faults),
-      ahead: steady.length === 0 ? [] : found.flatMap(({ ahead }) => ahead),
-    };
-    const isWell = all.faults.length + all.ahead.length === 0;
+    const faults = found.flatMap((one) => one.faults);
+    const ahead = found.flatMap((one) => one.ahead);
+    const isWell = faults.length + ahead.length === 0;
     // What the other kind of iptables changes does not count.
     if (isWell && BY_NFT.test(text)) state.read = { ...state.read, generation };
-    return all;
+    return { faults, ahead };
   }
 
   async function tried(blocks: readonly TableBlock[]): Promise<boolean> {
