@@ -2,6 +2,7 @@ import { readdirSync, readlinkSync, statSync } from "node:fs";
 import {
   idOf,
   NAMESPACES,
+  namespacesOf,
   pids,
   procText,
   readProcess,
@@ -35,7 +36,7 @@ export function processFacts(pid: number): ProcessFacts | undefined {
   return unlessGone(() => {
     const found = readProcess(pid);
     const { argv, status, namespaces } = found;
-    const host = readProcess(process.pid).namespaces;
+    const host = namespacesOf(process.pid);
     const field = (name: string) => status.get(name) ?? "";
     return {
       pid,

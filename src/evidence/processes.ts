@@ -1,6 +1,7 @@
 import { statSync } from "node:fs";
 import { childrenOf, procText } from "../kernel/process.ts";
 import { readRecord } from "../sandboxd/run/record.ts";
+import { runscPart } from "../sandboxd/runsc.ts";
 import { mountsOf, processFacts, type ProcessFacts } from "./process.ts";
 import type { LiveRun } from "./run.ts";
 import { see, type Section } from "./section.ts";
@@ -28,9 +29,8 @@ export function processesOf({ names, host }: LiveRun): RoleFacts[] {
 
 function roleOf({ pid, argv }: ProcessFacts, shim: number): Role {
   if (pid === shim) return "shim";
-  if (argv[0] === "runsc-gofer") return "gofer";
-  if (argv[0] === "runsc-sandbox") return "sandbox";
-  return argv.includes("run") && argv[0]?.endsWith("/runsc") === true ? "runsc" : "task";
+  const isRunsc = argv.includes("run") && argv[0]?.endsWith("/runsc") === true;
+  return runscPart(argv) ?? (isRunsc ? "runsc" : "task");
 }
 
 export async function processSection(run: LiveRun): Promise<Section> {

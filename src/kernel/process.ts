@@ -71,6 +71,11 @@ export function statOf(pid: number): Stat {
   return { state: fields[0] ?? "", session: Number(fields[3]), startTime: Number(fields[19]) };
 }
 
+/** It runs nothing and holds nothing any more, also while its parent does not know yet. */
+export function hasEnded({ state }: Stat): boolean {
+  return state === "Z" || state === "X";
+}
+
 export function childrenOf(pid: number): number[] {
   return procText(pid, `task/${pid}/children`).split(" ").filter(Boolean).map(Number);
 }
@@ -81,7 +86,7 @@ export function idOf({ status }: Pick<Process, "status">, name: "Uid" | "Gid"): 
   return new Set(all).size === 1 ? (all[0] ?? "") : all.join(",");
 }
 
-function namespacesOf(pid: number): Process["namespaces"] {
+export function namespacesOf(pid: number): Process["namespaces"] {
   const link = (kind: Namespace) => /\d+/.exec(readlinkSync(`/proc/${pid}/ns/${kind}`))?.[0] ?? "";
   return {
     user: link("user"),

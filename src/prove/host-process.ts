@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { idOf, procText, readProcess, type Process } from "../kernel/process.ts";
+import { runscPart } from "../sandboxd/runsc.ts";
 
 /** One process, with what it has mounted and open. */
 export interface HostProcess extends Process {
@@ -65,10 +66,9 @@ export function isFiltered({ status }: HostProcess, starter: HostProcess): boole
   return status.get("Seccomp") === "2" && isOwn && status.get("NoNewPrivs") === "1";
 }
 
-/** What kind of process of runsc's it is, by what it calls itself. */
-export function partOf({ argv: [name = ""] }: HostProcess): "sandbox" | "gofer" | "stub" {
-  if (name === "runsc-gofer") return "gofer";
-  return name === "runsc-sandbox" ? "sandbox" : "stub";
+/** One in a sandbox's group that is neither of runsc's two is a stub, in which the sandbox's own processes run. */
+export function partOf({ argv }: HostProcess): "sandbox" | "gofer" | "stub" {
+  return runscPart(argv) ?? "stub";
 }
 
 export function shownProcess(one: HostProcess): string {

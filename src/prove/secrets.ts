@@ -1,6 +1,6 @@
 import { readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { argvOf, idOf, pids, readProcess, unlessGone } from "../kernel/process.ts";
+import { argvOf, idOf, pids, statusOf, unlessGone } from "../kernel/process.ts";
 import { roleUser, TENANT, type User } from "../kernel/users.ts";
 import { openCgroups } from "../sandboxd/cgroup.ts";
 import { HOST_ENV, runCommand } from "../sandboxd/runner.ts";
@@ -215,7 +215,9 @@ function gatewayOf({ uid }: User, data: string): number {
   const found = pids().find((pid) =>
     unlessGone(() => {
       const argv = argvOf(pid);
-      return argv.includes("gateway") && argv.includes(data) && idOf(readProcess(pid), "Uid") === `${uid}`;
+      return (
+        argv.includes("gateway") && argv.includes(data) && idOf({ status: statusOf(pid) }, "Uid") === `${uid}`
+      );
     }),
   );
   if (found === undefined) throw new Error("the gateway's process was not found");

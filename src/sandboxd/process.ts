@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { statOf, unlessGone } from "../kernel/process.ts";
+import { hasEnded, statOf, unlessGone } from "../kernel/process.ts";
 
 /** A process told apart from a later one with the same number: the start time is in clock ticks since boot. */
 export interface ProcessIdentity {
@@ -12,10 +12,9 @@ export function identify(pid: number): ProcessIdentity | undefined {
   return stat === undefined ? undefined : { pid, startTime: stat.startTime };
 }
 
-/** A zombie counts as gone: it runs nothing and holds nothing. */
 export function isAlive({ pid, startTime }: ProcessIdentity): boolean {
   const stat = unlessGone(() => statOf(pid));
-  return stat !== undefined && stat.startTime === startTime && stat.state !== "Z" && stat.state !== "X";
+  return stat !== undefined && stat.startTime === startTime && !hasEnded(stat);
 }
 
 export function killProcess(identity: ProcessIdentity): void {

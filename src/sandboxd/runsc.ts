@@ -10,6 +10,12 @@ const MAX_STDERR_BYTES = 2 * 1024;
 const POLL_MS = 4;
 const LAST_WORDS_MS = 50;
 
+/** Which of runsc's processes for a sandbox it is, by what it calls itself; null: neither. */
+export function runscPart([name]: readonly string[]): "sandbox" | "gofer" | null {
+  if (name === "runsc-gofer") return "gofer";
+  return name === "runsc-sandbox" ? "sandbox" : null;
+}
+
 /** `runsc run` in the foreground: it lives as long as its sandbox, and its death is the sandbox's. */
 export interface RunscRun {
   readonly identity: ProcessIdentity;

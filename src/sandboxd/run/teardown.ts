@@ -1,6 +1,6 @@
 import { rmSync } from "node:fs";
 import { setImmediate, setTimeout as sleep } from "node:timers/promises";
-import { argvOf, pids, statOf, unlessGone } from "../../kernel/process.ts";
+import { argvOf, hasEnded, pids, statOf, unlessGone } from "../../kernel/process.ts";
 import type { Cgroups } from "../cgroup.ts";
 import { isAlive, signalPid, type ProcessIdentity } from "../process.ts";
 import { createSteps } from "../steps.ts";
@@ -93,5 +93,5 @@ export function processesWith(matches: (argument: string) => boolean): [pid: num
 /** undefined for one that has ended, also when its parent does not know yet. */
 function sessionOf(pid: number): number | undefined {
   const stat = unlessGone(() => statOf(pid));
-  return stat === undefined || stat.state === "Z" || stat.state === "X" ? undefined : stat.session;
+  return stat === undefined || hasEnded(stat) ? undefined : stat.session;
 }
