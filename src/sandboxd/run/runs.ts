@@ -263,7 +263,9 @@ export async function createRuns(options: RunsOptions) {
     if (fate !== undefined) return enterEnded(run, fate, tryToRemove(run));
     const record = readRecord(names);
     const sandbox = record === undefined ? undefined : { names, record };
-    if (sandbox === undefined || (!isOver(sandbox) && readState(names.runscState)?.status !== "running")) {
+    // One that was admitted has run, whatever runsc's state says while it is just ending: its shim will tell.
+    const hasRun = () => record?.deadline != null || readState(names.runscState)?.status === "running";
+    if (sandbox === undefined || (!isOver(sandbox) && !hasRun())) {
       log.info("a run that had not started is removed", { run });
       return await removeRun(options, names);
     }

@@ -1,4 +1,6 @@
 import { afterEach, beforeAll, expect, test } from "bun:test";
+import { readFileSync, writeFileSync } from "node:fs";
+import { runNames } from "../../../../src/sandboxd/run/names.ts";
 import { hostState } from "../../../fixtures/host-state.ts";
 import { killable, type Daemon } from "./killable.ts";
 import { processesOf } from "./stage.ts";
@@ -62,6 +64,24 @@ test("after kill -9 a run goes on, is found again, and its end is seen, in or ou
     await third.client.call("forgetRun", { run: run.id });
     run.close();
   }
+  expect(hostState(at.instance.inst)).toEqual([]);
+}, 60_000);
+
+test("one whose runsc is just ending when sandboxd comes back has its exit code", async () => {
+  const run = at.make();
+  const first = await start();
+  await first.begin(run, "echo up; until [ -e go ]; do sleep 0.02; done; exit 7");
+  await run.saw("up");
+  await first.kill();
+  // As runsc leaves it in the moment before its shim has written down how it ended.
+  const { runscState } = runNames(at.instance, run.id);
+  const state = JSON.parse(readFileSync(runscState, "utf8")) as object;
+  writeFileSync(runscState, JSON.stringify({ ...state, status: "stopped" }));
+  const second = await start();
+  await Bun.write(`${run.work}/go`, "");
+  expect(await fateOf(second, run)).toMatchObject({ cause: "exit", exit_code: 7 });
+  await second.client.call("forgetRun", { run: run.id });
+  run.close();
   expect(hostState(at.instance.inst)).toEqual([]);
 }, 60_000);
 
